@@ -1,0 +1,23 @@
+"""Fused losses for large-batch retrieval: ALC, TCM, mined triplets, softmax, sigmoid."""
+
+from alc_kernels.positives import Positives
+from alc_kernels.settings import (
+    Auxiliary,
+    DynamicTriplet,
+    Sigmoid,
+    Softmax,
+    ThresholdMargin,
+    Triplet,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Auxiliary",
+    "DynamicTriplet",
+    "Positives",
+    "Sigmoid",
+    "Softmax",
+    "ThresholdMargin",
+    "Triplet",
+]

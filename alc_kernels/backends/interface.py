@@ -1,0 +1,222 @@
+"""The few passes over the similarities that a backend provides.
+
+Everything a loss needs is one *walk* over S = Q K^T, which leaves numbers per row, some
+arithmetic on those rows (``alc_kernels.objective``, the same for every backend), and one
+*gradient* pass. No pass stores S. "acc" below is the accumulation dtype: float64 for float64
+inputs, float32 otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from alc_kernels.positives import Positives
+
+
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float64 for float64, else float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Prepared embeddings and the relation between them. All tensors on one device."""
+
+    queries: Tensor  # (B, d), compute dtype, contiguous, already normalised and rounded
+    labels: Tensor  # (M, d), the same dtype
+    positives: Positives  # (B, M); kind may be "empty"
+    exclude: Positives  # (B, M); kind may be "empty"
+    guard: Tensor | None  # (B,) acc: a negative with s > guard[i] is excluded; None: no guard
+
+    @property
+    def acc(self) -> torch.dtype:
+        return accumulation_dtype(self.queries.dtype)
+
+
+@dataclass(frozen=True)
+class WalkRequest:
+    """What the walk should leave per row. What is not asked for costs nothing."""
+
+    top_k: int = 0  # that many hardest negatives per row
+    hardest_positive: bool = False
+    # log-sum-exp of z = s * inverse_temperature + label_offset over all non-excluded labels
+    # ("all") or the negatives only ("negatives"), and the sum of z over the positives
+    softmax: Literal["all", "negatives"] | None = None
+    inverse_temperature: Tensor | None = None  # 0-d, acc
+    label_offset: Tensor | None = None  # (M,), acc
+    # sum over non-excluded j of softplus(-y (scale s + bias)), y = +1 positive, -1 negative
+    sigmoid: bool = False
+    scale: Tensor | None = None  # 0-d, acc
+    bias: Tensor | None = None  # 0-d, acc
+    # threshold sums over positives with s <= positive_margin, negatives with s >= negative_margin
+    positive_margin: float | None = None
+    negative_margin: float | None = None
+
+
+@dataclass
+class RowStatistics:
+    """What a walk found, (B,) acc unless said. Fields not asked for are None."""
+
+    num_positives: Tensor  # (B,) int64, always
+    num_negatives: Tensor  # (B,) int64, always: neither positive nor excluded nor above the guard
+    top_score: Tensor | None = None  # (B, k), descending, equal scores by smaller label; -inf
+    top_index: Tensor | None = None  # (B, k) int64, -1 where missing
+    positive_score: Tensor | None = None  # smallest positive similarity, +inf where none
+    positive_index: Tensor | None = None  # (B,) int64, ties by smaller label, -1 where none
+    log_sum_exp: Tensor | None = None  # -inf over an empty set
+    positive_logit_sum: Tensor | None = None  # sum of z over the positives
+    sigmoid_sum: Tensor | None = None
+    positive_margin_sum: Tensor | None = None  # sum of (positive_margin - s) over active positives
+    positive_margin_count: Tensor | None = None  # (B,) int64
+    negative_margin_sum: Tensor | None = None  # sum of (s - negative_margin) over active negatives
+    negative_margin_count: Tensor | None = None  # (B,) int64
+
+
+@dataclass(frozen=True)
+class GradientRequest:
+    """The coefficients G = dL/dS of a gradient pass, as a formula of s and numbers per row.
+
+    kind "softmax":   G = row_scale/T * (exp(z - log_sum_exp) [non-excluded] - [positive]/P)
+    kind "decoupled": G = row_scale/T * (negative_scale exp(z - log_sum_exp)  on negatives;
+                                          -sigmoid(log_sum_exp - z)/P         on positives)
+    kind "sigmoid":   G = row_scale * scale * (-y sigmoid(-y x)),  x = scale s + bias
+    and added to it, when the margins are given,
+        -positive_margin_scale on positives with s <= positive_margin,
+        +negative_margin_scale on negatives with s >= negative_margin.
+    P = num_positives, 1/T = inverse_temperature. Rows whose row_scale is 0 contribute exactly 0
+    to the first part, whatever their log_sum_exp.
+    """
+
+    kind: Literal["softmax", "decoupled", "sigmoid"] | None
+    row_scale: Tensor | None = None  # (B,) acc
+    num_positives: Tensor | None = None  # (B,) int64
+    log_sum_exp: Tensor | None = None  # (B,) acc
+    negative_scale: Tensor | None = None  # (B,) acc
+    inverse_temperature: Tensor | None = None  # 0-d acc
+    label_offset: Tensor | None = None  # (M,) acc
+    scale: Tensor | None = None  # 0-d acc
+    bias: Tensor | None = None  # 0-d acc
+    positive_margin: float | None = None
+    positive_margin_scale: Tensor | None = None  # 0-d acc
+    negative_margin: float | None = None
+    negative_margin_scale: Tensor | None = None  # 0-d acc
+    want_scalars: bool = False  # the two sums below, for the temperature, scale and bias gradients
+
+
+@dataclass
+class GradientResult:
+    """Sums per row of the base part's coefficients (without the margins' part), when asked for.
+
+    With g = dL/dz (softmax kinds) or dL/dx (sigmoid): weighted_sum = sum_j g_ij s_ij and
+    plain_sum = sum_j g_ij, both (B,) acc. (G = g * inverse_temperature, or g * scale.)
+    """
+
+    weighted_sum: Tensor | None = None
+    plain_sum: Tensor | None = None
+
+
+class Backend(Protocol):
+    """A module with these functions is a backend."""
+
+    def normalize_rows(
+        self, x: Tensor, dtype: torch.dtype, normalize: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Unit rows, rounded once.
+
+        Args:
+            x: (n, d) floating point, any strides.
+            dtype: compute dtype of the result. x is normalised in acc, rounded to its own
+                dtype, then (if another) to ``dtype``.
+            normalize: False only converts.
+
+        Returns:
+            rows (n, d) contiguous in ``dtype`` (zeros for a row with norm <= 1e-12); the
+            inverse norms (n,) acc, 0 for zero rows, or None; and ``finite``, a 0-d bool tensor:
+            every element of x is finite. Large finite rows must not overflow in the norm.
+        """
+        ...
+
+    def normalize_rows_backward(
+        self, grad: Tensor, x: Tensor, inverse_norm: Tensor | None, upstream: Tensor
+    ) -> Tensor:
+        """(n, d) gradient of x in x.dtype from ``grad`` (n, d) acc, times ``upstream`` (0-d acc).
+
+        With u = x * inverse_norm in acc: upstream * inverse_norm * (grad - u (u . grad)),
+        rounded once; exactly 0 for zero rows. ``inverse_norm`` None: upstream * grad.
+        """
+        ...
+
+    def score_pairs(self, problem: Problem, index: Tensor) -> Tensor:
+        """(B, t) acc: s of row i with label index[i, t]; 0 where the index is -1."""
+        ...
+
+    def walk(self, problem: Problem, request: WalkRequest) -> RowStatistics:
+        """One pass over the similarities."""
+        ...
+
+    def positive_pass(
+        self,
+        problem: Problem,
+        log_sum_exp: Tensor,
+        inverse_temperature: Tensor,
+        label_offset: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Per row, over its positives: sums of softplus(lse - z) and of sigmoid(lse - z).
+
+        Both (B,) acc; for the decoupled softmax, whose denominator is known only after a walk.
+        """
+        ...
+
+    def dense_gradient(
+        self,
+        problem: Problem,
+        request: GradientRequest,
+        grad_queries: Tensor | None,
+        grad_labels: Tensor | None,
+    ) -> GradientResult:
+        """Add G K to ``grad_queries`` (B, d) acc and G^T Q to ``grad_labels`` (M, d) acc.
+
+        In row chunks of bounded memory. None: that side is not wanted and costs nothing.
+        """
+        ...
+
+    def pair_gradient(
+        self,
+        problem: Problem,
+        index: Tensor,
+        coefficient: Tensor,
+        grad_queries: Tensor | None,
+        grad_labels: Tensor | None,
+        deterministic: bool,
+    ) -> None:
+        """Add the gradient of sum_it coefficient[i, t] * s(i, index[i, t]) (index -1: nothing).
+
+        index (B, t) int64, coefficient (B, t) acc. ``deterministic``: bitwise repeatable.
+        """
+        ...
+
+    def pair_logits(
+        self, problem: Problem, index: Tensor, weight: Tensor, bias: Tensor
+    ) -> Tensor:
+        """(B, t) acc: weight . [a; b; |a-b|; a*b] + bias, a = query i, b = label index[i, t].
+
+        weight (4d,) and bias (0-d), acc. 0 where the index is -1. Never stores the 4d features.
+        """
+        ...
+
+    def pair_logits_backward(
+        self,
+        problem: Problem,
+        index: Tensor,
+        weight: Tensor,
+        grad: Tensor,
+        grad_queries: Tensor | None,
+        grad_labels: Tensor | None,
+        deterministic: bool,
+    ) -> Tensor:
+        """Add the embedding gradients for ``grad`` (B, t) acc; return that of weight, (4d,) acc."""
+        ...
