@@ -60,8 +60,8 @@ def topk_labels(
     k: int,
     candidates: np.ndarray | None = None,
     *,
-    query_chunk: int = 512,
-    label_chunk: int = 32768,
+    query_chunk: int = 256,
+    label_chunk: int = 16384,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The ``k`` labels of largest inner product per query, ties to the smaller label.
 

@@ -1,0 +1,113 @@
+"""What a run predicted: the nearest labels of every query, kept in ``RUN/predictions.npz``.
+
+Every figure and picture of a report comes from this file, so a run can be judged again, at another
+precision or against another run, without its encoder and without its data.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+CATALOGUES = ("open", "closed")
+SPLITS = ("validation", "test")
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The answers to one split's queries against one catalogue.
+
+    Attributes:
+        indices: (N, k) int64 label numbers, best first; -1 where the catalogue ran out.
+        scores: (N, k) float32 similarities; -inf there.
+        hits: (N, k) bool, whether that label is right.
+        num_positives: (N,) int64, how many right labels the catalogue holds for the query.
+        group: (N,) int64, the query's first true label, in the catalogue or not; the unit of the
+            bootstrap. -1 for a query that has none.
+    """
+
+    indices: np.ndarray
+    scores: np.ndarray
+    hits: np.ndarray
+    num_positives: np.ndarray
+    group: np.ndarray
+
+    @property
+    def top_score(self) -> np.ndarray:
+        """(N,) float64 score of each query's best label."""
+        return self.scores[:, 0].astype(np.float64)
+
+    @property
+    def correct(self) -> np.ndarray:
+        """(N,) bool, whether the best label is right."""
+        return self.hits[:, 0]
+
+    @property
+    def answerable(self) -> np.ndarray:
+        """(N,) bool, whether the catalogue holds a right label."""
+        return self.num_positives > 0
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+Splits = Mapping[str, Mapping[str, Predictions]]  # catalogue -> split -> predictions
+
+
+def save_predictions(path: Path, predictions: Splits, fingerprint: str) -> None:
+    """Write ``predictions`` to ``path``, whole or not at all."""
+    arrays = {
+        f"{catalogue}/{split}/{field.name}": getattr(predictions[catalogue][split], field.name)
+        for catalogue in CATALOGUES
+        for split in SPLITS
+        for field in fields(Predictions)
+    }
+    arrays["fingerprint"] = np.array(fingerprint)
+    arrays["format"] = np.array(FORMAT)
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "wb") as file:
+        np.savez_compressed(file, **arrays)
+    os.replace(partial, path)
+
+
+def load_predictions(path: Path) -> tuple[dict[str, dict[str, Predictions]], str]:
+    """Read what :func:`save_predictions` wrote: predictions and the data's fingerprint.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged or of another format; the message names it.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if int(archive["format"]) != FORMAT:
+                raise ValueError(f"{path}: written by another version of alc, evaluate again")
+            loaded = {
+                catalogue: {
+                    split: Predictions(
+                        *(archive[f"{catalogue}/{split}/{f.name}"] for f in fields(Predictions))
+                    )
+                    for split in SPLITS
+                }
+                for catalogue in CATALOGUES
+            }
+            fingerprint = str(archive["fingerprint"])
+    except (KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: damaged or not a predictions file ({error})") from error
+    for catalogue, splits in loaded.items():
+        for split, part in splits.items():
+            _check(part, f"{path}: {catalogue} {split}")
+    return loaded, fingerprint
+
+
+def _check(part: Predictions, where: str) -> None:
+    shape = part.indices.shape
+    if len(shape) != 2 or part.scores.shape != shape or part.hits.shape != shape:
+        raise ValueError(f"{where}: indices, scores and hits differ in shape")
+    if part.num_positives.shape != shape[:1] or part.group.shape != shape[:1]:
+        raise ValueError(f"{where}: {shape[0]} queries, but the counts per query do not match")
