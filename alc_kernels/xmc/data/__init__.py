@@ -1,0 +1,17 @@
+"""Texts and the relation between queries and labels: folder format, readers, generator."""
+
+from alc_kernels.xmc.data.catalogue import generate_catalogue
+from alc_kernels.xmc.data.dataset import SPLITS, Catalogue, Dataset, Split
+from alc_kernels.xmc.data.folder import load_dataset, save_dataset
+from alc_kernels.xmc.data.pricerunner import read_pricerunner
+
+__all__ = [
+    "SPLITS",
+    "Catalogue",
+    "Dataset",
+    "Split",
+    "generate_catalogue",
+    "load_dataset",
+    "read_pricerunner",
+    "save_dataset",
+]

@@ -1,0 +1,167 @@
+"""A data set in memory: texts, sparse relations, and the two catalogues it is scored against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from alc_kernels.xmc.errors import DataError
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Queries of one split and the labels that are right for each.
+
+    Attributes:
+        queries: n texts.
+        relation: (n, num_labels) CSR of float32 ones, sorted column indices, no duplicates.
+            A row may be empty.
+    """
+
+    queries: Sequence[str]
+    relation: csr_matrix
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    @property
+    def unmatched(self) -> np.ndarray:
+        """(n,) bool: queries without any label."""
+        return np.diff(self.relation.indptr) == 0
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The labels that may be returned, and every split's relation in their numbering.
+
+    Attributes:
+        name: ``"open"`` or ``"closed"``.
+        label_ids: (C,) int64, ascending: candidate c is ``dataset.labels[label_ids[c]]``.
+        texts: the C label texts.
+        relations: split name -> (n, C) CSR of float32 ones. In the open catalogue, a query all
+            of whose labels are held out has an empty row: it has no right answer.
+    """
+
+    name: str
+    label_ids: np.ndarray
+    texts: Sequence[str]
+    relations: Mapping[str, csr_matrix]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Queries, labels and their relation, in three splits.
+
+    Attributes:
+        name: short name, shown in reports.
+        labels: L label texts.
+        splits: ``"train"``, ``"validation"`` and ``"test"``.
+        held_out: (L,) bool; held-out labels are no candidates in the open catalogue and have
+            no training query.
+        description: one or two sentences.
+        generated: True when the texts were made by a program.
+        protocol: how splits and held-out labels were chosen.
+    """
+
+    name: str
+    labels: Sequence[str]
+    splits: Mapping[str, Split]
+    held_out: np.ndarray
+    description: str = ""
+    generated: bool = False
+    protocol: str = ""
+    _catalogues: dict[str, Catalogue] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @property
+    def num_labels(self) -> int:
+        return len(self.labels)
+
+    @property
+    def train(self) -> Split:
+        return self.splits["train"]
+
+    @property
+    def validation(self) -> Split:
+        return self.splits["validation"]
+
+    @property
+    def test(self) -> Split:
+        return self.splits["test"]
+
+    def open_catalogue(self) -> Catalogue:
+        """All labels that are not held out: some queries have no right answer."""
+        return self._catalogue("open", np.flatnonzero(~self.held_out))
+
+    def closed_catalogue(self) -> Catalogue:
+        """All labels: every query that has a label can be answered."""
+        return self._catalogue("closed", np.arange(self.num_labels))
+
+    def counts(self) -> dict[str, int]:
+        """Sizes for ``dataset.json`` and for tables."""
+        made = {"labels": self.num_labels, "held_out": int(self.held_out.sum())}
+        for name, split in self.splits.items():
+            made[name] = len(split)
+            made[f"{name}_pairs"] = int(split.relation.nnz)
+            made[f"{name}_unmatched"] = int(split.unmatched.sum())
+        return made
+
+    def _catalogue(self, name: str, label_ids: np.ndarray) -> Catalogue:
+        if name not in self._catalogues:
+            relations = {
+                split: self.splits[split].relation[:, label_ids].tocsr() for split in self.splits
+            }
+            texts = [self.labels[i] for i in label_ids]
+            self._catalogues[name] = Catalogue(name, label_ids.astype(np.int64), texts, relations)
+        return self._catalogues[name]
+
+
+def relation_from_rows(rows: Sequence[Sequence[int]], num_labels: int) -> csr_matrix:
+    """CSR of float32 ones (len(rows), num_labels); a label named twice in a row counts once."""
+    unique = [sorted(set(row)) for row in rows]
+    indptr = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum([len(row) for row in unique], out=indptr[1:])
+    indices = np.fromiter((label for row in unique for label in row), np.int64, int(indptr[-1]))
+    ones = np.ones(len(indices), np.float32)
+    return csr_matrix((ones, indices, indptr), shape=(len(rows), num_labels))
+
+
+def _check(data: Dataset) -> None:
+    """Shapes agree and nothing is empty; files get more detailed checks in ``folder``."""
+    where = f"data set {data.name!r}"
+    if set(data.splits) != set(SPLITS):
+        raise DataError(f"{where}: found splits {sorted(data.splits)}, expected {list(SPLITS)}")
+    if not data.labels:
+        raise DataError(f"{where}: found 0 labels, expected at least 1")
+    if data.held_out.shape != (data.num_labels,) or data.held_out.dtype != np.bool_:
+        raise DataError(
+            f"{where}: held_out has shape {data.held_out.shape} and dtype {data.held_out.dtype}, "
+            f"expected ({data.num_labels},) bool"
+        )
+    if data.held_out.all():
+        raise DataError(f"{where}: all {data.num_labels} labels are held out, expected some left")
+    for name, split in data.splits.items():
+        expected = (len(split.queries), data.num_labels)
+        if split.relation.shape != expected:
+            raise DataError(
+                f"{where}, {name}: relation has shape {split.relation.shape}, expected {expected}"
+            )
+        if not split.queries:
+            raise DataError(f"{where}, {name}: found 0 queries, expected at least 1")
+    leaked = np.unique(data.splits["train"].relation.indices)
+    leaked = leaked[data.held_out[leaked]]
+    if len(leaked):
+        raise DataError(
+            f"{where}: held-out label {leaked[0]} ({data.labels[leaked[0]]!r}) has a training "
+            "query, expected none (held-out labels must not be trained on)"
+        )

@@ -1,0 +1,34 @@
+"""The errors of the trainer: each carries one line that a user can act on.
+
+A command line catches :class:`XMCError`, prints ``str(error)`` and exits with code 2.
+"""
+
+from __future__ import annotations
+
+
+class XMCError(Exception):
+    """Base of every error below; its text is one line."""
+
+
+class DataError(XMCError):
+    """A data set that cannot be read or written: file, line, what was found, what was expected."""
+
+
+class ConfigError(XMCError):
+    """A setting that is unknown, of the wrong type or out of range."""
+
+
+class EncoderError(XMCError):
+    """An encoder that cannot be built: unknown name, missing package, unreadable weights."""
+
+
+class CheckpointError(XMCError):
+    """A checkpoint that is missing, truncated or foreign; names the file."""
+
+
+class TrainingDiverged(XMCError):
+    """The loss or the weights became non-finite; names the step and the last good checkpoint."""
+
+
+class Interrupted(XMCError):
+    """Training was stopped by the user after a usable checkpoint had been written."""
