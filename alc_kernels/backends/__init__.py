@@ -1,0 +1,1 @@
+"""Backends: modules that provide the passes of ``interface.Backend``."""
