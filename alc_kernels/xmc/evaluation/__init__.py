@@ -1,0 +1,31 @@
+"""Evaluation: exact search, predictions, figures with intervals, comparison of runs."""
+
+from alc_kernels.xmc.evaluation.comparison import Group, group_runs
+from alc_kernels.xmc.evaluation.fingerprint import data_fingerprint
+from alc_kernels.xmc.evaluation.measures import BY_KEY, MEASURES, PRECISIONS, Measure
+from alc_kernels.xmc.evaluation.predictions import CATALOGUES, Predictions
+from alc_kernels.xmc.evaluation.results import Estimate, figures
+from alc_kernels.xmc.evaluation.run import RunError, Scored, load_scored
+from alc_kernels.xmc.evaluation.scoring import score_encoder, score_ranker, validation_check
+from alc_kernels.xmc.evaluation.search import topk_labels
+
+__all__ = [
+    "BY_KEY",
+    "CATALOGUES",
+    "MEASURES",
+    "PRECISIONS",
+    "Estimate",
+    "Group",
+    "Measure",
+    "Predictions",
+    "RunError",
+    "Scored",
+    "data_fingerprint",
+    "figures",
+    "group_runs",
+    "load_scored",
+    "score_encoder",
+    "score_ranker",
+    "topk_labels",
+    "validation_check",
+]

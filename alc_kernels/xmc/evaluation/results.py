@@ -1,0 +1,118 @@
+"""``RUN/metrics.json``: every figure with its interval, and how the run came about."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alc_kernels.xmc.data import Dataset
+from alc_kernels.xmc.evaluation.bootstrap import REPLICATES, interval, replicate
+from alc_kernels.xmc.evaluation.measures import PRECISIONS
+from alc_kernels.xmc.evaluation.predictions import CATALOGUES, Splits
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and the bounds of its 95 % bootstrap interval; NaN where it is undefined."""
+
+    value: float
+    low: float
+    high: float
+
+
+Figures = Mapping[str, Mapping[str, Estimate]]  # catalogue -> measure -> estimate
+
+
+def estimate(value: float, replicates: np.ndarray | None) -> Estimate:
+    """A point value with the interval of its replicates (R,)."""
+    low, high = (math.nan, math.nan) if replicates is None else interval(replicates)
+    return Estimate(value, low, high)
+
+
+def figures(
+    predictions: Splits,
+    precisions: tuple[float, ...] = PRECISIONS,
+    replicates: int = REPLICATES,
+) -> dict[str, dict[str, Estimate]]:
+    """Every measure of a run, on test, with its interval."""
+    made = {}
+    for catalogue in CATALOGUES:
+        point, drawn = replicate(predictions[catalogue], precisions, replicates)
+        made[catalogue] = {key: estimate(v, drawn.get(key)) for key, v in point.items()}
+    return made
+
+
+def describe_data(dataset: Dataset, fingerprint: str) -> dict[str, Any]:
+    """What a report says of the data."""
+    return {
+        "name": dataset.name,
+        "fingerprint": fingerprint,
+        "description": dataset.description,
+        "generated": dataset.generated,
+        "protocol": dataset.protocol,
+        "counts": dataset.counts(),
+    }
+
+
+def save_results(
+    path: Path,
+    measured: Figures,
+    *,
+    data: Mapping[str, Any],
+    config: Mapping[str, Any],
+    history: Sequence[Mapping[str, float]],
+    seconds: Mapping[str, float],
+) -> None:
+    """Write ``metrics.json``, whole or not at all; what is not finite is written as null."""
+    content = {
+        "format": FORMAT,
+        "data": data,
+        "config": config,
+        "seconds": seconds,
+        "metrics": {
+            catalogue: {
+                key: {"value": e.value, "interval_95": [e.low, e.high]} for key, e in rows.items()
+            }
+            for catalogue, rows in measured.items()
+        },
+        "history": list(history),
+    }
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(_plain(content), indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def load_results(path: Path) -> dict[str, Any]:
+    """Read ``metrics.json``; :class:`ValueError` names the file when it is not one."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(f"{path}: written by another version of alc, train or evaluate again")
+    for key in ("data", "config", "metrics", "history", "seconds"):
+        if key not in content:
+            raise ValueError(f"{path}: has no {key!r}")
+    return content
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no infinities and knows no NumPy."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
