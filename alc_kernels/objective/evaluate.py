@@ -1,0 +1,308 @@
+"""One evaluation: walk, arithmetic on rows, gradient pass. The same for every backend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from alc_kernels.backends.interface import (
+    Backend,
+    GradientRequest,
+    Problem,
+    RowStatistics,
+    WalkRequest,
+)
+from alc_kernels.objective.rows import RowLoss
+from alc_kernels.objective.sigmoid import sigmoid_rows
+from alc_kernels.objective.softmax import ONE_POSITIVE, softmax_rows
+from alc_kernels.objective.specification import Objective
+from alc_kernels.objective.threshold import (
+    ThresholdTerms,
+    hardest_negative_slope,
+    single_positive_slope,
+    threshold_terms,
+)
+from alc_kernels.objective.triplet import triplet_rows
+from alc_kernels.settings import Base, DynamicTriplet, Sigmoid, Softmax, Triplet
+
+
+@dataclass
+class Evaluation:
+    """Values and, where wanted, gradients by the prepared rows (before un-normalising)."""
+
+    loss: Tensor  # 0-d acc; (B,) with reduction="none"
+    base: Tensor  # 0-d acc, unweighted
+    tcm_positive: Tensor  # 0-d acc, unweighted
+    tcm_negative: Tensor  # 0-d acc, unweighted
+    active_positives: Tensor  # 0-d int64
+    active_negatives: Tensor  # 0-d int64
+    hardest_score: Tensor  # (B,) acc, -inf where there is none; empty unless mined
+    hardest_index: Tensor  # (B,) int64, -1 where there is none; empty unless mined
+    positive_index: Tensor  # (B,) int64: the hardest positive; empty unless mined
+    members: Tensor  # (B,) bool: R
+    grad_queries: Tensor | None  # (B, d) acc
+    grad_labels: Tensor | None  # (M, d) acc
+    grad_scalars: Tensor  # (2,) acc: temperature, or scale and bias
+
+
+@dataclass
+class _Direction:
+    """The base loss over the rows, or over the columns with everything exchanged."""
+
+    problem: Problem
+    found: RowStatistics
+    rows: RowLoss | None
+    row_scale: Tensor | None = None  # (B,) acc: d base / d value_i
+
+
+def evaluate(
+    backend: Backend,
+    problem: Problem,
+    objective: Objective,
+    scalars: Tensor,
+    label_offset: Tensor | None,
+    row_weight: Tensor | None,
+    want_queries: bool,
+    want_labels: bool,
+    want_scalars: bool,
+) -> Evaluation:
+    """Evaluate ``objective``.
+
+    Args:
+        problem: prepared embeddings; its guard is set here from ``exclude_above``.
+        scalars: (2,) acc: temperature or scale, and bias.
+        label_offset: (M,) acc or None.
+        row_weight: (B,) acc or None.
+        want_queries, want_labels, want_scalars: which gradients to compute.
+    """
+    base = objective.base
+    forward = _direction(backend, problem, objective, base, scalars, label_offset, False)
+    columns = None
+    if getattr(base, "symmetric", False):
+        # An offset shifts every logit of a column alike and so cancels on that side.
+        columns = _direction(backend, _exchanged(problem), objective, base, scalars, None, True)
+
+    threshold, terms = objective.threshold, None
+    if threshold is not None:
+        terms = threshold_terms(forward.found, threshold)
+    zero = scalars.new_zeros(())
+    share = 0.5 if getattr(base, "symmetric", False) in (True, "mean") else 1.0
+    base_value = zero
+    values = None
+    if forward.rows is not None:
+        values, base_value = _average(forward, objective.reduction, row_weight)
+        base_value = base_value * share
+    if columns is not None:
+        base_value = base_value + share * _average(columns, "mean", None)[1]
+
+    loss = objective.base_weight * base_value
+    if threshold is not None and terms is not None:
+        loss = loss + threshold.positive_weight * terms.positive
+        loss = loss + threshold.negative_weight * terms.negative
+    if objective.reduction == "none" and values is not None:
+        loss = objective.base_weight * values
+
+    device, acc = problem.queries.device, problem.acc
+    grad_queries = _zeros_like_rows(problem.queries, acc) if want_queries else None
+    grad_labels = _zeros_like_rows(problem.labels, acc) if want_labels else None
+    grad_scalars = torch.zeros_like(scalars)
+    if want_queries or want_labels or want_scalars:
+        weight = objective.base_weight * share
+        grad_scalars = _add_gradient(
+            backend, forward, objective, terms, weight, grad_queries, grad_labels, want_scalars
+        )
+        if columns is not None:
+            grad_scalars = grad_scalars + _add_gradient(
+                backend, columns, objective, None, weight, grad_labels, grad_queries, want_scalars
+            )
+    found, none = forward.found, torch.zeros((), dtype=torch.int64, device=device)
+    mined = objective.mine and found.top_score is not None and found.top_index is not None
+    empty = torch.empty(0, dtype=torch.int64, device=device)
+    return Evaluation(
+        loss=loss,
+        base=base_value,
+        tcm_positive=zero if terms is None else terms.positive,
+        tcm_negative=zero if terms is None else terms.negative,
+        active_positives=none if terms is None else terms.active_positives,
+        active_negatives=none if terms is None else terms.active_negatives,
+        hardest_score=found.top_score[:, 0] if mined else scalars.new_empty(0),
+        hardest_index=found.top_index[:, 0] if mined else empty,
+        positive_index=found.positive_index if mined else empty,
+        members=(found.num_positives > 0) & (found.num_negatives > 0),
+        grad_queries=grad_queries,
+        grad_labels=grad_labels,
+        grad_scalars=grad_scalars,
+    )
+
+
+def _zeros_like_rows(rows: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.zeros(rows.shape, dtype=dtype, device=rows.device)
+
+
+def _exchanged(problem: Problem) -> Problem:
+    """Queries and labels exchanged."""
+    return Problem(
+        problem.labels,
+        problem.queries,
+        problem.positives.transpose(),
+        problem.exclude.transpose(),
+        None,
+    )
+
+
+def guarded(backend: Backend, problem: Problem, exclude_above: float | None) -> Problem:
+    """With the false-negative guard: negatives above s of the first positive - margin go."""
+    if exclude_above is None:
+        return problem
+    first = problem.positives.first(problem.queries.device)
+    limit = backend.score_pairs(problem, first[:, None])[:, 0] - exclude_above
+    return replace(problem, guard=torch.where(first >= 0, limit, torch.inf))
+
+
+def _direction(
+    backend: Backend,
+    problem: Problem,
+    objective: Objective,
+    base: Base | None,
+    scalars: Tensor,
+    label_offset: Tensor | None,
+    exchanged: bool,
+) -> _Direction:
+    problem = guarded(backend, problem, objective.exclude_above)
+    request = _request(base, objective, scalars, label_offset, exchanged)
+    found = backend.walk(problem, request)
+    rows = None
+    if isinstance(base, Triplet | DynamicTriplet):
+        rows = triplet_rows(backend, problem, found, base)
+    elif isinstance(base, Softmax):
+        rows = softmax_rows(backend, problem, found, base, scalars[0], label_offset)
+    elif isinstance(base, Sigmoid):
+        rows = sigmoid_rows(found, scalars[0], scalars[1])
+    return _Direction(problem, found, rows)
+
+
+def _request(
+    base: Base | None,
+    objective: Objective,
+    scalars: Tensor,
+    label_offset: Tensor | None,
+    exchanged: bool,
+) -> WalkRequest:
+    """Everything that this direction's walk must leave."""
+    request = WalkRequest()
+    if isinstance(base, Triplet | DynamicTriplet):
+        hardest = base.positive == "hardest"
+        request = replace(request, top_k=base.num_negatives, hardest_positive=hardest)
+    elif isinstance(base, Softmax):
+        request = replace(
+            request,
+            softmax="negatives" if base.decoupled else "all",
+            inverse_temperature=1.0 / scalars[0],
+            label_offset=label_offset,
+        )
+    elif isinstance(base, Sigmoid):
+        request = replace(request, sigmoid=True, scale=scalars[0], bias=scalars[1])
+    if exchanged:
+        return request
+    threshold = objective.threshold
+    if threshold is not None:
+        request = replace(request, positive_margin=threshold.positive_margin)
+        if threshold.negative_scope == "all":
+            request = replace(request, negative_margin=threshold.negative_margin)
+        else:
+            request = replace(request, top_k=max(request.top_k, 1))
+    if objective.mine:
+        request = replace(request, top_k=max(request.top_k, 1), hardest_positive=True)
+    return request
+
+
+def _average(
+    direction: _Direction, reduction: str, row_weight: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """(B,) weighted values and their mean (or sum) over the members; keeps the row scale."""
+    assert direction.rows is not None
+    rows = direction.rows
+    weight = rows.members.to(rows.values.dtype)
+    if row_weight is not None:
+        weight = torch.where(rows.members, row_weight, 0.0)
+    values = weight * rows.values
+    if reduction != "mean":
+        direction.row_scale = weight
+        return values, values.sum()
+    total = weight.sum()
+    direction.row_scale = torch.where(total != 0, weight / total, 0.0)
+    return values, torch.where(total != 0, values.sum() / total, 0.0)
+
+
+def _add_gradient(
+    backend: Backend,
+    direction: _Direction,
+    objective: Objective,
+    terms: ThresholdTerms | None,
+    weight: float,
+    grad_queries: Tensor | None,
+    grad_labels: Tensor | None,
+    want_scalars: bool,
+) -> Tensor:
+    """Add one direction's gradients; returns that of the scalars, (2,) acc."""
+    problem, found, rows = direction.problem, direction.found, direction.rows
+    dense: GradientRequest | None = None
+    pairs: list[tuple[Tensor, Tensor]] = []
+    if rows is not None and direction.row_scale is not None:
+        scale = weight * direction.row_scale
+        if rows.dense is not None:
+            dense = replace(rows.dense, row_scale=scale, want_scalars=want_scalars)
+        elif rows.pair_index is not None and rows.pair_slope is not None:
+            pairs.append((rows.pair_index, scale[:, None] * rows.pair_slope))
+    threshold = objective.threshold
+    if threshold is not None and terms is not None:
+        margins = dense or GradientRequest(kind=None)
+        if threshold.negative_scope == "hardest":
+            pairs.append(hardest_negative_slope(found, terms))
+        elif threshold.negative_weight:
+            margins = replace(
+                margins,
+                negative_margin=threshold.negative_margin,
+                negative_margin_scale=terms.negative_scale,
+            )
+        in_pass = margins.kind is not None or margins.negative_margin is not None
+        if threshold.positive_weight:
+            if problem.positives.kind in ONE_POSITIVE and not in_pass:
+                pairs.append(single_positive_slope(backend, problem, threshold, terms))
+            else:
+                margins = replace(
+                    margins,
+                    positive_margin=threshold.positive_margin,
+                    positive_margin_scale=terms.positive_scale,
+                )
+        if in_pass or margins.positive_margin is not None:
+            dense = margins
+    if pairs and (grad_queries is not None or grad_labels is not None):
+        index = torch.cat([index for index, _ in pairs], dim=1)
+        slope = torch.cat([slope for _, slope in pairs], dim=1)
+        backend.pair_gradient(
+            problem, index, slope, grad_queries, grad_labels, objective.deterministic
+        )
+    if dense is None:
+        return found.num_positives.new_zeros(2, dtype=problem.acc)
+    result = backend.dense_gradient(problem, dense, grad_queries, grad_labels)
+    return _scalar_gradient(dense, result.weighted_sum, result.plain_sum, problem.acc)
+
+
+def _scalar_gradient(
+    dense: GradientRequest, weighted: Tensor | None, plain: Tensor | None, acc: torch.dtype
+) -> Tensor:
+    """(2,) acc: gradient of the temperature, or of scale and bias."""
+    if weighted is None or plain is None:
+        some = dense.row_scale if dense.row_scale is not None else dense.positive_margin_scale
+        some = some if some is not None else dense.negative_margin_scale
+        assert some is not None
+        return some.new_zeros(2)
+    if dense.kind == "sigmoid":
+        return torch.stack([weighted.sum(), plain.sum()])
+    assert dense.inverse_temperature is not None
+    # z = s / T + offset, so dz/dT = -s / T^2
+    slope = -(dense.inverse_temperature * dense.inverse_temperature)
+    return torch.stack([weighted.sum() * slope, torch.zeros_like(slope)])

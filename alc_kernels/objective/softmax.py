@@ -1,0 +1,53 @@
+"""Softmax cross-entropy, plain and decoupled: value per row from the log-sum-exp."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alc_kernels.backends.interface import Backend, GradientRequest, Problem, RowStatistics
+from alc_kernels.objective.rows import RowLoss
+from alc_kernels.settings import Softmax
+
+ONE_POSITIVE = ("diagonal", "index")  # relations with exactly one positive in every row
+
+
+def softmax_rows(
+    backend: Backend,
+    problem: Problem,
+    found: RowStatistics,
+    base: Softmax,
+    temperature: Tensor,
+    label_offset: Tensor | None,
+) -> RowLoss:
+    """Mean over a row's positives of -log(exp(z_p) / D_p)."""
+    assert found.log_sum_exp is not None and found.positive_logit_sum is not None
+    members = (found.num_positives > 0) & (found.num_negatives > 0)  # R
+    count = found.num_positives.clamp(min=1)
+    negative_scale = None
+    if base.decoupled:
+        # D_p = exp(z_p) + sum over negatives, so -log(exp(z_p) / D_p) = softplus(lse_N - z_p).
+        if problem.positives.kind in ONE_POSITIVE:
+            gap = found.log_sum_exp - found.positive_logit_sum
+            softplus_sum, sigmoid_sum = -F.logsigmoid(-gap), gap.sigmoid()
+        else:
+            softplus_sum, sigmoid_sum = backend.positive_pass(
+                problem, found.log_sum_exp, 1.0 / temperature, label_offset
+            )
+        values = softplus_sum / count
+        negative_scale = sigmoid_sum / count
+    else:
+        values = found.log_sum_exp - found.positive_logit_sum / count
+    return RowLoss(
+        values=torch.where(members, values, 0.0),
+        members=members,
+        dense=GradientRequest(
+            kind="decoupled" if base.decoupled else "softmax",
+            num_positives=found.num_positives,
+            log_sum_exp=found.log_sum_exp,
+            negative_scale=negative_scale,
+            inverse_temperature=1.0 / temperature,
+            label_offset=label_offset,
+        ),
+    )
