@@ -1,0 +1,52 @@
+"""Which backend runs a call."""
+
+from __future__ import annotations
+
+import importlib
+from functools import lru_cache
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from alc_kernels.backends.interface import Backend
+
+BACKENDS = ("auto", "triton", "native", "torch")
+
+
+class BackendUnavailableError(RuntimeError):
+    """The backend that was asked for cannot run these inputs here; the message says why."""
+
+
+@lru_cache(maxsize=None)
+def _module(name: str) -> Backend:
+    return cast(Backend, importlib.import_module(f"alc_kernels.backends.{name}_backend"))
+
+
+def unavailable(name: str, example: Tensor, compute_dtype: torch.dtype) -> str | None:
+    """Why backend ``name`` cannot run inputs like ``example``, or None when it can."""
+    if name == "native":
+        return "the native extension is not part of this build"
+    if name == "triton":
+        if compute_dtype == torch.float64:
+            return "float64 is not supported by its kernels"
+        return _module("triton").unsupported(example)  # type: ignore[attr-defined]
+    return None
+
+
+def choose_backend(name: str, example: Tensor, compute_dtype: torch.dtype) -> Backend:
+    """The module for ``name``; "auto" takes triton on GPUs where it can run, else torch.
+
+    Raises:
+        ValueError: an unknown name.
+        BackendUnavailableError: an explicit choice that cannot run.
+    """
+    if name == "auto":
+        fast = example.is_cuda and unavailable("triton", example, compute_dtype) is None
+        return _module("triton" if fast else "torch")
+    if name not in BACKENDS:
+        raise ValueError(f"backend={name!r}: expected one of {', '.join(map(repr, BACKENDS))}")
+    reason = unavailable(name, example, compute_dtype)
+    if reason is not None:
+        raise BackendUnavailableError(f"backend={name!r} cannot run here: {reason}")
+    return _module(name)

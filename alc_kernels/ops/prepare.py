@@ -1,0 +1,87 @@
+"""From an operator's arguments to a prepared problem."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from alc_kernels.backends.choose import choose_backend
+from alc_kernels.backends.interface import Backend, Problem, accumulation_dtype
+from alc_kernels.positives import Positives
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A problem with what is needed to take its gradients back to the inputs."""
+
+    backend: Backend
+    problem: Problem
+    inverse_queries: Tensor  # (B,) acc inverse norms; empty without normalisation
+    inverse_labels: Tensor  # (M,)
+    poison: Tensor  # 0-d acc: 1, or NaN when an input is not finite or an index out of range
+
+
+@contextmanager
+def plain_arithmetic(device: torch.device) -> Iterator[None]:
+    """No autograd and no autocast: the operator decides on every dtype itself."""
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        yield
+
+
+def relation(
+    name: str, kind: str, tensors: list[Tensor], num_queries: int, num_labels: int
+) -> tuple[Positives, Tensor | None]:
+    """Rebuild a relation from an operator's arguments.
+
+    An index on the CPU is checked here; one on a GPU is clamped, and the second result, a 0-d
+    bool tensor, says whether it was in range: looking would make the host wait.
+    """
+    if kind != "index":
+        return Positives(kind, num_queries, num_labels, tuple(tensors)), None
+    index = tensors[0]
+    inside = ((index >= 0) & (index < num_labels)).all()
+    if not index.is_cuda:
+        if not bool(inside):
+            at = int(((index < 0) | (index >= num_labels)).nonzero()[0])
+            raise IndexError(
+                f"{name}[{at}] = {int(index[at])} is out of range: expected 0 <= index < "
+                f"{num_labels} (number of labels)"
+            )
+        return Positives(kind, num_queries, num_labels, (index,)), None
+    clamped = index.clamp(0, max(num_labels - 1, 0))
+    return Positives(kind, num_queries, num_labels, (clamped,)), inside
+
+
+def prepare(
+    queries: Tensor,
+    labels: Tensor,
+    positives: tuple[str, list[Tensor]],
+    exclude: tuple[str, list[Tensor]],
+    compute_dtype: torch.dtype,
+    normalize: bool,
+    backend: str,
+) -> Prepared:
+    """Choose the backend, normalise the rows and rebuild the relations."""
+    chosen = choose_backend(backend, queries, compute_dtype)
+    sizes = queries.shape[0], labels.shape[0]
+    positive, positive_inside = relation("positives", *positives, *sizes)
+    excluded, excluded_inside = relation("exclude", *exclude, *sizes)
+    unit_queries, inverse_queries, good = chosen.normalize_rows(queries, compute_dtype, normalize)
+    unit_labels, inverse_labels, finite = chosen.normalize_rows(labels, compute_dtype, normalize)
+    good = good & finite
+    for inside in (positive_inside, excluded_inside):
+        if inside is not None:
+            good = good & inside
+    acc = accumulation_dtype(compute_dtype)
+    none = queries.new_empty(0, dtype=acc)
+    return Prepared(
+        backend=chosen,
+        problem=Problem(unit_queries, unit_labels, positive, excluded, None),
+        inverse_queries=none if inverse_queries is None else inverse_queries,
+        inverse_labels=none if inverse_labels is None else inverse_labels,
+        poison=torch.where(good, 1.0, torch.nan).to(acc),
+    )
