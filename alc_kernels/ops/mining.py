@@ -128,8 +128,8 @@ def _(
     want_labels: bool,
 ) -> tuple[Tensor, Tensor]:
     return (
-        torch.empty(queries.shape if want_queries else (0,)).to(queries),
-        torch.empty(labels.shape if want_labels else (0,)).to(labels),
+        queries.new_empty(queries.shape if want_queries else (0,)),
+        labels.new_empty(labels.shape if want_labels else (0,)),
     )
 
 
