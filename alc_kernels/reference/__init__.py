@@ -1,0 +1,28 @@
+"""The losses as their definition reads, in plain PyTorch that stores S.
+
+Slow and memory-hungry on purpose: the yardstick that every faster backend is measured against.
+Differentiable to any order. Under autocast the forward computes in full precision on rows rounded
+to the autocast dtype; call backward outside the autocast block, as PyTorch advises, because
+autocast would round the products of the backward as well. Shares no code with the backends.
+"""
+
+from alc_kernels.reference.auxiliary import batch_loss, pair_loss
+from alc_kernels.reference.mining import hardest_negatives, topk_similarity
+from alc_kernels.reference.sigmoid import sigmoid_loss
+from alc_kernels.reference.softmax import softmax_loss
+from alc_kernels.reference.threshold_margin import threshold_margin_loss
+from alc_kernels.reference.total import LossTerms, alc_loss
+from alc_kernels.reference.triplet import triplet_loss
+
+__all__ = [
+    "LossTerms",
+    "alc_loss",
+    "batch_loss",
+    "hardest_negatives",
+    "pair_loss",
+    "sigmoid_loss",
+    "softmax_loss",
+    "threshold_margin_loss",
+    "topk_similarity",
+    "triplet_loss",
+]

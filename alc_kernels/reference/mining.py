@@ -1,0 +1,105 @@
+"""Hardest negatives and positives, and retrieval (losses 2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from alc_kernels.positives import Positives
+from alc_kernels.reference.relation import Relation, resolve
+from alc_kernels.reference.similarity import Batch, outside_autocast, pick, prepare
+
+
+def largest(similarity: Tensor, allowed: Tensor, k: int) -> Tensor:
+    """(B, k) int64: columns of the k largest s over ``allowed``, ties by smaller column.
+
+    Descending; -1 where a row has fewer than k. No gradient flows through the choice.
+    """
+    key = (similarity.detach() + 0.0).masked_fill(~allowed, -torch.inf)  # + 0.0: no -0.0
+    order = key.sort(dim=1, descending=True, stable=True).indices[:, :k]
+    index = torch.where(allowed.gather(1, order), order, -1)
+    return torch.nn.functional.pad(index, (0, k - index.shape[1]), value=-1)
+
+
+def hardest_positive(similarity: Tensor, positive: Tensor) -> Tensor:
+    """(B,) int64: column of the smallest s over the positives, ties by smaller column, else -1."""
+    return largest(-similarity, positive, 1)[:, 0]
+
+
+def rows_in_loss(positive: Tensor, negative: Tensor) -> Tensor:
+    """(B,) bool: R, the rows with at least one positive and at least one negative."""
+    return positive.any(dim=1) & negative.any(dim=1)
+
+
+def _check_k(k: int) -> None:
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise ValueError(f"k: expected an integer >= 1, got {k!r}")
+
+
+def _scores(batch: Batch, index: Tensor, valid: Tensor | None = None) -> Tensor:
+    """(B, k): s at the index, -inf where it is -1, NaN everywhere for non-finite inputs."""
+    scores = torch.where(index < 0, -torch.inf, pick(batch.similarity, index))
+    return batch.attach(scores, valid=valid)
+
+
+@outside_autocast
+def hardest_negatives(
+    queries: Tensor,
+    labels: Tensor,
+    positives: Positives | Tensor | None = None,
+    exclude: Positives | Tensor | None = None,
+    k: int = 1,
+    *,
+    normalize: bool = True,
+    exclude_above: float | None = None,
+    compute_dtype: torch.dtype | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Per row the k most similar negatives, most similar first (losses 2).
+
+    Args:
+        queries: (B, d) floating point.
+        labels: (M, d).
+        positives: None (diagonal, B == M), (B,) integers or Positives (B, M).
+        exclude: None, (B,) integers or Positives: pairs that are no negatives either.
+        k: how many, >= 1.
+        normalize: compare directions only.
+        exclude_above: leave out negatives with s > s_first_positive - exclude_above.
+        compute_dtype: dtype the unit rows are rounded to, as under autocast.
+
+    Returns:
+        scores (B, k), float32 (float64 for float64 inputs), differentiable, and indices (B, k)
+        int64. Equal scores by smaller label. Missing places: -inf and -1.
+
+    Raises:
+        ValueError, TypeError, IndexError: an argument does not fit, named in the message.
+    """
+    _check_k(k)
+    batch = prepare(queries, labels, normalize=normalize, compute_dtype=compute_dtype)
+    relation = resolve(batch.similarity, positives, exclude)
+    negative = relation.negatives(batch.similarity, exclude_above)
+    index = largest(batch.similarity, negative, k)
+    return _scores(batch, index, relation.valid), index
+
+
+@outside_autocast
+def topk_similarity(
+    queries: Tensor,
+    labels: Tensor,
+    k: int,
+    exclude: Positives | Tensor | None = None,
+    *,
+    normalize: bool = True,
+    compute_dtype: torch.dtype | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Per row the k most similar labels, without the excluded ones.
+
+    Args, returns and errors as in :func:`hardest_negatives`.
+    """
+    _check_k(k)
+    batch = prepare(queries, labels, normalize=normalize, compute_dtype=compute_dtype)
+    b, m = batch.similarity.shape
+    none = torch.zeros(0, dtype=torch.int64, device=queries.device)
+    nothing = Positives.from_pairs(none, none, (b, m))
+    relation: Relation = resolve(batch.similarity, nothing, exclude)
+    index = largest(batch.similarity, ~relation.excluded, k)
+    return _scores(batch, index, relation.valid), index

@@ -1,0 +1,185 @@
+"""The whole loss (losses 6) and its terms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alc_kernels.positives import Positives
+from alc_kernels.reference.auxiliary import batch_value, pair_value
+from alc_kernels.reference.mining import hardest_positive, largest, rows_in_loss
+from alc_kernels.reference.relation import Relation, resolve
+from alc_kernels.reference.sigmoid import sigmoid_value
+from alc_kernels.reference.similarity import Batch, outside_autocast, pick, prepare
+from alc_kernels.reference.softmax import softmax_value
+from alc_kernels.reference.threshold_margin import threshold_parts
+from alc_kernels.reference.triplet import triplet_value
+from alc_kernels.settings import (
+    Auxiliary,
+    Base,
+    DynamicTriplet,
+    Sigmoid,
+    Softmax,
+    ThresholdMargin,
+    Triplet,
+)
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """What a loss is made of. ``total`` carries the graph, all else is detached.
+
+    The parts come before their weights; a part that is not used is 0.
+    """
+
+    total: Tensor  # 0-d acc
+    base: Tensor  # 0-d acc
+    pair: Tensor  # 0-d acc
+    batch: Tensor  # 0-d acc
+    tcm_positive: Tensor  # 0-d acc
+    tcm_negative: Tensor  # 0-d acc
+    hardest_score: Tensor  # (B,) acc: each row's hardest negative, -inf where it has none
+    hardest_index: Tensor  # (B,) int64, -1 where it has none
+    active_positives: Tensor  # 0-d int64
+    active_negatives: Tensor  # 0-d int64
+
+
+def base_value(
+    batch: Batch,
+    relation: Relation,
+    base: Base,
+    *,
+    exclude_above: float | None,
+    label_offset: Tensor | None,
+    row_weight: Tensor | None,
+) -> Tensor:
+    """The base loss of a prepared batch, 0-d."""
+    if isinstance(base, Softmax):
+        return softmax_value(
+            batch,
+            relation,
+            base,
+            label_offset=label_offset,
+            exclude_above=exclude_above,
+            row_weight=row_weight,
+        )
+    if isinstance(base, Triplet | DynamicTriplet):
+        return triplet_value(
+            batch, relation, base, exclude_above=exclude_above, row_weight=row_weight
+        )
+    if isinstance(base, Sigmoid):
+        return sigmoid_value(
+            batch, relation, base, exclude_above=exclude_above, row_weight=row_weight
+        )
+    raise TypeError(
+        "base: expected Triplet, DynamicTriplet, Softmax, Sigmoid or None, "
+        f"got {type(base).__name__}"
+    )
+
+
+@outside_autocast
+def alc_loss(
+    queries: Tensor,
+    labels: Tensor,
+    positives: Positives | Tensor | None = None,
+    exclude: Positives | Tensor | None = None,
+    *,
+    base: Base | None = None,
+    auxiliary: Auxiliary | None = None,
+    heads: Any = None,
+    threshold: ThresholdMargin | None = None,
+    base_weight: float = 1.0,
+    normalize: bool = True,
+    exclude_above: float | None = None,
+    label_offset: Tensor | None = None,
+    row_weight: Tensor | None = None,
+    compute_dtype: torch.dtype | None = None,
+) -> LossTerms:
+    """base_weight L_base + pair_weight L_pair + batch_weight L_batch + L_TCM (losses 6).
+
+    Args:
+        queries: (B, d) floating point.
+        labels: (M, d).
+        positives: None (diagonal, B == M), (B,) integers or Positives (B, M).
+        exclude: None, (B,) integers or Positives.
+        base: settings of the base loss, or None for none.
+        auxiliary: settings of the auxiliary parts, or None for none.
+        heads: anything with the attributes ``pair_head``, ``context_in``, ``context_layer`` and
+            ``context_head`` (those of parts with weight 0 are not looked at).
+        threshold: settings of the threshold-consistent margin, or None for none.
+        base_weight: weight of the base loss.
+        normalize: compare directions only.
+        exclude_above: leave out negatives with s > s_first_positive - exclude_above.
+        label_offset: (M,), for a Softmax base only.
+        row_weight: (B,) weights of the base loss's mean over rows.
+        compute_dtype: dtype the unit rows are rounded to, as under autocast.
+
+    Raises:
+        ValueError, TypeError, IndexError: an argument does not fit, named in the message.
+    """
+    if label_offset is not None and not isinstance(base, Softmax):
+        raise ValueError(
+            f"label_offset: only a Softmax base has logits to add it to, got {type(base).__name__}"
+        )
+    if row_weight is not None and base is None:
+        raise ValueError("row_weight: weighs the rows of the base loss, but base is None")
+    batch = prepare(queries, labels, normalize=normalize, compute_dtype=compute_dtype)
+    s = batch.similarity
+    relation = resolve(s, positives, exclude)
+    negative = relation.negatives(s, exclude_above)
+    n = largest(s, negative, 1)[:, 0]  # (B,) hardest negative
+    p = hardest_positive(s, relation.positive)  # (B,)
+    rows = rows_in_loss(relation.positive, negative)
+
+    none, count = s.new_zeros(()), torch.zeros((), dtype=torch.int64, device=s.device)
+    base_part = pair_part = batch_part = positive_part = negative_part = none
+    active_positives = active_negatives = count
+    total = batch.attach(none, valid=relation.valid)
+    if base is not None:
+        base_part = base_value(
+            batch,
+            relation,
+            base,
+            exclude_above=exclude_above,
+            label_offset=label_offset,
+            row_weight=row_weight,
+        )
+        total = total + base_weight * base_part
+    if auxiliary is not None and auxiliary.pair_weight > 0:
+        pair_part = pair_value(batch, p, n, rows, heads.pair_head)
+        total = total + auxiliary.pair_weight * pair_part
+    if auxiliary is not None and auxiliary.batch_weight > 0:
+        batch_part = batch_value(
+            batch,
+            p,
+            n,
+            rows,
+            heads.context_in,
+            heads.context_layer,
+            heads.context_head,
+            auxiliary.context_size,
+        )
+        total = total + auxiliary.batch_weight * batch_part
+    if threshold is not None:
+        positive_part, negative_part, active_positives, active_negatives = threshold_parts(
+            batch, relation, threshold, exclude_above=exclude_above
+        )
+        total = total + threshold.positive_weight * positive_part
+        total = total + threshold.negative_weight * negative_part
+
+    score = torch.where(n < 0, -torch.inf, pick(s, n[:, None])[:, 0])
+    return LossTerms(
+        total=total,
+        base=base_part.detach(),
+        pair=pair_part.detach(),
+        batch=batch_part.detach(),
+        tcm_positive=positive_part.detach(),
+        tcm_negative=negative_part.detach(),
+        hardest_score=batch.attach(score, valid=relation.valid).detach(),
+        hardest_index=n,
+        active_positives=active_positives,
+        active_negatives=active_negatives,
+    )
