@@ -1,0 +1,158 @@
+"""Checks of the arguments that every public call shares. One clear line per mistake."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from alc_kernels.backends.interface import accumulation_dtype
+from alc_kernels.positives import Positives, _as_index
+
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def check_embeddings(queries: Tensor, labels: Tensor) -> torch.dtype:
+    """Check both embedding matrices; return the dtype that the products run in.
+
+    Raises:
+        TypeError: not a floating-point tensor, or dtypes that differ outside autocast.
+        ValueError: wrong number of dimensions, widths or devices that differ.
+    """
+    for name, x in (("queries", queries), ("labels", labels)):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
+        if x.dtype not in DTYPES:
+            raise TypeError(
+                f"{name}: expected float64, float32, float16 or bfloat16, got {x.dtype} "
+                f"with shape {tuple(x.shape)}"
+            )
+        if x.dim() != 2:
+            raise ValueError(f"{name}: expected shape (rows, d), got {tuple(x.shape)}")
+    if queries.shape[1] != labels.shape[1]:
+        raise ValueError(
+            f"labels: expected width {queries.shape[1]} as queries {tuple(queries.shape)}, "
+            f"got {tuple(labels.shape)}"
+        )
+    if queries.device != labels.device:
+        raise ValueError(
+            f"labels: expected device {queries.device} as queries, got {labels.device}"
+        )
+    double = torch.float64 in (queries.dtype, labels.dtype)
+    kind = queries.device.type
+    if not double and torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    if queries.dtype != labels.dtype:
+        raise TypeError(
+            f"labels: expected {queries.dtype} as queries, got {labels.dtype} "
+            "(different dtypes are accepted under autocast only, and never with float64)"
+        )
+    return queries.dtype
+
+
+def check_relation(
+    name: str, relation: Positives | Tensor | None, queries: Tensor, labels: Tensor
+) -> Positives:
+    """Turn the ``positives`` or ``exclude`` argument into a relation of the right shape.
+
+    None is the diagonal for positives and nothing for exclude; a tensor is an index (its range
+    is checked by the operator).
+    """
+    rows, columns = queries.shape[0], labels.shape[0]
+    if relation is None:
+        if name == "exclude":
+            return Positives._empty(rows, columns)
+        if rows != columns:
+            raise ValueError(
+                f"positives: the default (query i matches label i) needs as many labels as "
+                f"queries, got queries {tuple(queries.shape)} and labels {tuple(labels.shape)}; "
+                "pass positives="
+            )
+        return Positives.diagonal(rows)
+    if isinstance(relation, Tensor):
+        index = _as_index(name, relation)
+        if index.shape[0] != rows:
+            raise ValueError(
+                f"{name}: expected shape ({rows},), one label column per query, "
+                f"got {tuple(index.shape)}"
+            )
+        relation = Positives("index", rows, columns, (index,))
+    if not isinstance(relation, Positives):
+        raise TypeError(
+            f"{name}: expected None, an integer tensor (B,) or Positives, "
+            f"got {type(relation).__name__}"
+        )
+    if relation.shape != (rows, columns):
+        raise ValueError(
+            f"{name}: expected a relation of shape ({rows}, {columns}) for queries "
+            f"{tuple(queries.shape)} and labels {tuple(labels.shape)}, got {relation.shape}"
+        )
+    if relation.device is not None and relation.device != queries.device:
+        raise ValueError(
+            f"{name}: expected device {queries.device} as queries, got {relation.device} "
+            "(move it with .to)"
+        )
+    return relation
+
+
+def check_vector(
+    name: str, vector: Tensor | None, size: int, what: str, queries: Tensor, acc: torch.dtype
+) -> Tensor | None:
+    """Check ``row_weight`` or ``label_offset`` and bring it to the accumulation dtype."""
+    if vector is None:
+        return None
+    if not isinstance(vector, Tensor):
+        raise TypeError(f"{name}: expected a tensor ({size},), got {type(vector).__name__}")
+    if tuple(vector.shape) != (size,):
+        raise ValueError(
+            f"{name}: expected shape ({size},), one number per {what}, got {tuple(vector.shape)}"
+        )
+    if not vector.is_floating_point():
+        raise TypeError(f"{name}: expected a floating-point tensor, got {vector.dtype}")
+    if vector.device != queries.device:
+        raise ValueError(f"{name}: expected device {queries.device} as queries, got {vector.device}")
+    if vector.requires_grad:
+        raise ValueError(f"{name}: receives no gradient here; pass {name}.detach()")
+    return vector.to(acc).contiguous()
+
+
+def check_exclude_above(value: float | None) -> None:
+    """``exclude_above`` is None or a finite number."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"exclude_above: expected a number or None, got {type(value).__name__}")
+    if value != value or value in (float("inf"), float("-inf")):
+        raise ValueError(f"exclude_above={value!r}: expected a finite number or None")
+
+
+def check_k(k: int) -> None:
+    """``k`` is an integer >= 1."""
+    if isinstance(k, bool) or not isinstance(k, int):
+        raise TypeError(f"k: expected an integer, got {type(k).__name__}")
+    if k < 1:
+        raise ValueError(f"k={k}: expected an integer >= 1")
+
+
+def check_group(process_group: object | None) -> str:
+    """Name of the process group. Only groups of one process are supported by this version."""
+    if process_group is None:
+        return ""
+    size = process_group.size()  # type: ignore[attr-defined]
+    if size > 1:
+        raise NotImplementedError(
+            f"process_group: the global batch over {size} processes is not supported by this "
+            "version; use a group of one process or None"
+        )
+    return str(getattr(process_group, "group_name", ""))
+
+
+def scalar_tensor(
+    name: str, value: float | Tensor, queries: Tensor, compute_dtype: torch.dtype
+) -> Tensor:
+    """A temperature, scale or bias as a 0-d tensor in the accumulation dtype."""
+    acc = accumulation_dtype(compute_dtype)
+    if isinstance(value, Tensor):
+        if value.device != queries.device:
+            raise ValueError(f"{name}: expected device {queries.device}, got {value.device}")
+        return value.to(acc)
+    return torch.full((), value, dtype=acc, device=queries.device)

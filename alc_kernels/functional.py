@@ -1,0 +1,288 @@
+"""The losses as functions.
+
+Common arguments, for all of them:
+
+    queries: (B, d) float64, float32, float16 or bfloat16.
+    labels: (M, d), same dtype (any half/single mix under autocast), device and width.
+    positives: None (query i matches label i, B = M), a LongTensor (B,) with the label column of
+        each query, or :class:`Positives` of shape (B, M).
+    exclude: pairs that are neither positive nor negative: None, a LongTensor (B,) or
+        :class:`Positives`. A pair in both is positive.
+    normalize: cosine similarity (True) or plain inner product (False).
+    backend: "auto", "triton", "native" or "torch"; an explicit choice that cannot run raises.
+    deterministic: bitwise repeatable on the same device.
+    process_group: a torch.distributed group (of one process in this version) or None.
+    exclude_above: false-negative guard: negatives that score more than s_first - exclude_above,
+        s_first the row's first positive, are excluded as well.
+    label_offset: (M,) floating point, added to the logits of the softmax losses.
+    row_weight: (B,) floating point; the loss becomes a weighted mean over rows.
+    reduction: "mean", or "none" for (B,) weighted values, 0 for rows that do not take part.
+
+Losses come back as 0-d tensors in float32 (float64 for float64 inputs). Similarities are in
+[-1, 1] with ``normalize=True``. All raise TypeError or ValueError naming the argument, IndexError
+for an index out of range on the CPU (on a GPU it makes the loss NaN), and BackendUnavailableError.
+An input element that is not finite makes the loss and all gradients NaN.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from alc_kernels import checks
+from alc_kernels.objective import Objective
+from alc_kernels.ops.mining import hardest_negatives_op
+from alc_kernels.positives import Positives
+from alc_kernels.settings import (
+    Base,
+    DynamicTriplet,
+    Scalar,
+    Sigmoid,
+    Softmax,
+    Symmetric,
+    ThresholdMargin,
+    Triplet,
+)
+from alc_kernels.similarity import check_backend, similarity_loss
+
+__all__ = [
+    "hardest_negatives",
+    "sigmoid_loss",
+    "softmax_loss",
+    "threshold_margin_loss",
+    "topk_similarity",
+    "triplet_loss",
+]
+
+Relation = Positives | Tensor | None
+Reduction = Literal["mean", "none"]
+
+
+def hardest_negatives(
+    queries: Tensor,
+    labels: Tensor,
+    positives: Relation = None,
+    exclude: Relation = None,
+    k: int = 1,
+    *,
+    normalize: bool = True,
+    exclude_above: float | None = None,
+    backend: str = "auto",
+    deterministic: bool = False,
+    process_group: object | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The ``k`` hardest negatives of each query.
+
+    Returns:
+        scores (B, k), float32 or float64, descending, equal scores by smaller label; and indices
+        (B, k) int64. Where a row has fewer than k negatives: -inf and -1. Gradients flow through
+        the scores at the chosen labels, not through the choice.
+    """
+    relation = checks.check_relation("positives", positives, queries, labels)
+    return _mine(
+        queries, labels, relation, exclude, k, normalize, exclude_above, backend, deterministic,
+        process_group,
+    )  # fmt: skip
+
+
+def topk_similarity(
+    queries: Tensor,
+    labels: Tensor,
+    k: int,
+    exclude: Relation = None,
+    *,
+    normalize: bool = True,
+    backend: str = "auto",
+    deterministic: bool = False,
+    process_group: object | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The ``k`` most similar labels of each query: exact search without the B x M matrix.
+
+    Returns:
+        As :func:`hardest_negatives`, over all labels that are not excluded.
+    """
+    checks.check_embeddings(queries, labels)
+    nothing = Positives._empty(queries.shape[0], labels.shape[0])
+    return _mine(
+        queries, labels, nothing, exclude, k, normalize, None, backend, deterministic, process_group
+    )
+
+
+def _mine(
+    queries: Tensor,
+    labels: Tensor,
+    positives: Positives,
+    exclude: Relation,
+    k: int,
+    normalize: bool,
+    exclude_above: float | None,
+    backend: str,
+    deterministic: bool,
+    process_group: object | None,
+) -> tuple[Tensor, Tensor]:
+    compute_dtype = checks.check_embeddings(queries, labels)
+    check_backend(backend)
+    checks.check_k(k)
+    checks.check_exclude_above(exclude_above)
+    excluded = checks.check_relation("exclude", exclude, queries, labels)
+    scores, indices, _ = hardest_negatives_op(
+        queries,
+        labels,
+        list(positives.tensors),
+        list(excluded.tensors),
+        positives.kind,
+        excluded.kind,
+        k,
+        exclude_above,
+        normalize,
+        compute_dtype,
+        backend,
+        deterministic,
+        checks.check_group(process_group),
+    )
+    return scores, indices
+
+
+def triplet_loss(
+    queries: Tensor,
+    labels: Tensor,
+    positives: Relation = None,
+    exclude: Relation = None,
+    *,
+    margin: float = 0.3,
+    num_negatives: int = 10,
+    weight_temperature: float | None = 0.1,
+    positive: Literal["first", "hardest"] = "first",
+    symmetric: Symmetric = False,
+    dynamic_margin: tuple[float, float] | None = None,
+    normalize: bool = True,
+    exclude_above: float | None = None,
+    row_weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+    backend: str = "auto",
+    deterministic: bool = False,
+    process_group: object | None = None,
+) -> Tensor:
+    """Margin loss over hardest negatives; see :class:`Triplet`.
+
+    ``dynamic_margin=(min, max)`` takes the form of :class:`DynamicTriplet` instead; ``margin``
+    is then not used.
+    """
+    shared = (num_negatives, weight_temperature, positive, symmetric)
+    base: Base
+    if dynamic_margin is None:
+        base = Triplet(margin, *shared)
+    else:
+        base = DynamicTriplet(dynamic_margin[0], dynamic_margin[1], *shared)
+    objective = Objective(
+        base=base,
+        exclude_above=exclude_above,
+        normalize=normalize,
+        reduction=reduction,
+        deterministic=deterministic,
+    )
+    return similarity_loss(
+        queries, labels, positives, exclude, objective,
+        row_weight=row_weight, backend=backend, process_group=process_group,
+    ).loss  # fmt: skip
+
+
+def softmax_loss(
+    queries: Tensor,
+    labels: Tensor,
+    positives: Relation = None,
+    exclude: Relation = None,
+    *,
+    temperature: Scalar = 0.05,
+    decoupled: bool = False,
+    symmetric: bool = False,
+    normalize: bool = True,
+    exclude_above: float | None = None,
+    label_offset: Tensor | None = None,
+    row_weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+    backend: str = "auto",
+    deterministic: bool = False,
+    process_group: object | None = None,
+) -> Tensor:
+    """Softmax cross-entropy over the labels; see :class:`Softmax`."""
+    objective = Objective(
+        base=Softmax(temperature, decoupled, symmetric),
+        exclude_above=exclude_above,
+        normalize=normalize,
+        reduction=reduction,
+        deterministic=deterministic,
+    )
+    return similarity_loss(
+        queries, labels, positives, exclude, objective,
+        label_offset=label_offset, row_weight=row_weight, backend=backend,
+        process_group=process_group,
+    ).loss  # fmt: skip
+
+
+def sigmoid_loss(
+    queries: Tensor,
+    labels: Tensor,
+    positives: Relation = None,
+    exclude: Relation = None,
+    *,
+    scale: Scalar = 10.0,
+    bias: Scalar = -10.0,
+    normalize: bool = True,
+    exclude_above: float | None = None,
+    row_weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+    backend: str = "auto",
+    deterministic: bool = False,
+    process_group: object | None = None,
+) -> Tensor:
+    """Pairwise sigmoid loss, mean over all B rows; see :class:`Sigmoid`.
+
+    To learn scale and bias pass 0-d tensors that require gradients.
+    """
+    objective = Objective(
+        base=Sigmoid(scale, bias),
+        exclude_above=exclude_above,
+        normalize=normalize,
+        reduction=reduction,
+        deterministic=deterministic,
+    )
+    return similarity_loss(
+        queries, labels, positives, exclude, objective,
+        row_weight=row_weight, backend=backend, process_group=process_group,
+    ).loss  # fmt: skip
+
+
+def threshold_margin_loss(
+    queries: Tensor,
+    labels: Tensor,
+    positives: Relation = None,
+    exclude: Relation = None,
+    *,
+    positive_margin: float = 0.9,
+    negative_margin: float = 0.5,
+    positive_weight: float = 1.0,
+    negative_weight: float = 1.0,
+    negative_scope: Literal["all", "hardest"] = "all",
+    reduction: Literal["active", "rows"] = "active",
+    normalize: bool = True,
+    exclude_above: float | None = None,
+    backend: str = "auto",
+    deterministic: bool = False,
+    process_group: object | None = None,
+) -> Tensor:
+    """Threshold-consistent margin loss; see :class:`ThresholdMargin` (``reduction`` is its own)."""
+    threshold = ThresholdMargin(
+        positive_margin, negative_margin, positive_weight, negative_weight, negative_scope, reduction
+    )
+    objective = Objective(
+        threshold=threshold,
+        exclude_above=exclude_above,
+        normalize=normalize,
+        deterministic=deterministic,
+    )
+    return similarity_loss(
+        queries, labels, positives, exclude, objective,
+        backend=backend, process_group=process_group,
+    ).loss  # fmt: skip

@@ -1,0 +1,94 @@
+"""The dispatch that every similarity loss goes through: arguments to operator."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from alc_kernels import checks
+from alc_kernels.backends.choose import BACKENDS
+from alc_kernels.backends.interface import accumulation_dtype
+from alc_kernels.objective import Objective
+from alc_kernels.ops.similarity_loss import SimilarityLoss, similarity_loss_op
+from alc_kernels.positives import Positives
+from alc_kernels.settings import Sigmoid, Softmax
+
+
+def wants_gradient(x: Tensor) -> bool:
+    """Whether a backward could ask for the gradient of ``x``."""
+    return x.requires_grad and torch.is_grad_enabled()
+
+
+def check_backend(backend: str) -> None:
+    """``backend`` is a known name; whether it can run is decided where it runs."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend={backend!r}: expected one of {', '.join(map(repr, BACKENDS))}")
+
+
+def similarity_loss(
+    queries: Tensor,
+    labels: Tensor,
+    positives: Positives | Tensor | None,
+    exclude: Positives | Tensor | None,
+    objective: Objective,
+    *,
+    label_offset: Tensor | None = None,
+    row_weight: Tensor | None = None,
+    backend: str = "auto",
+    process_group: object | None = None,
+) -> SimilarityLoss:
+    """Check the arguments and call the operator. Only ``.loss`` carries a gradient."""
+    compute_dtype = checks.check_embeddings(queries, labels)
+    check_backend(backend)
+    checks.check_exclude_above(objective.exclude_above)
+    relation = checks.check_relation("positives", positives, queries, labels)
+    excluded = checks.check_relation("exclude", exclude, queries, labels)
+    acc, base = accumulation_dtype(compute_dtype), objective.base
+    if objective.reduction not in ("mean", "none"):
+        raise ValueError(f"reduction={objective.reduction!r}: expected 'mean' or 'none'")
+    if objective.reduction == "none" and getattr(base, "symmetric", False):
+        raise ValueError("reduction='none': a symmetric loss has no value per row; use 'mean'")
+    if label_offset is not None and not isinstance(base, Softmax):
+        raise ValueError("label_offset: only the softmax losses take one")
+    if row_weight is not None and base is None:
+        raise ValueError("row_weight: weights the rows of a base loss, and there is none")
+    offset = checks.check_vector("label_offset", label_offset, labels.shape[0], "label", queries, acc)
+    weight = checks.check_vector("row_weight", row_weight, queries.shape[0], "query", queries, acc)
+    scalars = _scalars(base, queries, compute_dtype)
+    output = similarity_loss_op(
+        queries,
+        labels,
+        scalars,
+        list(relation.tensors),
+        list(excluded.tensors),
+        offset,
+        weight,
+        relation.kind,
+        excluded.kind,
+        objective.encode(),
+        compute_dtype,
+        backend,
+        checks.check_group(process_group),
+        wants_gradient(queries) and objective.reduction == "mean",
+        wants_gradient(labels) and objective.reduction == "mean",
+        wants_gradient(scalars) and objective.reduction == "mean",
+    )
+    return SimilarityLoss(*output)
+
+
+def _scalars(base: object, queries: Tensor, compute_dtype: torch.dtype) -> Tensor:
+    """(2,) acc: what of the base loss may receive a gradient."""
+    first: float | Tensor = 0.0
+    second: float | Tensor = 0.0
+    if isinstance(base, Softmax):
+        first = base.temperature
+    elif isinstance(base, Sigmoid):
+        first, second = base.scale, base.bias
+    if not isinstance(first, Tensor) and not isinstance(second, Tensor) and first == second == 0.0:
+        return torch.zeros(2, dtype=accumulation_dtype(compute_dtype), device=queries.device)
+    names = ("temperature", "") if isinstance(base, Softmax) else ("scale", "bias")
+    parts = [
+        checks.scalar_tensor(name, value, queries, compute_dtype)
+        for name, value in zip(names, (first, second), strict=True)
+    ]
+    return torch.stack(parts)
