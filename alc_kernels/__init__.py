@@ -10,7 +10,6 @@ from alc_kernels.settings import (
     Triplet,
 )
 
-__version__ = "0.1.0"
 
 __all__ = [
     "Auxiliary",
@@ -20,4 +19,5 @@ __all__ = [
     "Softmax",
     "ThresholdMargin",
     "Triplet",
+    "__version__",
 ]
