@@ -9,7 +9,7 @@ from alc_kernels.settings import (
     ThresholdMargin,
     Triplet,
 )
-
+from alc_kernels.version import __version__
 
 __all__ = [
     "Auxiliary",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, replace
+from ast import literal_eval
+from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 from alc_kernels.settings import Base, DynamicTriplet, Sigmoid, Softmax, ThresholdMargin, Triplet
 
@@ -18,8 +18,7 @@ _BASES: dict[str, type[Base]] = {
 class Objective:
     """Base loss and threshold loss of one walk, and what else to report from it.
 
-    The scalars that may be tensors (temperature, scale, bias) travel beside it; their fields in
-    ``base`` hold stand-ins.
+    The scalars that may be tensors (temperature, scale, bias) travel beside it.
     """
 
     base: Base | None = None
@@ -32,30 +31,40 @@ class Objective:
     deterministic: bool = False
 
     def encode(self) -> str:
-        """As a string: operators accept tensors and plain values only."""
-        base = self.base
-        if isinstance(base, Softmax):
-            base = replace(base, temperature=1.0)
-        elif isinstance(base, Sigmoid):
-            base = replace(base, scale=1.0, bias=0.0)
-        plain: dict[str, Any] = {
-            name: getattr(self, name)
-            for name in (
-                "base_weight", "exclude_above", "normalize", "reduction", "mine", "deterministic",
-            )
-        }  # fmt: skip
-        plain["base"] = None if base is None else [type(base).__name__, asdict(base)]
-        plain["threshold"] = None if self.threshold is None else asdict(self.threshold)
-        return json.dumps(plain)
+        """As a string (a Python literal): operators accept tensors and plain values only.
+
+        Written for ``torch.compile`` to trace: string formatting of plain fields, nothing else.
+        """
+        base, threshold = "None", "None"
+        if self.base is not None:
+            name = type(self.base).__name__
+            base = f"({name!r}, {_literal(self.base, _FIELDS[name])})"
+        if self.threshold is not None:
+            threshold = _literal(self.threshold, _FIELDS["ThresholdMargin"])
+        return f"({base}, {threshold}, {_literal(self, _PLAIN)})"
 
     @staticmethod
     @lru_cache(maxsize=256)
     def decode(text: str) -> Objective:
         """The inverse of ``encode``."""
-        plain = json.loads(text)
-        base, threshold = plain.pop("base"), plain.pop("threshold")
+        base, threshold, plain = literal_eval(text)
         return Objective(
             base=None if base is None else _BASES[base[0]](**base[1]),
             threshold=None if threshold is None else ThresholdMargin(**threshold),
             **plain,
         )
+
+
+def _literal(settings: object, names: tuple[str, ...]) -> str:
+    """A dict literal of the named fields, which hold plain values."""
+    inside = ", ".join([f"{name!r}: {getattr(settings, name)!r}" for name in names])
+    return "{" + inside + "}"
+
+
+# Scalars that may be tensors travel beside the objective; the decoded settings hold defaults.
+_TENSORS = ("temperature", "scale", "bias")
+_FIELDS = {
+    made.__name__: tuple(f.name for f in fields(made) if f.name not in _TENSORS)
+    for made in (*_BASES.values(), ThresholdMargin)
+}
+_PLAIN = tuple(f.name for f in fields(Objective) if f.name not in ("base", "threshold"))
