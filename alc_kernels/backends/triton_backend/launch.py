@@ -1,0 +1,17 @@
+"""What every launcher needs: the device of its tensors, and where kernels run."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+import triton
+from torch import Tensor
+
+# Kernels were compiled for the interpreter if this was set when they were defined.
+INTERPRETED: bool = triton.knobs.runtime.interpret
+
+
+def on_device_of(tensor: Tensor) -> AbstractContextManager[object]:
+    """Launch on the tensor's device, which need not be the current one."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
