@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import difflib
 from collections.abc import Callable, Iterable, Sequence
-from typing import NoReturn
+from math import inf
+from typing import Any, NoReturn
 
 from alc_kernels.cli.errors import BadInput
 
@@ -16,25 +17,44 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
+def one_line(message: str) -> str:
+    """A message with its line breaks taken out."""
+    return " ".join(message.split())
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that raises :class:`BadInput` where argparse prints a page and exits."""
 
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        kwargs.setdefault("allow_abbrev", False)
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_abbrev=False, **kwargs)
+        self.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
     def error(self, message: str) -> NoReturn:
         raise BadInput(message)
 
-    def check_options(self, argv: Sequence[str]) -> None:
-        """Refuse an unknown ``--option`` before argparse complains of what is missing instead."""
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        # argparse would first complain of what is missing; a misspelt word explains that better.
+        self._check_words(args or [])
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            raise BadInput(f"unexpected {rest[0]!r}")
+        return found, rest
+
+    def _check_words(self, words: Sequence[str]) -> None:
+        commands = [a for a in self._actions if isinstance(a, argparse._SubParsersAction)]
         known = [name for name in self._option_string_actions if name.startswith("--")]
-        for word in argv:
-            name = word.split("=", 1)[0]
+        for word in words:
             if word == "--":
                 return
-            if word.startswith("--") and name not in known:
+            name = word.split("=", 1)[0]
+            if name.startswith("--") and name not in known:
                 raise BadInput(f"unknown option {name}{suggestion(name, known)}")
+            if commands and not word.startswith("-"):
+                choices = list(commands[0].choices)
+                if word not in choices:
+                    near = suggestion(word, choices) or f"; the commands are {', '.join(choices)}"
+                    raise BadInput(f"unknown command {word!r}{near}")
+                return  # the rest is the command's own
 
 
 def one_of(options: Sequence[str]) -> Callable[[str], str]:
@@ -50,7 +70,7 @@ def one_of(options: Sequence[str]) -> Callable[[str], str]:
     return convert
 
 
-def number(kind: type, low: float, high: float) -> Callable[[str], float]:
+def number(kind: type, low: float = -inf, high: float = inf) -> Callable[[str], float]:
     """An argument type: a number of ``kind`` (int or float) in [low, high]."""
 
     def convert(text: str) -> float:
@@ -60,8 +80,10 @@ def number(kind: type, low: float, high: float) -> Callable[[str], float]:
             value = None
         if value is None or not low <= value <= high:
             name = "whole number" if kind is int else "number"
-            span = f"from {low:g} to {high:g}" if high != float("inf") else f"of at least {low:g}"
-            raise argparse.ArgumentTypeError(f"{text!r} is not a {name} {span}")
+            span = f" of at least {low:g}" if low > -inf else ""
+            if high < inf:
+                span = f" from {low:g} to {high:g}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a {name}{span}")
         return value
 
     return convert

@@ -1,6 +1,6 @@
 """Evaluation: exact search, predictions, figures with intervals, comparison of runs."""
 
-from alc_kernels.xmc.evaluation.comparison import Group, group_runs
+from alc_kernels.xmc.evaluation.comparison import Group, group_runs, loss_name
 from alc_kernels.xmc.evaluation.fingerprint import data_fingerprint
 from alc_kernels.xmc.evaluation.measures import BY_KEY, MEASURES, PRECISIONS, Measure
 from alc_kernels.xmc.evaluation.predictions import CATALOGUES, Predictions
@@ -24,6 +24,7 @@ __all__ = [
     "figures",
     "group_runs",
     "load_scored",
+    "loss_name",
     "score_encoder",
     "score_ranker",
     "topk_labels",

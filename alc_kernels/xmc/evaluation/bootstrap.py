@@ -16,10 +16,11 @@ from alc_kernels.xmc.evaluation.predictions import Predictions
 
 REPLICATES = 1000
 CONFIDENCE = 0.95
+_CHUNK = 1 << 20  # weights held at once
 
 
 class LabelDraws:
-    """Weights of the validation and test queries, one pair per replicate; equal on every pass.
+    """Weights of the validation and test queries, some replicates at a time; equal on every pass.
 
     Args:
         validation_group, test_group: (N,) first true label of each query; a query without one
@@ -46,11 +47,16 @@ class LabelDraws:
         self._seed = seed
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Pairs of weights (S, N) and (S, M); the S add up to ``replicates``."""
         generator = np.random.default_rng(self._seed)
-        for _ in range(self.replicates):
-            drawn = generator.integers(self.units, size=self.units)
-            times = np.bincount(drawn, minlength=self.units)
-            yield times[self._validation_unit], times[self._test_unit]
+        rows = max(1, _CHUNK // max(1, self.units))
+        for start in range(0, self.replicates, rows):
+            count = min(rows, self.replicates - start)
+            drawn = generator.integers(self.units, size=(count, self.units))
+            drawn += np.arange(count)[:, None] * self.units  # every replicate has its own bins
+            times = np.bincount(drawn.ravel(), minlength=count * self.units)
+            times = times.reshape(count, self.units)
+            yield times[:, self._validation_unit], times[:, self._test_unit]
 
 
 def replicate(
@@ -63,8 +69,8 @@ def replicate(
     judged = Judged(validation, test, precisions)
     point = judged.values()
     draws = LabelDraws(validation.group, test.group, replicates)
-    rows = [judged.values(*weights) for weights in draws]
-    return point, {key: np.array([row[key] for row in rows]) for key in (rows[0] if rows else ())}
+    parts = [judged.replicates(*weights) for weights in draws]
+    return point, {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
 def interval(values: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float]:
@@ -73,9 +79,10 @@ def interval(values: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float,
     if not len(values):
         return float("nan"), float("nan")
     tail = (1 - confidence) / 2
-    # No interpolation: an infinite threshold (nothing attains the precision) must stay infinite.
-    low, high = np.quantile(values, [tail, 1 - tail], method="inverted_cdf")
-    return float(low), float(high)
+    # Order statistics: an infinite threshold (nothing attains the precision) must stay infinite.
+    place = round(tail * (len(values) - 1))
+    values = np.sort(values)
+    return float(values[place]), float(values[-1 - place])
 
 
 def mean_replicates(parts: Sequence[np.ndarray]) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from alc_kernels.xmc.evaluation.bootstrap import REPLICATES, mean_replicates, replicate
-from alc_kernels.xmc.evaluation.measures import PRECISIONS
+from alc_kernels.xmc.evaluation.measures import PRECISIONS, Judged
 from alc_kernels.xmc.evaluation.predictions import CATALOGUES
 from alc_kernels.xmc.evaluation.results import Estimate, estimate
 from alc_kernels.xmc.evaluation.run import RunError, Scored, settings_key
@@ -22,6 +22,19 @@ DIFFERENCES = (
     "transferred_90_coverage",
     "transferred_95_coverage",
 )
+
+_LOSS_NAMES = {
+    "alc": "ALC",
+    "tcm": "TCM",
+    "alc+tcm": "ALC+TCM",
+    "alc-pair": "ALC pair part",
+    "alc-batch": "ALC batch part",
+}
+
+
+def loss_name(loss: str) -> str:
+    """How a loss is written for people."""
+    return _LOSS_NAMES.get(loss, loss)
 
 
 @dataclass
@@ -52,6 +65,24 @@ class Group:
             drawn = {key: mean_replicates([d[key] for _, d in parts]) for key in parts[0][1]}
             made[catalogue] = (point, drawn)
         return made
+
+    def points(self) -> dict[str, dict[str, float]]:
+        """Every measure, mean over the seeds, without the bootstrap."""
+        made = {}
+        for catalogue in CATALOGUES:
+            parts = [
+                Judged(splits["validation"], splits["test"]).values()
+                for splits in (run.predictions[catalogue] for run in self.runs)
+            ]
+            made[catalogue] = {key: float(np.mean([p[key] for p in parts])) for key in parts[0]}
+        return made
+
+    @cached_property
+    def first_seed(self) -> Group:
+        """The group's first run alone: what pictures, examples and a shipped threshold are of."""
+        if len(self.runs) == 1:
+            return self
+        return Group(self.name, self.runs[:1], self.reference, self.replicates)
 
     def figures(self) -> dict[str, dict[str, Estimate]]:
         """Every measure, mean over the seeds, with its interval."""
@@ -112,7 +143,7 @@ def differing_settings(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[A
 
 def group_names(firsts: Sequence[Scored]) -> list[str]:
     """The loss where that tells the groups apart, and otherwise the settings that differ too."""
-    losses = [str(run.config.get("loss", run.name)) for run in firsts]
+    losses = [loss_name(str(run.config.get("loss", run.name))) for run in firsts]
     if len(set(losses)) == len(losses):
         return losses
     rows = differing_settings([run.config for run in firsts])

@@ -100,15 +100,29 @@ class Judged:
         self._hits5 = test.hits[self.test_order, :5].sum(axis=1) / 5.0
         self._groups = test.group[self.test_order]
 
-    def values(
-        self, validation_weights: np.ndarray | None = None, test_weights: np.ndarray | None = None
-    ) -> dict[str, float]:
-        """Every measure; with weights (N,) of the queries, one replicate of the bootstrap.
+    def values(self) -> dict[str, float]:
+        """Every measure on the queries as they are."""
+        made = self.replicates(
+            np.ones((1, len(self.validation_order))), np.ones((1, len(self.test_order)))
+        )
+        point = {key: float(values[0]) for key, values in made.items()}
+        point["opis"] = float(opis(self._scores, self._correct, self._groups))
+        return point
 
-        OPIS, which has no weighted form, is left out of replicates.
+    def replicates(
+        self, validation_weights: np.ndarray, test_weights: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Every measure but OPIS (which knows no weights) under S weightings of the queries.
+
+        Args:
+            validation_weights: (S, N) numbers >= 0, in the order of the validation predictions.
+            test_weights: (S, M), likewise.
+
+        Returns:
+            (S,) values per measure; NaN where a weighting leaves nothing to measure.
         """
-        val_w = _sorted_weights(validation_weights, self.validation_order)
-        test_w = _sorted_weights(test_weights, self.test_order)
+        val_w, val_empty = _sorted_weights(validation_weights, self.validation_order)
+        test_w, test_empty = _sorted_weights(test_weights, self.test_order)
         made = {
             "p1": _mean(self._correct, test_w),
             "p1_answerable": _mean(self._correct, test_w * self._answerable),
@@ -116,34 +130,37 @@ class Judged:
         }
         for precision in self.precisions:
             made |= self._coverage(precision, val_w, test_w)
-        made["aurc"] = float(aurc(self._scores, self._correct, weights=test_w))
-        if test_weights is None:
-            made["opis"] = float(opis(self._scores, self._correct, self._groups))
-        return made
+        made["aurc"] = np.asarray(aurc(self._scores, self._correct, weights=test_w))
+        return {
+            key: np.where(test_empty | val_empty, np.nan, values) for key, values in made.items()
+        }
 
     def _coverage(
         self, precision: float, val_w: np.ndarray, test_w: np.ndarray
-    ) -> dict[str, float]:
+    ) -> dict[str, np.ndarray]:
         name = percent(precision)
-        threshold = float(
+        threshold = np.asarray(
             threshold_at_precision(self._val_scores, self._val_correct, precision, weights=val_w)
         )
-        accepted = test_w * (self._scores >= threshold)
+        accepted = test_w * (self._scores >= threshold[:, None])  # (S, M)
+        coverage = coverage_at_precision(self._scores, self._correct, precision, weights=test_w)
         return {
-            f"coverage_{name}": float(
-                coverage_at_precision(self._scores, self._correct, precision, weights=test_w)
-            ),
+            f"coverage_{name}": np.asarray(coverage),
             f"transferred_{name}_threshold": threshold,
-            f"transferred_{name}_coverage": _mean(self._scores >= threshold, test_w),
+            f"transferred_{name}_coverage": accepted.sum(axis=1) / test_w.sum(axis=1),
             f"transferred_{name}_precision": _mean(self._correct, accepted),
         }
 
 
-def _sorted_weights(weights: np.ndarray | None, order: np.ndarray) -> np.ndarray:
-    return np.ones(len(order)) if weights is None else weights[order].astype(np.float64)
+def _sorted_weights(weights: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (S, N) in sorted order, and (S,) which rows were all zero (they get ones instead)."""
+    taken = weights[:, order].astype(np.float64)
+    empty = ~taken.any(axis=1)
+    taken[empty] = 1.0
+    return taken, empty
 
 
-def _mean(values: np.ndarray, weights: np.ndarray) -> float:
-    """The weighted mean of (N,) values; NaN where nothing has weight."""
-    total = float(weights.sum())
-    return float(values @ weights / total) if total > 0 else float("nan")
+def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The weighted means (S,) of values (N,) under weights (S, N); NaN where nothing has weight."""
+    total = weights.sum(axis=1)
+    return np.where(total > 0, weights @ values / np.where(total > 0, total, 1.0), np.nan)

@@ -14,8 +14,10 @@ from alc_kernels.xmc.evaluation.results import load_results
 
 PREDICTIONS = "predictions.npz"
 METRICS = "metrics.json"
+BASELINE = "tfidf.npz"
 REPORT = "report.html"
 CONFIG = "config.toml"
+BASELINE_NAME = "TF-IDF"
 
 
 class RunError(XMCError):
@@ -72,6 +74,17 @@ def load_scored(folder: Path) -> Scored:
         history=results["history"],
         seconds=results["seconds"],
     )
+
+
+def load_baseline(folder: Path) -> Scored | None:
+    """The TF-IDF yardstick that was scored beside a run, if it was."""
+    if not (folder / BASELINE).is_file():
+        return None
+    try:
+        predictions, fingerprint = load_predictions(folder / BASELINE)
+    except (OSError, ValueError) as error:
+        raise RunError(str(error)) from error
+    return Scored(BASELINE_NAME, predictions, fingerprint)
 
 
 def settings_key(config: Mapping[str, Any]) -> str:

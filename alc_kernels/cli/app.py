@@ -1,0 +1,72 @@
+"""From the words on the command line to a command, and from its errors to an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from alc_kernels.cli import compare, data, demo, evaluate, info, train
+from alc_kernels.cli.arguments import Parser, one_line
+from alc_kernels.cli.errors import BadInput
+from alc_kernels.xmc.errors import Interrupted, XMCError
+
+COMMANDS = (demo, train, evaluate, compare, data, info)
+BAD_INPUT, INTERNAL, INTERRUPTED = 2, 1, 130
+
+
+def build_parser() -> Parser:
+    """The parser of all commands."""
+    parser = Parser(
+        prog="alc",
+        description="Train, judge and compare models that match titles to a catalogue.",
+        epilog="Start with: alc demo",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", dest="command")
+    for module in COMMANDS:
+        module.add_command(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0; 2 for bad input, 130 when interrupted, 1 for an error that is the program's own. Every
+        error is one line on stderr; ``--debug`` adds the traceback.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    name = "alc"
+    if words and words[0] in {module.NAME for module in COMMANDS}:
+        name = f"alc {words[0]}"
+    try:
+        if not words:
+            raise BadInput("no command given; try: alc --help")
+        arguments = build_parser().parse_args(words)
+        arguments.run(arguments)
+        sys.stdout.flush()
+        return 0
+    except SystemExit as stop:  # --help
+        return int(stop.code or 0)
+    except BrokenPipeError:  # the reader of our output went away: nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return INTERNAL
+    except (Interrupted, KeyboardInterrupt) as error:
+        return _fail(name, str(error) or "interrupted", INTERRUPTED, words)
+    except (BadInput, XMCError) as error:
+        return _fail(name, str(error), BAD_INPUT, words)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(name, f"{where}{error.strerror or error}", BAD_INPUT, words)
+    except Exception as error:
+        hint = "" if "--debug" in words else "; --debug shows where"
+        message = f"internal error, {type(error).__name__}: {error}{hint}"
+        return _fail(name, message, INTERNAL, words)
+
+
+def _fail(name: str, message: str, code: int, words: Sequence[str]) -> int:
+    if "--debug" in words:
+        traceback.print_exc()
+    print(f"{name}: {one_line(message)}", file=sys.stderr)
+    return code

@@ -1,0 +1,143 @@
+"""``alc demo``: the whole story on a generated catalogue, in a few minutes on a laptop."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alc_kernels.cli.errors import BadInput
+
+if TYPE_CHECKING:
+    from alc_kernels.xmc.config import TrainConfig
+    from alc_kernels.xmc.data import Dataset
+    from alc_kernels.xmc.evaluation import Group
+
+NAME = "demo"
+LOSSES = ("base", "alc")
+MARKER = "README.txt"
+_ABOUT = """Written by alc demo, which replaces these files when it is run again.
+
+report.html    open this in a browser
+coverage.png   precision against coverage, as a picture
+base, alc      the two runs: model, settings, figures, predictions
+data           the generated catalogue, as alc train reads it
+"""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a demo is: products, titles, and the settings that differ from the defaults."""
+
+    labels: int
+    titles: int
+    settings: dict[str, Any]
+
+
+FULL = Size(6000, 20000, {})
+SMALL = Size(
+    300,
+    1500,
+    {
+        "epochs": 3,
+        "batch_size": 128,
+        "embedding_dim": 64,
+        "hidden_dim": 64,
+        "ngram_buckets": 1 << 14,
+    },
+)
+
+
+def add_command(commands: Any) -> None:
+    parser = commands.add_parser(
+        NAME,
+        help="see what the losses do, in a few minutes",
+        description="Generate a catalogue of product titles, train a small encoder with the base "
+        "loss and with ALC, and show how many titles each can match without a person.",
+    )
+    parser.add_argument(
+        "--output", metavar="DIR", type=Path, default=Path("demo"), help="folder (%(default)s)"
+    )
+    parser.add_argument("--small", action="store_true", help="a tiny one, to try the command")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from alc_kernels.cli.finish import make_baseline, require
+    from alc_kernels.xmc.config import TrainConfig
+    from alc_kernels.xmc.data import generate_catalogue, save_dataset
+    from alc_kernels.xmc.report.examples import titles_table
+    from alc_kernels.xmc.report.summary import data_line
+
+    for package, name in (("matplotlib", ""), ("sklearn", "scikit-learn"), ("rich", "")):
+        require(package, "the demo", name)
+    size = SMALL if arguments.small else FULL
+    output = arguments.output
+    _prepare(output)
+
+    dataset = generate_catalogue(size.labels, size.titles)
+    save_dataset(dataset, output / "data")
+    print("A catalogue of products and the titles that merchants give them (generated).")
+    print(f"{data_line({'name': dataset.name, 'counts': dataset.counts()})}\n")
+    print(titles_table(dataset).text())
+    print(flush=True)
+
+    baseline = make_baseline(dataset)
+    config = TrainConfig(seed=0, **size.settings)
+    groups = [_train(config.replace(loss=loss), dataset, output / loss) for loss in LOSSES]
+    _show(([baseline] if baseline else []) + groups, dataset, output)
+
+
+def _prepare(output: Path) -> None:
+    """Make room in ``output``; what another demo left there is replaced, nothing else is."""
+    if output.exists() and not output.is_dir():
+        raise BadInput(f"{output}: is a file, expected a folder for the demo")
+    used = output.is_dir() and any(output.iterdir())
+    if used and not (output / MARKER).is_file():
+        raise BadInput(f"{output}: holds something that is no demo; choose another --output")
+    for name in (*LOSSES, "data"):
+        if used and (output / name).is_dir():
+            shutil.rmtree(output / name)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / MARKER).write_text(_ABOUT, encoding="utf-8")
+
+
+def _train(config: TrainConfig, dataset: Dataset, folder: Path) -> Group:
+    from alc_kernels.cli.progress import make_progress
+    from alc_kernels.xmc.evaluation import loss_name
+    from alc_kernels.xmc.evaluation.evaluate import evaluate_run
+    from alc_kernels.xmc.training import train
+
+    name = loss_name(config.loss)
+    start = time.perf_counter()
+    trained = train(config, dataset, folder, progress=make_progress(f"Training with {name}"))
+    spent = time.perf_counter() - start
+    return evaluate_run(
+        trained.encoder,
+        dataset,
+        folder,
+        name=name,
+        config=dataclasses.asdict(config),
+        history=trained.history,
+        training_seconds=spent,
+    )
+
+
+def _show(groups: list[Group], dataset: Dataset, output: Path) -> None:
+    from alc_kernels.xmc.report.build import Report
+    from alc_kernels.xmc.report.summary import comparison_text
+
+    print("How many titles can be matched without a person?", flush=True)
+    print(comparison_text(groups))
+    print("\nDrawing the report ...", file=sys.stderr)
+    report = Report("How many product titles match themselves?", groups, groups[-1], dataset)
+    picture, page = output / "coverage.png", output / "report.html"
+    report.coverage_figure().savefig(picture, dpi=150)
+    page.write_text(report.html(), encoding="utf-8")
+    print(f"\n{report.advice()}")
+    print(f"\nThe report: {page}\nThe picture: {picture}")

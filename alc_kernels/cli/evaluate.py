@@ -1,0 +1,60 @@
+"""``alc evaluate``: the threshold for a precision, chosen on validation, and what it gives."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from alc_kernels.cli.arguments import number
+
+NAME = "evaluate"
+
+
+def add_command(commands: Any) -> None:
+    parser = commands.add_parser(
+        NAME,
+        help="the threshold to ship for a precision, and what it gives on test",
+        description="Print the threshold that reaches a precision on validation, and its coverage "
+        "and precision on test, for the open and the closed catalogue.",
+    )
+    parser.add_argument("run_folder", metavar="RUN", type=Path, help="folder of alc train")
+    parser.add_argument(
+        "--precision",
+        type=number(float, 0.01, 0.9999),
+        action="append",
+        help="precision wanted, may be repeated (default: .9 and .95)",
+    )
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        type=Path,
+        help="score the checkpoint again on this data and write the run's figures anew",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from alc_kernels.xmc.evaluation import PRECISIONS, figures, load_scored
+    from alc_kernels.xmc.report.summary import data_line, precision_table
+
+    folder = arguments.run_folder
+    if arguments.data is not None:
+        _score_again(folder, arguments.data)
+    scored = load_scored(folder)
+    precisions = tuple(sorted(set(arguments.precision or PRECISIONS)))
+    print(f"{folder}, {data_line(scored.data)}")
+    print(precision_table(figures(scored.predictions, precisions), precisions).text())
+
+
+def _score_again(folder: Path, data: Path) -> None:
+    from alc_kernels.cli.finish import evaluate_and_report
+    from alc_kernels.xmc.config import TrainConfig
+    from alc_kernels.xmc.data import load_dataset
+    from alc_kernels.xmc.encoders import load_encoder
+    from alc_kernels.xmc.evaluation.run import CONFIG
+
+    encoder = load_encoder(folder)
+    config = TrainConfig.from_toml(folder / CONFIG)
+    dataset = load_dataset(data)
+    evaluate_and_report(encoder, config, dataset, folder, history=[], training_seconds=None)

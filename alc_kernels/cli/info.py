@@ -1,0 +1,62 @@
+"""``alc info``: versions, and which backends can run here."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import platform
+from typing import Any
+
+NAME = "info"
+PACKAGES = ("torch", "triton", "numpy", "scipy", "scikit-learn", "matplotlib", "rich",
+            "transformers", "faiss-cpu", "faiss-gpu")  # fmt: skip
+
+
+def add_command(commands: Any) -> None:
+    parser = commands.add_parser(
+        NAME,
+        help="versions and backends",
+        description="Print versions, the devices, and which backends of the losses can run here.",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    import torch
+
+    import alc_kernels
+
+    print(f"alc-kernels {alc_kernels.__version__}, Python {platform.python_version()}")
+    print(", ".join(f"{name} {_version(name)}" for name in PACKAGES))
+    print("\nDevices")
+    print(f"  cpu: {torch.get_num_threads()} threads")
+    for number in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(number)
+        memory = properties.total_memory / 2**30
+        print(f"  cuda:{number}: {properties.name}, {memory:.0f} GiB")
+    if not torch.cuda.is_available():
+        print("  no GPU that PyTorch can use")
+    print("\nBackends of the losses (float32)")
+    devices = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
+    for device in devices:
+        for name, reason in _backends(device):
+            print(f"  {device} {name}: {'live' if reason is None else 'not live: ' + reason}")
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
+
+
+def _backends(device: str) -> list[tuple[str, str | None]]:
+    """Name and, where it cannot run, the reason, of every backend on ``device``."""
+    import torch
+
+    from alc_kernels.backends.choose import BACKENDS, unavailable
+
+    example = torch.empty(1, 1, device=device)
+    return [
+        (name, unavailable(name, example, torch.float32)) for name in BACKENDS if name != "auto"
+    ]

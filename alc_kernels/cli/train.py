@@ -1,0 +1,107 @@
+"""``alc train``: train an encoder, score it, write a report."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from alc_kernels.cli.arguments import number, one_of
+from alc_kernels.cli.errors import BadInput
+from alc_kernels.cli.folders import prepare_run_folder
+
+NAME = "train"
+
+
+def add_command(commands: Any) -> None:
+    from alc_kernels.xmc.config import TrainConfig
+
+    parser = commands.add_parser(
+        NAME,
+        help="train an encoder on a data folder and report",
+        description="Train an encoder on a data folder, score it against the open and the closed "
+        "catalogue and write RUN/metrics.json, config.toml, checkpoint, predictions.npz and "
+        "report.html.",
+    )
+    parser.add_argument("--data", metavar="DIR", type=Path, help="folder of alc data")
+    parser.add_argument("--output", metavar="RUN", type=Path, help="folder of the run")
+    parser.add_argument("--overwrite", action="store_true", help="replace a run in that folder")
+    parser.add_argument("--config", metavar="FILE", type=Path, help="settings as TOML")
+    parser.add_argument(
+        "--print-config", action="store_true", help="print all settings as TOML and stop"
+    )
+    groups: dict[str, Any] = {}
+    types = get_type_hints(TrainConfig)
+    for field in dataclasses.fields(TrainConfig):
+        heading = f"settings: {field.metadata['group']}"
+        if heading not in groups:
+            groups[heading] = parser.add_argument_group(heading)
+        _add_setting(groups[heading], field, types[field.name])
+    parser.set_defaults(run=run)
+
+
+def _add_setting(group: Any, field: dataclasses.Field[Any], kind: type) -> None:
+    option = f"--{field.name.replace('_', '-')}"
+    text = field.metadata["help"].replace("%", "%%")
+    common: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS}
+    if kind is bool:
+        group.add_argument(option, action=argparse.BooleanOptionalAction, help=text, **common)
+        return
+    choices = field.metadata["choices"]
+    if choices:
+        text = f"{text}: {', '.join(choices)}"
+    reader = one_of(choices) if choices else str if kind is str else number(kind)
+    group.add_argument(
+        option,
+        type=reader,
+        metavar=kind.__name__.upper(),
+        help=f"{text} ({field.default})",
+        **common,
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from alc_kernels.xmc.config import TrainConfig
+
+    config = TrainConfig() if arguments.config is None else TrainConfig.from_toml(arguments.config)
+    names = [field.name for field in dataclasses.fields(TrainConfig)]
+    given = vars(arguments)
+    config = config.replace(**{name: given[name] for name in names if name in given})
+    if arguments.print_config:
+        print(config.to_toml(), end="")
+        return
+    for option in ("data", "output"):
+        if given[option] is None:
+            raise BadInput(f"--{option} is missing; see alc train --help")
+    _train(config, arguments.data, arguments.output, arguments.overwrite)
+
+
+def _train(config: Any, data: Path, output: Path, overwrite: bool) -> None:
+    from alc_kernels.cli.finish import evaluate_and_report
+    from alc_kernels.cli.progress import make_progress
+    from alc_kernels.xmc.data import load_dataset
+    from alc_kernels.xmc.evaluation import loss_name, validation_check
+    from alc_kernels.xmc.report.summary import data_line
+    from alc_kernels.xmc.training import train
+
+    dataset = load_dataset(data)
+    prepare_run_folder(output, overwrite)
+    print(data_line({"name": dataset.name, "counts": dataset.counts()}))
+    start = time.perf_counter()
+    trained = train(
+        config,
+        dataset,
+        output,
+        progress=make_progress(loss_name(config.loss)),
+        evaluate=validation_check(dataset) if config.evaluate_every else None,
+    )
+    evaluate_and_report(
+        trained.encoder,
+        config,
+        dataset,
+        output,
+        history=trained.history,
+        training_seconds=time.perf_counter() - start,
+    )

@@ -1,0 +1,64 @@
+"""How figures are written for people."""
+
+from __future__ import annotations
+
+import math
+
+from alc_kernels.xmc.evaluation.results import Estimate
+from alc_kernels.xmc.report.table import Cell
+
+NONE = "–"
+
+
+def per_cent(value: float | None, digits: int = 1) -> str:
+    """0.6234 -> ``62.3``; the per cent sign stands in the caption."""
+    return NONE if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f}"
+
+
+def score(value: float | None) -> str:
+    """A similarity or threshold."""
+    if value is None or math.isnan(value):
+        return NONE
+    return f"{value:.3f}" if math.isfinite(value) else "none"
+
+
+def points(value: float) -> str:
+    """A difference in percentage points, with its sign."""
+    return NONE if not math.isfinite(value) else f"{100 * value:+.1f}".replace("-", "−")
+
+
+def share_cell(e: Estimate, strong: bool = False) -> Cell:
+    """A share with its interval below."""
+    small = "" if math.isnan(e.low) else f"{per_cent(e.low)}–{per_cent(e.high)}"
+    return Cell(per_cent(e.value), small, strong)
+
+
+def score_cell(e: Estimate) -> Cell:
+    """A threshold with its interval below."""
+    small = "" if math.isnan(e.low) else f"{score(e.low)}–{score(e.high)}"
+    return Cell(score(e.value), small)
+
+
+def small_cell(e: Estimate) -> Cell:
+    """A figure much below 1, such as AURC."""
+    if math.isnan(e.value):
+        return Cell(NONE)
+    small = "" if math.isnan(e.low) else f"{e.low:.3g}–{e.high:.3g}"
+    return Cell(f"{e.value:.3g}", small)
+
+
+def difference_cell(e: Estimate) -> Cell:
+    """A difference with its interval below; strong and starred when that leaves out zero."""
+    clear = e.low > 0 or e.high < 0
+    small = "" if math.isnan(e.low) else f"{points(e.low)} to {points(e.high)}"
+    return Cell(points(e.value) + ("*" if clear else ""), small, clear)
+
+
+def duration(seconds: float) -> str:
+    """``95`` -> ``1 min 35 s``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 100:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
