@@ -1,10 +1,28 @@
-"""The data set folder: plain text files that other tools of the field can read."""
+"""The data set folder: plain text files that other tools of the field can read.
+
+    dataset.json       name, description, generated, protocol, counts
+    labels.txt         one label text per line
+    held_out.txt       one label index per line: no candidates in the open catalogue
+    SPLIT.raw.txt      one query text per line; SPLIT is train, validation, test
+    SPLIT_X_Y.txt      "rows cols", then "label:1 label:1 ..." per query; blank = no label
+
+All UTF-8, lines ended by LF (CRLF is understood). Indices count from 0.
+"""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
-from alc_kernels.xmc.data.dataset import Dataset
+import numpy as np
+
+from alc_kernels.xmc.data.dataset import SPLITS, Dataset, Split
+from alc_kernels.xmc.data.sparse_text import read_sparse_text, write_sparse_text
+from alc_kernels.xmc.data.text_lines import read_lines, write_lines
+from alc_kernels.xmc.errors import DataError
+
+FORMAT_VERSION = 1
 
 
 def load_dataset(folder: str | Path) -> Dataset:
@@ -13,9 +31,119 @@ def load_dataset(folder: str | Path) -> Dataset:
     Raises:
         DataError: anything missing or malformed; one line with file, line, found, expected.
     """
-    raise NotImplementedError
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: not a folder, expected a data set folder with dataset.json")
+    about = _read_about(folder / "dataset.json")
+    labels = read_lines(folder / "labels.txt", what="label texts")
+    held_out = _read_held_out(folder / "held_out.txt", len(labels))
+    splits = {}
+    for name in SPLITS:
+        text_file, relation_file = folder / f"{name}.raw.txt", folder / f"{name}_X_Y.txt"
+        queries = read_lines(text_file, what="query texts")
+        relation = read_sparse_text(
+            relation_file,
+            num_rows=(len(queries), f"lines of {text_file.name}"),
+            num_cols=(len(labels), "lines of labels.txt"),
+        )
+        splits[name] = Split(queries, relation)
+    dataset = Dataset(
+        name=about["name"],
+        labels=labels,
+        splits=splits,
+        held_out=held_out,
+        description=about["description"],
+        generated=about["generated"],
+        protocol=about["protocol"],
+    )
+    _check_counts(folder / "dataset.json", about["counts"], dataset.counts())
+    return dataset
 
 
 def save_dataset(dataset: Dataset, folder: str | Path) -> None:
-    """Write ``dataset`` into ``folder`` (created if missing; existing files are replaced)."""
-    raise NotImplementedError
+    """Write ``dataset`` into ``folder`` (created if missing; existing files are replaced).
+
+    Raises:
+        DataError: a text is empty or holds a line break, or the folder cannot be written.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # dataset.json goes last: a folder without it is not taken for a complete data set.
+        (folder / "dataset.json").unlink(missing_ok=True)
+        write_lines(folder / "labels.txt", dataset.labels)
+        held_out = [str(label) for label in np.flatnonzero(dataset.held_out)]
+        write_lines(folder / "held_out.txt", held_out)
+        for name, split in dataset.splits.items():
+            write_lines(folder / f"{name}.raw.txt", split.queries)
+            write_sparse_text(folder / f"{name}_X_Y.txt", split.relation)
+        about = {
+            "format": FORMAT_VERSION,
+            "name": dataset.name,
+            "description": dataset.description,
+            "generated": dataset.generated,
+            "protocol": dataset.protocol,
+            "counts": dataset.counts(),
+        }
+        text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
+        (folder / "dataset.json").write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or folder}: cannot be written ({error.strerror})"
+        ) from None
+
+
+def _read_about(path: Path) -> dict[str, Any]:
+    text = "\n".join(read_lines(path, what="JSON", allow_blank=True))
+    try:
+        about = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path}, line {error.lineno}: not JSON ({error.msg}), expected an object with "
+            "name, description, generated, protocol"
+        ) from None
+    if not isinstance(about, dict):
+        raise DataError(
+            f"{path}, line 1: found a JSON {type(about).__name__}, expected an object with "
+            "name, description, generated, protocol"
+        )
+    if about.get("format", FORMAT_VERSION) != FORMAT_VERSION:
+        raise DataError(
+            f"{path}: found format {about['format']!r}, expected {FORMAT_VERSION} "
+            "(written by another version)"
+        )
+    kinds = {"name": str, "description": str, "generated": bool, "protocol": str, "counts": dict}
+    made: dict[str, Any] = {"description": "", "generated": False, "protocol": "", "counts": {}}
+    for key, kind in kinds.items():
+        if key in about:
+            made[key] = about[key]
+        if not isinstance(made.get(key), kind):
+            found = repr(about[key]) if key in about else "nothing"
+            raise DataError(f"{path}: found {found} for {key!r}, expected {kind.__name__}")
+    return made
+
+
+def _read_held_out(path: Path, num_labels: int) -> np.ndarray:
+    """(num_labels,) bool. The file may be empty: then both catalogues are the same."""
+    held_out = np.zeros(num_labels, np.bool_)
+    for number, line in enumerate(read_lines(path, what="label indices", allow_empty=True), 1):
+        text = line.strip()
+        if not (text.isascii() and text.isdigit()):
+            raise DataError(f"{path}, line {number}: found {line[:40]!r}, expected a label index")
+        if int(text) >= num_labels:
+            raise DataError(
+                f"{path}, line {number}: found label {text}, expected 0 to {num_labels - 1} "
+                f"(labels.txt has {num_labels} lines)"
+            )
+        held_out[int(text)] = True
+    return held_out
+
+
+def _check_counts(path: Path, stated: dict[str, Any], found: dict[str, int]) -> None:
+    """A file that lost whole lines together with its partner is only seen here."""
+    for key, count in stated.items():
+        if key in found and count != found[key]:
+            raise DataError(
+                f"{path}: states {count!r} for {key!r}, found {found[key]} in the files, "
+                "expected the same (a file is truncated or was edited)"
+            )

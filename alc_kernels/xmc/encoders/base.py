@@ -38,7 +38,10 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: Any) -> Tensor:
-        """Vectors (n, d) of unit length for a batch from :meth:`TokenizedTexts.select`."""
+        """Vectors (n, d) of unit length for a batch from :meth:`TokenizedTexts.select`.
+
+        A text without any feature gives a zero vector, which the losses treat as similarity 0.
+        """
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
@@ -52,11 +55,18 @@ class Encoder(nn.Module, ABC):
     def save_assets(self, folder: Path) -> None:
         """Write what neither the configuration nor the weights hold (a tokenizer's files)."""
 
+    def adapt(self, *texts: TokenizedTexts) -> None:
+        """Look once at the texts that training may see, before training; may set weights."""
+
+    def table_parameters(self) -> list[nn.Parameter]:
+        """Parameters with sparse gradients, which go to the table optimizer."""
+        return []
+
     @torch.no_grad()
     def encode_texts(
         self,
         texts: Sequence[str],
-        batch_size: int = 4096,
+        batch_size: int = 1024,
         progress: Callable[[int], None] | None = None,
     ) -> Tensor:
         """Unit vectors (len(texts), d) float32 on the CPU, in evaluation mode, without a graph.
@@ -66,4 +76,16 @@ class Encoder(nn.Module, ABC):
             batch_size: texts per forward pass.
             progress: called with the number of texts done after each batch.
         """
-        raise NotImplementedError
+        tokenized = self.tokenize(texts)
+        made = torch.empty(len(texts), self.dim)
+        was_training = self.training
+        self.eval()
+        try:
+            for start in range(0, len(texts), batch_size):
+                end = min(start + batch_size, len(texts))
+                made[start:end] = self(tokenized.select(np.arange(start, end))).float().cpu()
+                if progress is not None:
+                    progress(end)
+        finally:
+            self.train(was_training)
+        return made
