@@ -9,10 +9,20 @@ from collections.abc import Sequence
 
 from alc_kernels.cli import compare, data, demo, evaluate, info, train
 from alc_kernels.cli.arguments import Parser, one_line
-from alc_kernels.cli.errors import BadInput
+from alc_kernels.cli.errors import BadInput, Missing
 from alc_kernels.xmc.errors import Interrupted, XMCError
 
 COMMANDS = (demo, train, evaluate, compare, data, info)
+# Package as it is imported: as it is installed, and the extra that brings it.
+EXTRAS = {
+    "scipy": ("scipy", "trainer"),
+    "sklearn": ("scikit-learn", "trainer"),
+    "matplotlib": ("matplotlib", "trainer"),
+    "rich": ("rich", "trainer"),
+    "safetensors": ("safetensors", "trainer"),
+    "tomli": ("tomli", "trainer"),
+    "transformers": ("transformers", "transformers"),
+}
 BAD_INPUT, INTERNAL, INTERRUPTED = 2, 1, 130
 
 
@@ -36,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         0; 2 for bad input, 130 when interrupted, 1 for an error that is the program's own. Every
         error is one line on stderr; ``--debug`` adds the traceback.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a title may hold what the terminal cannot show
+            stream.reconfigure(errors="replace")
     words = list(sys.argv[1:] if argv is None else argv)
     name = "alc"
     if words and words[0] in {module.NAME for module in COMMANDS}:
@@ -56,13 +69,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(name, str(error) or "interrupted", INTERRUPTED, words)
     except (BadInput, XMCError) as error:
         return _fail(name, str(error), BAD_INPUT, words)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            return _internal(name, error, words)
+        return _fail(name, str(Missing(*EXTRAS[package], "this command")), BAD_INPUT, words)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(name, f"{where}{error.strerror or error}", BAD_INPUT, words)
     except Exception as error:
-        hint = "" if "--debug" in words else "; --debug shows where"
-        message = f"internal error, {type(error).__name__}: {error}{hint}"
-        return _fail(name, message, INTERNAL, words)
+        return _internal(name, error, words)
+
+
+def _internal(name: str, error: Exception, words: Sequence[str]) -> int:
+    hint = "" if "--debug" in words else "; --debug shows where"
+    message = f"internal error, {type(error).__name__}: {error}{hint}"
+    return _fail(name, message, INTERNAL, words)
 
 
 def _fail(name: str, message: str, code: int, words: Sequence[str]) -> int:

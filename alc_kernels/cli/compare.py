@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alc_kernels.cli.errors import BadInput
+
+if TYPE_CHECKING:
+    from alc_kernels.xmc.evaluation import Group
 
 NAME = "compare"
 
@@ -28,7 +32,7 @@ def add_command(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     from alc_kernels.xmc.data import load_dataset
-    from alc_kernels.xmc.evaluation import data_fingerprint, group_runs, load_scored
+    from alc_kernels.xmc.evaluation import Group, data_fingerprint, group_runs, load_scored
     from alc_kernels.xmc.evaluation.run import load_baseline
     from alc_kernels.xmc.report.summary import comparison_text, settings_table
 
@@ -42,8 +46,11 @@ def run(arguments: argparse.Namespace) -> None:
         check_page_path(arguments.output)
     runs = [load_scored(folder) for folder in folders]
     groups = group_runs(runs)
-    baselines = [made for folder in folders if (made := load_baseline(folder)) is not None]
-    shown = [*baselines[:1], *groups]
+    baselines = (load_baseline(folder, runs[0].fingerprint) for folder in folders)
+    yardstick = next((made for made in baselines if made is not None), None)
+    shown = groups
+    if yardstick is not None:
+        shown = [Group(yardstick.name, [yardstick], reference=True), *groups]
 
     dataset = None
     if arguments.data is not None:
@@ -67,7 +74,7 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"\nWritten: {arguments.output}")
 
 
-def best_group(groups: list[Any]) -> Any:
+def best_group(groups: Sequence[Group]) -> Group:
     """The group with the largest transferred coverage on the open catalogue."""
     return max(groups, key=lambda g: g.figures()["open"]["transferred_90_coverage"].value)
 

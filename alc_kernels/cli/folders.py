@@ -6,15 +6,20 @@ import shutil
 from pathlib import Path
 
 from alc_kernels.cli.errors import BadInput
-from alc_kernels.xmc.evaluation.run import BASELINE, CONFIG, METRICS, PREDICTIONS, REPORT
 
 CHECKPOINT = "checkpoint"
-RUN_FILES = (CONFIG, METRICS, PREDICTIONS, BASELINE, REPORT)
+
+
+def run_files() -> tuple[str, ...]:
+    """The files of a run, its checkpoint apart."""
+    from alc_kernels.xmc.evaluation.run import BASELINE, CONFIG, METRICS, PREDICTIONS, REPORT
+
+    return (CONFIG, METRICS, PREDICTIONS, BASELINE, REPORT)
 
 
 def holds_run(folder: Path) -> bool:
     """Whether ``folder`` holds anything that a run leaves behind."""
-    return any((folder / name).exists() for name in (*RUN_FILES, CHECKPOINT))
+    return any((folder / name).exists() for name in (*run_files(), CHECKPOINT))
 
 
 def prepare_run_folder(folder: Path, overwrite: bool) -> None:
@@ -30,7 +35,7 @@ def prepare_run_folder(folder: Path, overwrite: bool) -> None:
             raise BadInput(
                 f"{folder}: already holds a run; choose another --output or give --overwrite"
             )
-        for name in RUN_FILES:
+        for name in run_files():
             (folder / name).unlink(missing_ok=True)
         if (folder / CHECKPOINT).is_dir():
             shutil.rmtree(folder / CHECKPOINT)

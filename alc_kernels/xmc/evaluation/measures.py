@@ -155,7 +155,7 @@ class Judged:
 def _sorted_weights(weights: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Weights (S, N) in sorted order, and (S,) which rows were all zero (they get ones instead)."""
     taken = weights[:, order].astype(np.float64)
-    empty = ~taken.any(axis=1)
+    empty = np.asarray(~taken.any(axis=1))
     taken[empty] = 1.0
     return taken, empty
 

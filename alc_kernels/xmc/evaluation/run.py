@@ -76,15 +76,15 @@ def load_scored(folder: Path) -> Scored:
     )
 
 
-def load_baseline(folder: Path) -> Scored | None:
-    """The TF-IDF yardstick that was scored beside a run, if it was."""
+def load_baseline(folder: Path, fingerprint: str) -> Scored | None:
+    """The TF-IDF yardstick kept beside a run, if it is there and of the data ``fingerprint``."""
     if not (folder / BASELINE).is_file():
         return None
     try:
-        predictions, fingerprint = load_predictions(folder / BASELINE)
+        predictions, found = load_predictions(folder / BASELINE)
     except (OSError, ValueError) as error:
         raise RunError(str(error)) from error
-    return Scored(BASELINE_NAME, predictions, fingerprint)
+    return Scored(BASELINE_NAME, predictions, found) if found == fingerprint else None
 
 
 def settings_key(config: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from alc_kernels.xmc.evaluation.measures import BY_KEY, percent
 from alc_kernels.xmc.evaluation.predictions import CATALOGUES
 from alc_kernels.xmc.report import figures as draw
 from alc_kernels.xmc.report.examples import examples_html, pick_examples
-from alc_kernels.xmc.report.numbers import duration, per_cent, points, score
+from alc_kernels.xmc.report.numbers import duration, per_cent, points, score, span
 from alc_kernels.xmc.report.page import Html, cards, details, element, page, paragraph, section
 from alc_kernels.xmc.report.summary import (
     CATALOGUE_TITLES,
@@ -57,10 +57,10 @@ WHAT_ARE_CATALOGUES = (
 HOW_MEASURED = (
     "Thresholds are chosen on validation titles and applied once to test titles: the transferred "
     "figures (transf.) are what a user gets, while C@.9 and C@.95 read the best threshold off the "
-    "test titles themselves and are a little optimistic. P@1 is over all titles, P@5 over those that have "
-    "a right answer. Intervals are 95 % bootstrap intervals that draw products, with all titles of "
-    "a product in validation and test together, 1,000 times; differences use the same draws for "
-    "both sides."
+    "test titles themselves and are a little optimistic. P@1 is over all titles, P@5 over those "
+    "that have a right answer. Intervals are 95 % bootstrap intervals that draw products, with "
+    "all titles of a product in validation and test together, 1,000 times; differences use the "
+    "same draws for both sides."
 )
 
 
@@ -148,12 +148,12 @@ class Report:
             (
                 f"{per_cent(optimum.value, 0)} %",
                 f"coverage at precision {TARGET:.0%}",
-                f"C@.9, 95 % interval {per_cent(optimum.low)}–{per_cent(optimum.high)}",
+                f"C@.9, 95 % interval {span(optimum, per_cent)}",
             ),
             (
                 f"{per_cent(p1.value, 0)} %",
                 "best match right",
-                f"P@1 over all titles, interval {per_cent(p1.low)}–{per_cent(p1.high)}",
+                f"P@1 over all titles, interval {span(p1, per_cent)}",
             ),
         ]
         if len(self.contenders) > 1:

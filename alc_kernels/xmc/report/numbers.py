@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from alc_kernels.xmc.evaluation.results import Estimate
 from alc_kernels.xmc.report.table import Cell
 
-NONE = "–"
+NONE = "\u2013"  # en dash, also between the ends of an interval
+MINUS = "\u2212"
 
 
 def per_cent(value: float | None, digits: int = 1) -> str:
@@ -24,27 +26,29 @@ def score(value: float | None) -> str:
 
 def points(value: float) -> str:
     """A difference in percentage points, with its sign."""
-    return NONE if not math.isfinite(value) else f"{100 * value:+.1f}".replace("-", "−")
+    return NONE if not math.isfinite(value) else f"{100 * value:+.1f}".replace("-", MINUS)
+
+
+def span(e: Estimate, write: Callable[[float], str]) -> str:
+    """The interval of a figure; nothing where there is none."""
+    return "" if math.isnan(e.low) else f"{write(e.low)}{NONE}{write(e.high)}"
 
 
 def share_cell(e: Estimate, strong: bool = False) -> Cell:
     """A share with its interval below."""
-    small = "" if math.isnan(e.low) else f"{per_cent(e.low)}–{per_cent(e.high)}"
-    return Cell(per_cent(e.value), small, strong)
+    return Cell(per_cent(e.value), span(e, per_cent), strong)
 
 
 def score_cell(e: Estimate) -> Cell:
     """A threshold with its interval below."""
-    small = "" if math.isnan(e.low) else f"{score(e.low)}–{score(e.high)}"
-    return Cell(score(e.value), small)
+    return Cell(score(e.value), span(e, score))
 
 
 def small_cell(e: Estimate) -> Cell:
     """A figure much below 1, such as AURC."""
     if math.isnan(e.value):
         return Cell(NONE)
-    small = "" if math.isnan(e.low) else f"{e.low:.3g}–{e.high:.3g}"
-    return Cell(f"{e.value:.3g}", small)
+    return Cell(f"{e.value:.3g}", span(e, "{:.3g}".format))
 
 
 def difference_cell(e: Estimate) -> Cell:

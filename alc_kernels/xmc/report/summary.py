@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from alc_kernels.xmc.evaluation.comparison import DIFFERENCES, Group, differing_settings
 from alc_kernels.xmc.evaluation.measures import BY_KEY, PRECISIONS, percent
 from alc_kernels.xmc.evaluation.predictions import CATALOGUES
-from alc_kernels.xmc.evaluation.results import Figures
+from alc_kernels.xmc.evaluation.results import Estimate, Figures
 from alc_kernels.xmc.report.numbers import (
     difference_cell,
     score_cell,
@@ -125,7 +125,7 @@ def full_table(groups: Sequence[Group]) -> Table:
         table.rows.append(CATALOGUE_TITLES[catalogue])
         measured = [group.figures()[catalogue] for group in groups]
         for key, measure in BY_KEY.items():
-            write = share_cell
+            write: Callable[[Estimate], Cell] = share_cell
             if key in ("aurc", "opis"):
                 write = small_cell
             elif key.endswith("_threshold"):

@@ -1,0 +1,59 @@
+"""Small data sets and runs, shared by the tests of evaluation, report and command line."""
+
+import numpy as np
+import torch
+
+from alc_kernels.xmc.data import Dataset, Split
+from alc_kernels.xmc.data.dataset import relation_from_rows
+from alc_kernels.xmc.evaluation import Scored, data_fingerprint, score_encoder
+from alc_kernels.xmc.evaluation.results import describe_data
+
+NAMES = [f"product {number} <b>&{number}</b>" for number in range(40)]
+
+
+def make_dataset(seed=0, queries=200):
+    """Titles are a product's name with a number of its own; every eighth product is held out."""
+    generator = np.random.default_rng(seed)
+    held_out = np.arange(len(NAMES)) % 8 == 0
+    splits = {}
+    for split in ("train", "validation", "test"):
+        labels = generator.integers(len(NAMES), size=queries)
+        if split == "train":
+            labels = labels[~held_out[labels]]
+        titles = [f"{NAMES[label]} offer {place}" for place, label in enumerate(labels)]
+        splits[split] = Split(titles, relation_from_rows([[label] for label in labels], len(NAMES)))
+    return Dataset("toy <data>", NAMES, splits, held_out, generated=True)
+
+
+class ToyEncoder:
+    """Unit vectors: a name's own direction, and noise that depends on the text."""
+
+    def __init__(self, noise=1.0):
+        self.noise = noise
+
+    def encode_texts(self, texts):
+        rows = []
+        for text in texts:
+            name = int(text.split()[1])
+            direction = np.random.default_rng(name).normal(size=16)
+            seed = sum((place + 1) * ord(letter) for place, letter in enumerate(text))
+            # Some titles are noisier than others, and scores tell.
+            own = np.random.default_rng(seed).normal(size=16) if "offer" in text else 0.0
+            rows.append(direction + self.noise * (seed % 7) / 3 * own)
+        vectors = torch.tensor(np.array(rows), dtype=torch.float32)
+        return torch.nn.functional.normalize(vectors)
+
+
+def make_scored(name="run", noise=0.6, dataset=None, **config):
+    """A scored run of :class:`ToyEncoder`."""
+    dataset = dataset or make_dataset()
+    fingerprint = data_fingerprint(dataset)
+    return Scored(
+        name,
+        score_encoder(ToyEncoder(noise), dataset),
+        fingerprint,
+        describe_data(dataset, fingerprint),
+        {"loss": "base", "seed": 0, **config},
+        [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0}],
+        {"training": 3.0, "evaluation": 1.0},
+    )

@@ -1,0 +1,177 @@
+"""Figures against values worked out by hand, their bootstrap, and the comparison of runs."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from evaluation_cases import make_dataset, make_scored
+
+from alc_kernels.metrics import transferred_coverage
+from alc_kernels.xmc.evaluation import Group, Predictions, RunError, figures, group_runs
+from alc_kernels.xmc.evaluation.bootstrap import LabelDraws, interval, replicate
+from alc_kernels.xmc.evaluation.comparison import differing_settings, group_names
+from alc_kernels.xmc.evaluation.measures import Judged, percent
+
+
+def predictions(scores, correct, *, hits5=None, positives=None, group=None):
+    """Predictions with the given top-1 scores and correctness, five labels per query."""
+    size = len(scores)
+    all_scores = np.tile(np.array(scores, np.float32)[:, None], (1, 5))
+    hits = np.zeros((size, 5), bool)
+    hits[:, 0] = correct
+    if hits5 is not None:
+        hits[:, 1:] = np.arange(1, 5) <= np.array(hits5)[:, None]
+    return Predictions(
+        np.zeros((size, 5), np.int64),
+        all_scores,
+        hits,
+        np.ones(size, np.int64) if positives is None else np.array(positives),
+        np.arange(size) if group is None else np.array(group),
+    )
+
+
+VALIDATION = predictions([0.9, 0.8, 0.7, 0.6, 0.5], [1, 1, 0, 1, 0])
+TEST = predictions(
+    [0.95, 0.85, 0.8, 0.75, 0.65, 0.3],
+    [1, 1, 0, 1, 0, 0],
+    hits5=[1, 0, 0, 0, 2, 0],
+    positives=[2, 1, 1, 1, 3, 0],
+)
+
+
+def test_values_by_hand():
+    values = Judged(VALIDATION, TEST, (0.9, 0.7)).values()
+    assert values["p1"] == pytest.approx(3 / 6)
+    assert values["p1_answerable"] == pytest.approx(3 / 5)
+    assert values["p5"] == pytest.approx((2 + 1 + 0 + 1 + 2) / 5 / 5)
+    # On test two of two are right from .85 on; three of four from .75 on.
+    assert values["coverage_90"] == pytest.approx(2 / 6)
+    assert values["coverage_70"] == pytest.approx(4 / 6)
+    # On validation two of two are right from .8 on; three of four from .6 on.
+    assert values["transferred_90_threshold"] == pytest.approx(0.8)
+    assert values["transferred_90_coverage"] == pytest.approx(3 / 6)
+    assert values["transferred_90_precision"] == pytest.approx(2 / 3)
+    assert values["transferred_70_threshold"] == pytest.approx(0.6)
+    assert values["transferred_70_coverage"] == pytest.approx(5 / 6)
+    assert values["transferred_70_precision"] == pytest.approx(3 / 5)
+    assert np.isnan(values["opis"])
+
+
+def test_a_precision_out_of_reach_accepts_nothing():
+    never = predictions([0.9, 0.8], [0, 0])
+    values = Judged(never, TEST).values()
+    assert values["transferred_90_threshold"] == np.inf
+    assert values["transferred_90_coverage"] == 0.0
+    assert np.isnan(values["transferred_90_precision"])
+
+
+def test_agrees_with_the_metrics_package():
+    run = make_scored()
+    splits = run.predictions["open"]
+    values = Judged(splits["validation"], splits["test"]).values()
+    for precision in (0.9, 0.95):
+        expected = transferred_coverage(
+            splits["validation"].top_score,
+            splits["validation"].correct,
+            splits["test"].top_score,
+            splits["test"].correct,
+            precision,
+        )
+        name = f"transferred_{percent(precision)}"
+        got = [values[f"{name}_{what}"] for what in ("threshold", "coverage", "precision")]
+        np.testing.assert_allclose(got, expected)
+
+
+def test_weights_are_repetitions():
+    """Weight 2 is the query given twice, weight 0 the query left out, in both splits."""
+    generator = np.random.default_rng(0)
+    run = make_scored()
+    splits = run.predictions["open"]
+    weights = {s: generator.integers(0, 3, size=len(p)) for s, p in splits.items()}
+    judged = Judged(splits["validation"], splits["test"])
+    weighted = judged.replicates(weights["validation"][None], weights["test"][None])
+    repeated = {}
+    for split, part in splits.items():
+        rows = np.repeat(np.arange(len(part)), weights[split])
+        taken = {f.name: getattr(part, f.name)[rows] for f in dataclasses.fields(part)}
+        repeated[split] = Predictions(**taken)
+    expected = Judged(repeated["validation"], repeated["test"]).values()
+    del expected["opis"]
+    assert weighted.keys() == expected.keys()
+    for key, value in expected.items():
+        assert weighted[key][0] == pytest.approx(value), key
+
+
+def test_a_draw_without_any_query_of_a_split_is_undefined():
+    made = Judged(VALIDATION, TEST).replicates(np.zeros((1, 5)), np.ones((1, 6)))
+    assert np.isnan(made["coverage_90"][0])
+
+
+def test_draws_keep_a_label_together_in_both_splits():
+    draws = LabelDraws(np.array([3, 3, 7, -1, -1]), np.array([7, 3, -1]), replicates=400)
+    assert draws.units == 5  # labels 3 and 7, and three queries of their own
+    pairs = list(draws)
+    validation = np.concatenate([v for v, _ in pairs])
+    test = np.concatenate([t for _, t in pairs])
+    assert validation.shape == (400, 5) and test.shape == (400, 3)
+    np.testing.assert_array_equal(validation[:, 0], validation[:, 1])
+    np.testing.assert_array_equal(validation[:, 0], test[:, 1])
+    np.testing.assert_array_equal(validation[:, 2], test[:, 0])
+    assert (validation[:, 3] != validation[:, 4]).any()
+    one_of_each = validation[:, [0, 2, 3, 4]].sum(axis=1) + test[:, 2]
+    assert (one_of_each == 5).all()
+    assert abs(validation.mean() - 1) < 0.1
+    again = np.concatenate([v for v, _ in draws])
+    np.testing.assert_array_equal(validation, again)
+
+
+def test_interval_of_a_mean_is_as_wide_as_theory_says():
+    generator = np.random.default_rng(3)
+    test = predictions(generator.random(2000), generator.random(2000) < 0.5)
+    point, drawn = replicate({"validation": VALIDATION, "test": test})
+    low, high = interval(drawn["p1"])
+    assert low < point["p1"] < high
+    assert high - low == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(2000), rel=0.15)
+
+
+def test_interval_leaves_out_nan_and_keeps_infinity():
+    values = np.array([np.nan, 1.0, 2.0, np.inf])
+    assert interval(values) == (1.0, np.inf)
+    assert all(np.isnan(interval(np.array([np.nan]))))
+
+
+def test_figures_carry_an_interval():
+    run = make_scored()
+    for rows in figures(run.predictions, replicates=50).values():
+        assert rows["p1"].low < rows["p1"].value < rows["p1"].high
+        assert np.isnan(rows["opis"].low)
+
+
+def test_seeds_are_grouped_and_averaged_and_differences_paired():
+    dataset = make_dataset()
+    bad = [make_scored(f"b{s}", 1.2 + s / 10, dataset, loss="base", seed=s) for s in (0, 1)]
+    good = [make_scored("a0", 0.4, dataset, loss="alc", seed=0)]
+    groups = group_runs([bad[0], good[0], bad[1]], replicates=100)
+    assert [(g.name, len(g.runs)) for g in groups] == [("base", 2), ("ALC", 1)]
+    means = groups[0].figures()["open"]["p1"]
+    expected = np.mean([run.predictions["open"]["test"].correct.mean() for run in bad])
+    assert means.value == pytest.approx(expected)
+    assert groups[0].points()["open"]["p1"] == pytest.approx(expected)
+    gain = groups[1].difference(groups[0])["open"]["p1"]
+    assert gain.value == pytest.approx(groups[1].points()["open"]["p1"] - expected)
+    assert 0 < gain.low < gain.value < gain.high
+    # Paired: against itself there is no difference and no doubt.
+    same = Group("copy", bad, replicates=100).difference(groups[0])["open"]["coverage_90"]
+    assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
+
+
+def test_runs_on_different_data_are_refused():
+    runs = [make_scored("one"), make_scored("two", dataset=make_dataset(seed=1))]
+    with pytest.raises(RunError, match="runs on different data cannot be compared"):
+        group_runs(runs)
+
+
+def test_groups_of_one_loss_are_named_by_what_differs():
+    one, two = make_scored(epochs=5, margin=0.3), make_scored(epochs=8, margin=0.3, seed=4)
+    assert differing_settings([one.config, two.config]) == {"epochs": [5, 8]}
+    assert group_names([one, two]) == ["base, epochs=5", "base, epochs=8"]

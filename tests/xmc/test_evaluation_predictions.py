@@ -1,0 +1,112 @@
+"""Scoring a data set, what is kept of it, and the fingerprint of the data."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from evaluation_cases import NAMES, ToyEncoder, make_dataset
+
+from alc_kernels.xmc.data import Split
+from alc_kernels.xmc.data.dataset import relation_from_rows
+from alc_kernels.xmc.evaluation import data_fingerprint, score_encoder, score_ranker
+from alc_kernels.xmc.evaluation.predictions import (
+    CATALOGUES,
+    SPLITS,
+    Predictions,
+    load_predictions,
+    save_predictions,
+)
+from alc_kernels.xmc.evaluation.scoring import first_labels, is_member
+
+
+def test_perfect_encoder_is_right_wherever_it_can_be():
+    dataset = make_dataset()
+    found = score_encoder(ToyEncoder(noise=0.0), dataset)
+    for split in SPLITS:
+        truth = dataset.splits[split].relation.indices
+        closed, opened = found["closed"][split], found["open"][split]
+        np.testing.assert_array_equal(closed.indices[:, 0], truth)
+        assert closed.correct.all() and closed.answerable.all()
+        missing = dataset.held_out[truth]
+        assert missing.any()
+        np.testing.assert_array_equal(opened.correct, ~missing)
+        np.testing.assert_array_equal(opened.answerable, ~missing)
+        # The unit of the bootstrap is the true label, also where the catalogue lacks it.
+        np.testing.assert_array_equal(opened.group, truth)
+        assert not dataset.held_out[opened.indices].any()
+
+
+class FirstLabels:
+    """Ranks the labels in the order given."""
+
+    def topk(self, queries, labels, k):
+        places = np.tile(np.arange(k), (len(queries), 1))
+        return 1.0 - places / 100.0, places
+
+
+def test_a_ranker_is_read_in_the_catalogues_own_numbering():
+    dataset = make_dataset()
+    found = score_ranker(FirstLabels(), dataset, k=3)
+    # Label 0 is held out, so the open catalogue begins with label 1.
+    assert found["open"]["test"].indices[0].tolist() == [1, 2, 3]
+    assert found["closed"]["test"].indices[0].tolist() == [0, 1, 2]
+    truth = dataset.test.relation.indices
+    np.testing.assert_array_equal(found["open"]["test"].hits[:, 1], truth == 2)
+    np.testing.assert_allclose(found["open"]["test"].scores[0], [1.0, 0.99, 0.98])
+
+
+def test_membership_and_first_labels_with_empty_and_crowded_rows():
+    relation = relation_from_rows([[4, 1], [], [2]], 5)
+    columns = np.array([[1, 0], [-1, 4], [2, -1]])
+    assert is_member(relation, columns).tolist() == [[True, False], [False, False], [True, False]]
+    assert first_labels(relation).tolist() == [1, -1, 2]
+
+
+def test_predictions_survive_the_file(tmp_path):
+    found = score_encoder(ToyEncoder(), make_dataset())
+    save_predictions(tmp_path / "p.npz", found, "abc")
+    loaded, fingerprint = load_predictions(tmp_path / "p.npz")
+    assert fingerprint == "abc"
+    assert [path.name for path in tmp_path.iterdir()] == ["p.npz"]
+    for catalogue in CATALOGUES:
+        for split in SPLITS:
+            for field in dataclasses.fields(Predictions):
+                before = getattr(found[catalogue][split], field.name)
+                after = getattr(loaded[catalogue][split], field.name)
+                np.testing.assert_array_equal(before, after)
+                assert before.dtype == after.dtype
+
+
+@pytest.mark.parametrize("cut", [0, 40, 2000])
+def test_a_truncated_file_is_named(tmp_path, cut):
+    path = tmp_path / "p.npz"
+    save_predictions(path, score_encoder(ToyEncoder(), make_dataset()), "abc")
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(ValueError, match=r"p\.npz"):
+        load_predictions(path)
+
+
+def test_a_foreign_archive_is_named(tmp_path):
+    np.savez(tmp_path / "p.npz", other=np.arange(3))
+    with pytest.raises(ValueError, match=r"p\.npz: damaged or not a predictions file"):
+        load_predictions(tmp_path / "p.npz")
+
+
+def test_fingerprint_tells_data_apart_and_ignores_training():
+    base = make_dataset()
+    assert data_fingerprint(base) == data_fingerprint(make_dataset())
+    relation = base.train.relation[:10]
+    shorter = base.splits | {"train": Split(list(base.train.queries[:10]), relation)}
+    assert data_fingerprint(dataclasses.replace(base, splits=shorter)) == data_fingerprint(base)
+
+    others = [make_dataset(seed=1), dataclasses.replace(base, labels=[n + "!" for n in NAMES])]
+    held = base.held_out.copy()
+    held[0] = False
+    others.append(dataclasses.replace(base, held_out=held))
+    # The same letters, cut between two texts at another place.
+    moved = list(base.test.queries)
+    moved[0], moved[1] = moved[0] + moved[1][0], moved[1][1:]
+    split = Split(moved, base.test.relation)
+    others.append(dataclasses.replace(base, splits=base.splits | {"test": split}))
+    prints = {data_fingerprint(data) for data in [base, *others]}
+    assert len(prints) == 5

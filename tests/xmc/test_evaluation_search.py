@@ -1,0 +1,71 @@
+"""Exact search: against a full sort, over chunk sizes, with ties, and its refusals."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alc_kernels.xmc.evaluation import topk_labels
+
+
+def full_sort(queries, labels, k, candidates):
+    """Score everything, sort by (score descending, label ascending), cut."""
+    scores = (queries @ labels.T).numpy()
+    rows = [sorted(candidates, key=lambda j, row=row: (-row[j], j))[:k] for row in scores]
+    return np.array(rows), np.array([row[found] for row, found in zip(scores, rows, strict=True)])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 9),
+    st.integers(1, 23),
+    st.integers(1, 6),
+    st.integers(1, 5),
+    st.integers(1, 7),
+    st.integers(0, 10**6),
+)
+def test_agrees_with_a_full_sort_on_many_ties(rows, columns, k, query_chunk, label_chunk, seed):
+    generator = torch.Generator().manual_seed(seed)
+    # Small whole numbers: products are exact and ties, also with -0.0, are frequent.
+    queries = torch.randint(-1, 2, (rows, 3), generator=generator).float()
+    labels = -torch.randint(-1, 2, (columns, 3), generator=generator).float()
+    candidates = np.flatnonzero(torch.rand(columns, generator=generator).numpy() < 0.8)
+    if not len(candidates):
+        candidates = np.array([columns - 1])
+    indices, scores = topk_labels(
+        queries, labels, k, candidates, query_chunk=query_chunk, label_chunk=label_chunk
+    )
+    expected, values = full_sort(queries, labels, k, candidates.tolist())
+    have = expected.shape[1]
+    np.testing.assert_array_equal(indices[:, :have], expected)
+    np.testing.assert_array_equal(scores[:, :have], values)
+    assert (indices[:, have:] == -1).all() and (scores[:, have:] == -np.inf).all()
+
+
+def test_real_valued_scores_come_back_in_order():
+    generator = torch.Generator().manual_seed(0)
+    queries = torch.nn.functional.normalize(torch.randn(50, 16, generator=generator))
+    labels = torch.nn.functional.normalize(torch.randn(300, 16, generator=generator))
+    indices, scores = topk_labels(queries, labels, 10, query_chunk=16, label_chunk=64)
+    assert (np.diff(scores, axis=1) <= 0).all()
+    expected = (queries @ labels.T).topk(10).values.numpy()
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-6)
+    taken = np.take_along_axis((queries @ labels.T).numpy(), indices, axis=1)
+    np.testing.assert_allclose(scores, taken, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("queries", "labels", "k", "candidates", "message"),
+    [
+        (torch.zeros(2, 3), torch.zeros(4, 5), 1, None, "3 columns"),
+        (torch.zeros(2), torch.zeros(4, 5), 1, None, "queries: expected a matrix"),
+        (torch.zeros(2, 3), torch.zeros(4, 3), 0, None, "k=0"),
+        (torch.zeros(2, 3), torch.zeros(4, 3), 1, np.array([], int), "empty"),
+        (torch.zeros(2, 3), torch.zeros(4, 3), 1, np.array([1, 1]), "ascending"),
+        (torch.tensor([[0.0], [float("nan")]]), torch.zeros(4, 1), 1, None, "row 1"),
+    ],
+)
+def test_refuses(queries, labels, k, candidates, message):
+    with pytest.raises(ValueError, match=message):
+        topk_labels(queries, labels, k, candidates)
