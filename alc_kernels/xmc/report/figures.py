@@ -184,8 +184,11 @@ def history_figure(epochs: Sequence[float], loss: Sequence[float]) -> Figure:
 
 def picture(figure: Figure, alternative: str, caption: str) -> Html:
     """The figure as an inline vector picture with a caption."""
+    import matplotlib
+
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "alc"})
+    with matplotlib.rc_context(_STYLE):  # holds the salt that makes the file repeatable
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "alc"})
     code = base64.b64encode(buffer.getvalue()).decode("ascii")
     image = element("img", src=f"data:image/svg+xml;base64,{code}", alt=alternative)
     image = Html(image.replace("</img>", ""))
