@@ -1,5 +1,7 @@
 """Fused losses for large-batch retrieval: ALC, TCM, mined triplets, softmax, sigmoid."""
 
+from alc_kernels.alc_loss import ALCLoss
+from alc_kernels.backends.choose import BackendUnavailableError
 from alc_kernels.positives import Positives
 from alc_kernels.settings import (
     Auxiliary,
@@ -12,7 +14,9 @@ from alc_kernels.settings import (
 from alc_kernels.version import __version__
 
 __all__ = [
+    "ALCLoss",
     "Auxiliary",
+    "BackendUnavailableError",
     "DynamicTriplet",
     "Positives",
     "Sigmoid",

@@ -109,7 +109,9 @@ def check_vector(
     if not vector.is_floating_point():
         raise TypeError(f"{name}: expected a floating-point tensor, got {vector.dtype}")
     if vector.device != queries.device:
-        raise ValueError(f"{name}: expected device {queries.device} as queries, got {vector.device}")
+        raise ValueError(
+            f"{name}: expected device {queries.device} as queries, got {vector.device}"
+        )
     if vector.requires_grad:
         raise ValueError(f"{name}: receives no gradient here; pass {name}.detach()")
     return vector.to(acc).contiguous()

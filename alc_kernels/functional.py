@@ -274,7 +274,12 @@ def threshold_margin_loss(
 ) -> Tensor:
     """Threshold-consistent margin loss; see :class:`ThresholdMargin` (``reduction`` is its own)."""
     threshold = ThresholdMargin(
-        positive_margin, negative_margin, positive_weight, negative_weight, negative_scope, reduction
+        positive_margin,
+        negative_margin,
+        positive_weight,
+        negative_weight,
+        negative_scope,
+        reduction,
     )
     objective = Objective(
         threshold=threshold,

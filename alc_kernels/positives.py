@@ -172,8 +172,7 @@ class Positives:
         num_queries, num_labels = (int(size) for size in shape)
         if rows.numel() != cols.numel():
             raise ValueError(
-                f"{_names[1]}: expected {rows.numel()} entries (as {_names[0]}), "
-                f"got {cols.numel()}"
+                f"{_names[1]}: expected {rows.numel()} entries (as {_names[0]}), got {cols.numel()}"
             )
         _check_range(_names[0], rows, num_queries, "queries")
         _check_range(_names[1], cols, num_labels, "num_labels")

@@ -261,5 +261,7 @@ def base_from_name(name: str) -> Base:
         "sigmoid": Sigmoid(),
     }
     if name not in made:
-        raise ValueError(f"base={name!r}: expected one of {', '.join(map(repr, BASE_NAMES))} or None")
+        raise ValueError(
+            f"base={name!r}: expected one of {', '.join(map(repr, BASE_NAMES))} or None"
+        )
     return made[name]

@@ -34,10 +34,14 @@ def similarity_loss(
     *,
     label_offset: Tensor | None = None,
     row_weight: Tensor | None = None,
+    pair_head: tuple[Tensor, Tensor] | None = None,
     backend: str = "auto",
     process_group: object | None = None,
 ) -> SimilarityLoss:
-    """Check the arguments and call the operator. Only ``.loss`` carries a gradient."""
+    """Check the arguments and call the operator.
+
+    ``pair_head`` is the weight (4d,) and bias (0-d) of the pair part, for ``objective.mine``.
+    """
     compute_dtype = checks.check_embeddings(queries, labels)
     check_backend(backend)
     checks.check_exclude_above(objective.exclude_above)
@@ -52,13 +56,19 @@ def similarity_loss(
         raise ValueError("label_offset: only the softmax losses take one")
     if row_weight is not None and base is None:
         raise ValueError("row_weight: weights the rows of a base loss, and there is none")
-    offset = checks.check_vector("label_offset", label_offset, labels.shape[0], "label", queries, acc)
+    offset = checks.check_vector(
+        "label_offset", label_offset, labels.shape[0], "label", queries, acc
+    )
     weight = checks.check_vector("row_weight", row_weight, queries.shape[0], "query", queries, acc)
     scalars = _scalars(base, queries, compute_dtype)
+    head_weight, head_bias = pair_head if pair_head is not None else (None, None)
+    now = objective.reduction == "mean"  # a gradient per row is evaluated in the backward
     output = similarity_loss_op(
         queries,
         labels,
         scalars,
+        head_weight,
+        head_bias,
         list(relation.tensors),
         list(excluded.tensors),
         offset,
@@ -69,9 +79,10 @@ def similarity_loss(
         compute_dtype,
         backend,
         checks.check_group(process_group),
-        wants_gradient(queries) and objective.reduction == "mean",
-        wants_gradient(labels) and objective.reduction == "mean",
-        wants_gradient(scalars) and objective.reduction == "mean",
+        now and wants_gradient(queries),
+        now and wants_gradient(labels),
+        now and wants_gradient(scalars),
+        head_weight is not None and wants_gradient(head_weight),
     )
     return SimilarityLoss(*output)
 

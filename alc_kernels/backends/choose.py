@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from functools import lru_cache
+from functools import cache
 from typing import cast
 
 import torch
@@ -18,7 +18,7 @@ class BackendUnavailableError(RuntimeError):
     """The backend that was asked for cannot run these inputs here; the message says why."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def _module(name: str) -> Backend:
     return cast(Backend, importlib.import_module(f"alc_kernels.backends.{name}_backend"))
 

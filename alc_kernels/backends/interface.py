@@ -199,9 +199,7 @@ class Backend(Protocol):
         """
         ...
 
-    def pair_logits(
-        self, problem: Problem, index: Tensor, weight: Tensor, bias: Tensor
-    ) -> Tensor:
+    def pair_logits(self, problem: Problem, index: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """(B, t) acc: weight . [a; b; |a-b|; a*b] + bias, a = query i, b = label index[i, t].
 
         weight (4d,) and bias (0-d), acc. 0 where the index is -1. Never stores the 4d features.

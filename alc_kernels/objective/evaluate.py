@@ -14,6 +14,7 @@ from alc_kernels.backends.interface import (
     RowStatistics,
     WalkRequest,
 )
+from alc_kernels.objective.pair_head import PairHead, PairPart, pair_part
 from alc_kernels.objective.rows import RowLoss
 from alc_kernels.objective.sigmoid import sigmoid_rows
 from alc_kernels.objective.softmax import ONE_POSITIVE, softmax_rows
@@ -36,15 +37,17 @@ class Evaluation:
     base: Tensor  # 0-d acc, unweighted
     tcm_positive: Tensor  # 0-d acc, unweighted
     tcm_negative: Tensor  # 0-d acc, unweighted
+    pair: Tensor  # 0-d acc, unweighted
     active_positives: Tensor  # 0-d int64
     active_negatives: Tensor  # 0-d int64
     hardest_score: Tensor  # (B,) acc, -inf where there is none; empty unless mined
     hardest_index: Tensor  # (B,) int64, -1 where there is none; empty unless mined
-    positive_index: Tensor  # (B,) int64: the hardest positive; empty unless mined
-    members: Tensor  # (B,) bool: R
+    pair_index: Tensor  # (B, 2) int64: hardest positive and negative, -1 outside R; or empty
     grad_queries: Tensor | None  # (B, d) acc
     grad_labels: Tensor | None  # (M, d) acc
     grad_scalars: Tensor  # (2,) acc: temperature, or scale and bias
+    grad_head_weight: Tensor  # (4d,) acc; empty without a pair head
+    grad_head_bias: Tensor  # 0-d acc
 
 
 @dataclass
@@ -64,9 +67,11 @@ def evaluate(
     scalars: Tensor,
     label_offset: Tensor | None,
     row_weight: Tensor | None,
+    pair_head: PairHead | None,
     want_queries: bool,
     want_labels: bool,
     want_scalars: bool,
+    want_head: bool,
 ) -> Evaluation:
     """Evaluate ``objective``.
 
@@ -75,7 +80,8 @@ def evaluate(
         scalars: (2,) acc: temperature or scale, and bias.
         label_offset: (M,) acc or None.
         row_weight: (B,) acc or None.
-        want_queries, want_labels, want_scalars: which gradients to compute.
+        pair_head: the pair part's head, or None to leave it out.
+        want_queries, want_labels, want_scalars, want_head: which gradients to compute.
     """
     base = objective.base
     forward = _direction(backend, problem, objective, base, scalars, label_offset, False)
@@ -117,24 +123,48 @@ def evaluate(
             grad_scalars = grad_scalars + _add_gradient(
                 backend, columns, objective, None, weight, grad_labels, grad_queries, want_scalars
             )
-    found, none = forward.found, torch.zeros((), dtype=torch.int64, device=device)
-    mined = objective.mine and found.top_score is not None and found.top_index is not None
-    empty = torch.empty(0, dtype=torch.int64, device=device)
+    found = forward.found
+    hardest_score, hardest_index, pair_index = _mined(found, objective, acc)
+    pair = PairPart(zero, scalars.new_empty(0), zero)
+    if pair_head is not None:
+        weight = objective.pair_weight
+        pair = pair_part(
+            backend, problem, pair_head, pair_index, weight, grad_queries, grad_labels, want_head,
+            objective.deterministic,
+        )  # fmt: skip
+        loss = loss + weight * pair.value
+    none = torch.zeros((), dtype=torch.int64, device=device)
     return Evaluation(
         loss=loss,
         base=base_value,
         tcm_positive=zero if terms is None else terms.positive,
         tcm_negative=zero if terms is None else terms.negative,
+        pair=pair.value,
         active_positives=none if terms is None else terms.active_positives,
         active_negatives=none if terms is None else terms.active_negatives,
-        hardest_score=found.top_score[:, 0] if mined else scalars.new_empty(0),
-        hardest_index=found.top_index[:, 0] if mined else empty,
-        positive_index=found.positive_index if mined else empty,
-        members=(found.num_positives > 0) & (found.num_negatives > 0),
+        hardest_score=hardest_score,
+        hardest_index=hardest_index,
+        pair_index=pair_index,
         grad_queries=grad_queries,
         grad_labels=grad_labels,
         grad_scalars=grad_scalars,
+        grad_head_weight=pair.grad_weight,
+        grad_head_bias=pair.grad_bias,
     )
+
+
+def _mined(
+    found: RowStatistics, objective: Objective, acc: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(B,) scores and (B,) indices of the hardest negatives, (B, 2) pairs; or empty ones."""
+    if not objective.mine:
+        score = found.num_positives.new_empty(0, dtype=acc)
+        return score, found.num_positives.new_empty(0), found.num_positives.new_empty(0, 2)
+    assert found.top_score is not None and found.top_index is not None
+    assert found.positive_index is not None
+    pair = torch.stack([found.positive_index, found.top_index[:, 0]], dim=1)
+    members = (pair >= 0).all(dim=1, keepdim=True)  # R
+    return found.top_score[:, 0], found.top_index[:, 0], torch.where(members, pair, -1)
 
 
 def _zeros_like_rows(rows: Tensor, dtype: torch.dtype) -> Tensor:
@@ -286,23 +316,18 @@ def _add_gradient(
             problem, index, slope, grad_queries, grad_labels, objective.deterministic
         )
     if dense is None:
-        return found.num_positives.new_zeros(2, dtype=problem.acc)
+        return scalars_like(problem)
     result = backend.dense_gradient(problem, dense, grad_queries, grad_labels)
-    return _scalar_gradient(dense, result.weighted_sum, result.plain_sum, problem.acc)
-
-
-def _scalar_gradient(
-    dense: GradientRequest, weighted: Tensor | None, plain: Tensor | None, acc: torch.dtype
-) -> Tensor:
-    """(2,) acc: gradient of the temperature, or of scale and bias."""
-    if weighted is None or plain is None:
-        some = dense.row_scale if dense.row_scale is not None else dense.positive_margin_scale
-        some = some if some is not None else dense.negative_margin_scale
-        assert some is not None
-        return some.new_zeros(2)
-    if dense.kind == "sigmoid":
-        return torch.stack([weighted.sum(), plain.sum()])
-    assert dense.inverse_temperature is not None
+    if result.weighted_sum is None or result.plain_sum is None:
+        return scalars_like(problem)
+    weighted, plain = result.weighted_sum.sum(), result.plain_sum.sum()
+    if dense.inverse_temperature is None:
+        return torch.stack([weighted, plain])  # x = scale s + bias
     # z = s / T + offset, so dz/dT = -s / T^2
     slope = -(dense.inverse_temperature * dense.inverse_temperature)
-    return torch.stack([weighted.sum() * slope, torch.zeros_like(slope)])
+    return torch.stack([weighted * slope, torch.zeros_like(slope)])
+
+
+def scalars_like(problem: Problem) -> Tensor:
+    """(2,) acc zeros."""
+    return torch.zeros(2, dtype=problem.acc, device=problem.queries.device)

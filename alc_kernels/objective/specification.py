@@ -26,8 +26,12 @@ class Objective:
     threshold: ThresholdMargin | None = None
     exclude_above: float | None = None
     normalize: bool = True
-    reduction: Literal["mean", "sum", "none"] = "mean"  # of the base; "sum" is for "none"'s backward
+    reduction: Literal["mean", "sum", "none"] = (
+        "mean"  # of the base; "sum" is for "none"'s backward
+    )
     mine: bool = False  # report each row's hardest positive and hardest negative
+    pair_weight: float = 0.0  # of the pair part, whose head travels beside; needs ``mine``
+    gather: bool = False  # return the embeddings of the mined pairs; needs ``mine``
     deterministic: bool = False
 
     def encode(self) -> str:

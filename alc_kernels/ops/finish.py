@@ -19,21 +19,63 @@ def no_second_derivative(*_: object) -> None:
     raise RuntimeError(SECOND_DERIVATIVE)
 
 
+def add_pairs(grad: Tensor, index: Tensor, values: Tensor, deterministic: bool) -> None:
+    """grad[index[i, t]] += values[i, t] (B, t, d); nothing where the index is -1."""
+    if grad.shape[0] == 0:
+        return
+    rows = torch.where((index < 0)[..., None], 0.0, values).flatten(0, 1)
+    flat = index.clamp(min=0).flatten()
+    if deterministic and grad.is_cuda:
+        grad.index_put_((flat,), rows, accumulate=True)  # sorts first, adds in order
+    else:
+        grad.index_add_(0, flat, rows)
+
+
 @torch.library.custom_op("alc_kernels::finish_gradient", mutates_args=())
 def finish_gradient(
-    grad: Tensor, x: Tensor, inverse_norm: Tensor, upstream: Tensor, normalize: bool, backend: str
+    grad: Tensor,
+    x: Tensor,
+    inverse_norm: Tensor,
+    upstream: Tensor,
+    more: Tensor | None,
+    index: Tensor | None,
+    normalize: bool,
+    deterministic: bool,
+    backend: str,
 ) -> Tensor:
-    """Gradient of the raw rows ``x`` (n, d) from ``grad`` (n, d) acc, in x.dtype."""
+    """Gradient of the raw rows ``x`` (n, d), in x.dtype.
+
+    Args:
+        grad: (n, d) acc, by the prepared rows, for an upstream gradient of 1.
+        inverse_norm: (n,) acc; empty without normalisation.
+        upstream: 0-d acc.
+        more: a further gradient by the prepared rows, acc, added as it is: (n, d), or with
+            ``index`` (B, t), the rows it belongs to, (B, t, d).
+    """
     with plain_arithmetic(x.device):
         chosen = choose_backend(backend, x, x.dtype)
         inverse = inverse_norm if normalize else None
-        out = chosen.normalize_rows_backward(grad, x, inverse, upstream)
-        return out.clone() if out is grad else out
+        if more is not None:
+            if index is None:
+                grad = torch.addcmul(more, grad, upstream)
+            else:
+                grad = grad * upstream
+                add_pairs(grad, index, more, deterministic)
+            upstream = torch.ones_like(upstream)
+        return chosen.normalize_rows_backward(grad, x, inverse, upstream)
 
 
 @finish_gradient.register_fake
 def _(
-    grad: Tensor, x: Tensor, inverse_norm: Tensor, upstream: Tensor, normalize: bool, backend: str
+    grad: Tensor,
+    x: Tensor,
+    inverse_norm: Tensor,
+    upstream: Tensor,
+    more: Tensor | None,
+    index: Tensor | None,
+    normalize: bool,
+    deterministic: bool,
+    backend: str,
 ) -> Tensor:
     return torch.empty(x.shape, dtype=x.dtype, device=x.device)
 
@@ -45,7 +87,7 @@ finish_gradient.register_autograd(no_second_derivative)
 def scale_gradient(grad: Tensor, x: Tensor, upstream: Tensor) -> Tensor:
     """``upstream * grad`` in the dtype of ``x``, which it belongs to."""
     with torch.no_grad():
-        return (grad * upstream).to(x.dtype)
+        return (grad * upstream).to(x.dtype, copy=True)
 
 
 @scale_gradient.register_fake

@@ -1,4 +1,4 @@
-"""Base loss and threshold loss, with gradients, in one operator."""
+"""Base loss, threshold loss and pair part, with gradients, in one operator."""
 
 from __future__ import annotations
 
@@ -8,26 +8,30 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from alc_kernels.backends.interface import accumulation_dtype
+from alc_kernels.backends.interface import Problem, accumulation_dtype
 from alc_kernels.objective import Objective, evaluate
+from alc_kernels.objective.pair_head import PairHead
 from alc_kernels.ops.finish import finish_gradient, scale_gradient
 from alc_kernels.ops.prepare import plain_arithmetic, prepare
 
 
 class SimilarityLoss(NamedTuple):
-    """The operator's results. Only ``loss`` carries a gradient."""
+    """The operator's results. ``loss``, ``rows`` and ``pairs`` carry gradients."""
 
     loss: Tensor  # 0-d acc, or (B,) with reduction="none"
-    parts: Tensor  # (3,) acc: base, positive and negative side of TCM, unweighted
+    rows: Tensor  # (B, d) acc: the prepared queries; empty unless gathered
+    pairs: Tensor  # (B, 2, d) acc: the mined labels, 0 outside R; empty unless gathered
+    parts: Tensor  # (4,) acc: base, positive and negative side of TCM, pair part, unweighted
     active: Tensor  # (2,) int64: active positives and negatives of TCM
     hardest_score: Tensor  # (B,) acc, empty unless mined
     hardest_index: Tensor  # (B,) int64, empty unless mined
-    positive_index: Tensor  # (B,) int64, empty unless mined
-    members: Tensor  # (B,) bool: rows with a positive and a negative
+    pair_index: Tensor  # (B, 2) int64, hardest positive and negative, -1 outside R
     poison: Tensor  # 0-d acc: 1, or NaN for bad input
     grad_queries: Tensor  # (B, d) acc, empty unless wanted
     grad_labels: Tensor  # (M, d) acc, empty unless wanted
     grad_scalars: Tensor  # (2,) acc
+    grad_head_weight: Tensor  # (4d,) acc, empty without a pair head
+    grad_head_bias: Tensor  # 0-d acc
     inverse_queries: Tensor  # (B,) acc
     inverse_labels: Tensor  # (M,) acc
 
@@ -37,6 +41,8 @@ def similarity_loss_op(
     queries: Tensor,
     labels: Tensor,
     scalars: Tensor,
+    head_weight: Tensor | None,
+    head_bias: Tensor | None,
     positives: list[Tensor],
     exclude: list[Tensor],
     label_offset: Tensor | None,
@@ -50,9 +56,10 @@ def similarity_loss_op(
     want_queries: bool,
     want_labels: bool,
     want_scalars: bool,
+    want_head: bool,
 ) -> tuple[
     Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
-    Tensor, Tensor,
+    Tensor, Tensor, Tensor, Tensor, Tensor,
 ]:  # fmt: skip
     """See ``SimilarityLoss`` for the results and ``Objective`` for ``objective``."""
     settings = Objective.decode(objective)
@@ -66,6 +73,9 @@ def similarity_loss_op(
             settings.normalize,
             backend,
         )
+        head = None
+        if head_weight is not None and head_bias is not None:
+            head = PairHead(head_weight.to(scalars.dtype), head_bias.to(scalars.dtype))
         found = evaluate(
             prepared.backend,
             prepared.problem,
@@ -73,27 +83,49 @@ def similarity_loss_op(
             scalars,
             label_offset,
             row_weight,
+            head,
             want_queries,
             want_labels,
             want_scalars,
+            want_head,
         )
+        rows, pairs = _gather(prepared.problem, found.pair_index, settings.gather)
         poison = prepared.poison
-        none = scalars.new_empty(0)
+        parts = torch.stack([found.base, found.tcm_positive, found.tcm_negative, found.pair])
         return SimilarityLoss(
             loss=found.loss * poison,
-            parts=torch.stack([found.base, found.tcm_positive, found.tcm_negative]) * poison,
+            rows=rows,
+            pairs=pairs,
+            parts=parts * poison,
             active=torch.stack([found.active_positives, found.active_negatives]),
             hardest_score=found.hardest_score * poison,
             hardest_index=found.hardest_index.clone(),
-            positive_index=found.positive_index.clone(),
-            members=found.members,
+            pair_index=found.pair_index.clone(),
             poison=poison,
-            grad_queries=none if found.grad_queries is None else found.grad_queries,
-            grad_labels=none.clone() if found.grad_labels is None else found.grad_labels,
+            grad_queries=_or_empty(found.grad_queries, scalars),
+            grad_labels=_or_empty(found.grad_labels, scalars),
             grad_scalars=found.grad_scalars.clone(),
+            grad_head_weight=found.grad_head_weight.clone(),
+            grad_head_bias=found.grad_head_bias.clone(),
             inverse_queries=prepared.inverse_queries.clone(),
             inverse_labels=prepared.inverse_labels.clone(),
         )
+
+
+def _or_empty(x: Tensor | None, like: Tensor) -> Tensor:
+    return like.new_empty(0) if x is None else x
+
+
+def _gather(problem: Problem, index: Tensor, wanted: bool) -> tuple[Tensor, Tensor]:
+    """The embeddings of the mined pairs in acc, zeros where the index is -1."""
+    rows = problem.queries
+    if not wanted:
+        return rows.new_empty(0, dtype=problem.acc), rows.new_empty(0, dtype=problem.acc)
+    wide = rows.to(problem.acc, copy=True)
+    if problem.labels.shape[0] == 0:
+        return wide, wide.new_zeros(*index.shape, rows.shape[1])
+    pairs = problem.labels[index.clamp(min=0)].to(problem.acc)
+    return wide, torch.where((index < 0)[..., None], 0.0, pairs)
 
 
 @similarity_loss_op.register_fake
@@ -101,6 +133,8 @@ def _(
     queries: Tensor,
     labels: Tensor,
     scalars: Tensor,
+    head_weight: Tensor | None,
+    head_bias: Tensor | None,
     positives: list[Tensor],
     exclude: list[Tensor],
     label_offset: Tensor | None,
@@ -114,9 +148,10 @@ def _(
     want_queries: bool,
     want_labels: bool,
     want_scalars: bool,
+    want_head: bool,
 ) -> tuple[Tensor, ...]:
     settings = Objective.decode(objective)
-    rows, columns = queries.shape[0], labels.shape[0]
+    (rows, width), columns = queries.shape, labels.shape[0]
     acc = accumulation_dtype(compute_dtype)
 
     def made(*shape: int, dtype: torch.dtype = acc) -> Tensor:
@@ -125,16 +160,19 @@ def _(
     mined = rows if settings.mine else 0
     return SimilarityLoss(
         loss=made(rows) if settings.reduction == "none" else made(),
-        parts=made(3),
+        rows=made(rows, width) if settings.gather else made(0),
+        pairs=made(rows, 2, width) if settings.gather else made(0),
+        parts=made(4),
         active=made(2, dtype=torch.int64),
         hardest_score=made(mined),
         hardest_index=made(mined, dtype=torch.int64),
-        positive_index=made(mined, dtype=torch.int64),
-        members=made(rows, dtype=torch.bool),
+        pair_index=made(mined, 2, dtype=torch.int64),
         poison=made(),
-        grad_queries=made(*queries.shape) if want_queries else made(0),
-        grad_labels=made(*labels.shape) if want_labels else made(0),
+        grad_queries=made(rows, width) if want_queries else made(0),
+        grad_labels=made(columns, width) if want_labels else made(0),
         grad_scalars=made(2),
+        grad_head_weight=made(0 if head_weight is None else 4 * width),
+        grad_head_bias=made(),
         inverse_queries=made(rows if settings.normalize else 0),
         inverse_labels=made(columns if settings.normalize else 0),
     )
@@ -142,67 +180,59 @@ def _(
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     result = SimilarityLoss(*output)
-    ctx.mark_non_differentiable(*result[1:])
+    ctx.mark_non_differentiable(*result[3:])
     ctx.set_materialize_grads(False)
-    (queries, labels, scalars, positives, exclude, label_offset, row_weight, *plain) = inputs
-    ctx.plain = plain
+    tensors, (positives, exclude), (offset, weight) = inputs[:5], inputs[5:7], inputs[7:9]
+    ctx.plain = inputs[9:15]
     ctx.counts = len(positives), len(exclude)
-    saved = (queries, labels, scalars, label_offset, row_weight)
-    gradients = (
-        result.grad_queries,
-        result.grad_labels,
-        result.grad_scalars,
-        result.inverse_queries,
-        result.inverse_labels,
-        result.poison,
-    )
-    ctx.save_for_backward(*saved, *gradients, *positives, *exclude)
+    gradients = result[7:]
+    ctx.save_for_backward(*tensors, offset, weight, *gradients, *positives, *exclude)
 
 
-def _backward(ctx: Any, *upstreams: Tensor | None) -> tuple[Any, ...]:
-    nothing: tuple[Any, ...] = (None,) * 3
-    num_positives, num_exclude = ctx.counts
-    relations = ([None] * num_positives, [None] * num_exclude)
-    upstream = upstreams[0]
-    if upstream is None:
-        return (*nothing, *relations, *(None,) * 11)
-    queries, labels, scalars, label_offset, row_weight, *rest = ctx.saved_tensors
-    grad_queries, grad_labels, grad_scalars, inverse_q, inverse_k, poison, *rest = rest
-    (positives_kind, exclude_kind, text, compute_dtype, backend, group, *_) = ctx.plain
+def _backward(
+    ctx: Any,
+    upstream: Tensor | None,
+    upstream_rows: Tensor | None,
+    upstream_pairs: Tensor | None,
+    *_: None,
+) -> tuple[Any, ...]:
+    saved = ctx.saved_tensors
+    inputs, offset, weight, rest = saved[:5], saved[5], saved[6], saved[7:]
+    pair_index, poison, *gradients = rest[:9]
+    relations = rest[9:]
+    if upstream is None and upstream_rows is None and upstream_pairs is None:
+        return (*(None,) * 5, *([None] * count for count in ctx.counts), *(None,) * 12)
+    split, none = ctx.counts[0], [[None] * count for count in ctx.counts]
+    kinds, text, (dtype, backend, group) = ctx.plain[:2], ctx.plain[2], ctx.plain[3:]
+    want = ctx.needs_input_grad[:5]
     objective = Objective.decode(text)
-    want = ctx.needs_input_grad[:3]
-    if objective.reduction == "none":
+    if objective.reduction == "none" and upstream is not None:
         # A gradient per row weights the rows: evaluate again with those weights.
-        weight = upstream if row_weight is None else upstream * row_weight
-        again = SimilarityLoss(
-            *similarity_loss_op(
-                queries,
-                labels,
-                scalars,
-                rest[:num_positives],
-                rest[num_positives:],
-                label_offset,
-                weight,
-                positives_kind,
-                exclude_kind,
-                replace(objective, reduction="sum").encode(),
-                compute_dtype,
-                backend,
-                group,
-                *want,
-            )
-        )
-        grad_queries, grad_labels = again.grad_queries, again.grad_labels
-        grad_scalars, upstream = again.grad_scalars, torch.ones_like(poison)
+        weight = upstream if weight is None else upstream * weight
+        summed = replace(objective, reduction="sum").encode()
+        again = similarity_loss_op(
+            *inputs, list(relations[:split]), list(relations[split:]), offset, weight, *kinds,
+            summed, dtype, backend, group, *want[:3], False,
+        )  # fmt: skip
+        gradients = SimilarityLoss(*again)[9:]
+        upstream = torch.ones_like(poison)
+    by_queries, by_labels, by_scalars, by_weight, by_bias, inverse_q, inverse_k = gradients
+    upstream = torch.zeros_like(poison) if upstream is None else upstream
     upstream = upstream * poison
-    finish = objective.normalize, backend
-    return (
-        finish_gradient(grad_queries, queries, inverse_q, upstream, *finish) if want[0] else None,
-        finish_gradient(grad_labels, labels, inverse_k, upstream, *finish) if want[1] else None,
-        scale_gradient(grad_scalars, scalars, upstream) if want[2] else None,
-        *relations,
-        *(None,) * 11,
-    )
+    finish = objective.normalize, objective.deterministic, backend
+    queries, labels, *small = inputs
+    grads: list[Tensor | None] = [None] * 5
+    if want[0]:
+        sides = by_queries, queries, inverse_q, upstream, upstream_rows, None
+        grads[0] = finish_gradient(*sides, *finish)
+    if want[1]:
+        index = None if upstream_pairs is None else pair_index
+        sides = by_labels, labels, inverse_k, upstream, upstream_pairs, index
+        grads[1] = finish_gradient(*sides, *finish)
+    for i, (grad, x) in enumerate(zip((by_scalars, by_weight, by_bias), small, strict=True), 2):
+        if want[i]:
+            grads[i] = scale_gradient(grad, x, upstream)
+    return (*grads, *none, *(None,) * 12)
 
 
 similarity_loss_op.register_autograd(_backward, setup_context=_setup_context)

@@ -20,9 +20,7 @@ def gather_labels(problem: Problem, index: Tensor) -> Tensor:
     return accumulated(problem.labels[index.clamp(min=0)])
 
 
-def add_by_label(
-    grad_labels: Tensor, index: Tensor, values: Tensor, deterministic: bool
-) -> None:
+def add_by_label(grad_labels: Tensor, index: Tensor, values: Tensor, deterministic: bool) -> None:
     """grad_labels[index[i, t]] += values[i, t]; where the index is -1, values must be 0."""
     flat = index.clamp(min=0).flatten()
     rows = values.flatten(0, 1)

@@ -1,0 +1,334 @@
+"""The drop-in module: base loss, ALC heads and threshold-consistent margin in one call."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+
+import torch
+from torch import Tensor, nn
+
+from alc_kernels import checks
+from alc_kernels.context import group_loss, groupwise_loss
+from alc_kernels.objective import Objective
+from alc_kernels.ops.similarity_loss import SimilarityLoss
+from alc_kernels.positives import Positives
+from alc_kernels.settings import (
+    Auxiliary,
+    Base,
+    DynamicTriplet,
+    Sigmoid,
+    Softmax,
+    ThresholdMargin,
+    Triplet,
+    base_from_name,
+)
+from alc_kernels.similarity import check_backend, similarity_loss
+
+_log = logging.getLogger("alc_kernels")
+_WHOLE_BATCH_LIMIT = 8192
+
+DEFAULT_BASE = Triplet()
+DEFAULT_AUXILIARY = Auxiliary()
+DEFAULT_THRESHOLD = ThresholdMargin(negative_scope="hardest", reduction="rows")
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """One evaluation, taken apart. ``total`` carries the graph, all else is detached.
+
+    The parts are given before their weights; parts that are not used are 0.
+    """
+
+    total: Tensor  # 0-d acc
+    base: Tensor  # 0-d acc
+    pair: Tensor  # 0-d acc
+    batch: Tensor  # 0-d acc
+    tcm_positive: Tensor  # 0-d acc
+    tcm_negative: Tensor  # 0-d acc
+    hardest_score: Tensor  # (B,) acc: each row's hardest negative, -inf where there is none
+    hardest_index: Tensor  # (B,) int64, -1 where there is none
+    active_positives: Tensor  # 0-d int64: positives below positive_margin
+    active_negatives: Tensor  # 0-d int64: negatives above negative_margin, within the scope
+
+
+class ALCLoss(nn.Module):
+    """base_weight L_base + pair_weight L_pair + batch_weight L_batch + L_TCM.
+
+    Args:
+        embedding_dim: d, width of the embeddings; may be None without auxiliary parts.
+        base: :class:`Triplet`, :class:`DynamicTriplet`, :class:`Softmax`, :class:`Sigmoid`, one
+            of their names ("triplet", "dynamic_triplet", "softmax", "decoupled_softmax",
+            "sigmoid"), or None for no base term.
+        auxiliary: :class:`Auxiliary` or None. Its heads (``pair_head``, ``context_in``,
+            ``context_layer``, ``context_head``) are parameters of this module: give them to the
+            optimizer. They are used in training only.
+        threshold: :class:`ThresholdMargin` or None.
+        base_weight: weight of the base term.
+        normalize: compare directions (cosine similarity).
+        backend: "auto", "triton", "native" or "torch"; an explicit choice that cannot run raises.
+        deterministic: bitwise repeatable on the same device.
+        process_group: a torch.distributed group of one process, or None.
+
+    A ``temperature``, ``scale`` or ``bias`` given as an ``nn.Parameter`` becomes a parameter of
+    the module; with ``Sigmoid(learnable=True)`` the module holds ``log_scale`` and ``bias``.
+
+    Sources: ALC, arXiv 2510.04551 (its full equations were not available: the pair
+    representation's fourth part, the two cross-entropies and the unit weights are a
+    reconstruction, and every part can be switched off); TCM, arXiv 2307.04047.
+
+    Example:
+        >>> loss_fn = ALCLoss(embedding_dim=384)
+        >>> loss = loss_fn(queries, labels)        # (B, 384) each, query i matches label i
+        >>> loss.backward()
+    """
+
+    base: Base | None
+
+    def __init__(
+        self,
+        embedding_dim: int | None = None,
+        base: Base | str | None = DEFAULT_BASE,
+        auxiliary: Auxiliary | None = DEFAULT_AUXILIARY,
+        threshold: ThresholdMargin | None = DEFAULT_THRESHOLD,
+        base_weight: float = 1.0,
+        normalize: bool = True,
+        backend: str = "auto",
+        deterministic: bool = False,
+        process_group: object | None = None,
+    ) -> None:
+        super().__init__()
+        base = base_from_name(base) if isinstance(base, str) else base
+        _check_type("base", base, (Triplet, DynamicTriplet, Softmax, Sigmoid), "or a name")
+        _check_type("auxiliary", auxiliary, (Auxiliary,))
+        _check_type("threshold", threshold, (ThresholdMargin,))
+        check_backend(backend)
+        checks.check_group(process_group)
+        if not math.isfinite(base_weight) or base_weight < 0:
+            raise ValueError(f"base_weight={base_weight!r}: expected a finite number >= 0")
+        if auxiliary is not None and auxiliary.pair_weight == 0 and auxiliary.batch_weight == 0:
+            auxiliary = None
+        self.embedding_dim = embedding_dim
+        self.auxiliary = auxiliary
+        self.threshold = threshold
+        self.base_weight = base_weight
+        self.normalize = normalize
+        self.backend = backend
+        self.deterministic = deterministic
+        self.process_group = process_group
+        self.base = self._adopt_scalars(base)
+        self._make_heads()
+
+    def _adopt_scalars(self, base: Base | None) -> Base | None:
+        """Register learnable scalars; ``self.base`` keeps the rest."""
+        if isinstance(base, Sigmoid) and base.learnable:
+            scale, bias = (
+                x.detach().clone() if isinstance(x, Tensor) else torch.tensor(float(x))
+                for x in (base.scale, base.bias)
+            )
+            self.log_scale = nn.Parameter(scale.log())
+            self.bias = nn.Parameter(bias)
+        for name in ("temperature", "scale", "bias"):
+            value = getattr(base, name, None)
+            if isinstance(value, nn.Parameter) and not hasattr(self, name):
+                self.register_parameter(name, value)
+        return base
+
+    def _current_base(self) -> Base | None:
+        """The base settings with today's scalars."""
+        base = self.base
+        if isinstance(base, Sigmoid) and base.learnable:
+            return replace(base, scale=self.log_scale.exp(), bias=self.bias)
+        changes = {
+            name: getattr(self, name)
+            for name in ("temperature", "scale", "bias")
+            if name in self._parameters
+        }
+        return replace(base, **changes) if base is not None and changes else base
+
+    def _make_heads(self) -> None:
+        auxiliary, d = self.auxiliary, self.embedding_dim
+        if auxiliary is None:
+            return
+        if isinstance(d, bool) or not isinstance(d, int) or d < 1:
+            raise ValueError(
+                f"embedding_dim={d!r}: the auxiliary heads need the embeddings' width, an integer "
+                ">= 1 (or pass auxiliary=None)"
+            )
+        if auxiliary.pair_weight:
+            self.pair_head = nn.Linear(4 * d, 1)
+        if auxiliary.batch_weight:
+            width = auxiliary.context_dim or d
+            if width % auxiliary.context_heads:
+                raise ValueError(
+                    f"context_dim={width}: expected a multiple of context_heads="
+                    f"{auxiliary.context_heads}"
+                )
+            self.context_in = nn.Linear(4 * d, width)
+            self.context_layer = nn.TransformerEncoderLayer(
+                width,
+                auxiliary.context_heads,
+                2 * width,
+                dropout=auxiliary.dropout,
+                activation="gelu",
+                batch_first=True,
+                norm_first=False,
+            )
+            self.context_head = nn.Linear(width, 1)
+
+    def forward(
+        self,
+        queries: Tensor,
+        labels: Tensor,
+        positives: Positives | Tensor | None = None,
+        exclude: Positives | Tensor | None = None,
+        *,
+        exclude_above: float | None = None,
+        label_offset: Tensor | None = None,
+        row_weight: Tensor | None = None,
+    ) -> Tensor:
+        """The loss, 0-d float32 (float64 for float64 inputs).
+
+        Args:
+            queries: (B, d) float64, float32, float16 or bfloat16.
+            labels: (M, d).
+            positives: None (query i matches label i), a LongTensor (B,), or :class:`Positives`.
+            exclude: pairs that are neither positive nor negative.
+            exclude_above: leave out negatives above s_first - exclude_above.
+            label_offset: (M,) added to a softmax base's logits.
+            row_weight: (B,) weights of the base term's rows.
+
+        Raises:
+            TypeError, ValueError: an argument is off; the message names it.
+            IndexError: an index on the CPU is out of range.
+            BackendUnavailableError: the chosen backend cannot run here.
+        """
+        return self._evaluate(
+            queries, labels, positives, exclude, exclude_above, label_offset, row_weight, False
+        )[0]
+
+    def terms(
+        self,
+        queries: Tensor,
+        labels: Tensor,
+        positives: Positives | Tensor | None = None,
+        exclude: Positives | Tensor | None = None,
+        *,
+        exclude_above: float | None = None,
+        label_offset: Tensor | None = None,
+        row_weight: Tensor | None = None,
+    ) -> LossTerms:
+        """As ``forward``, taken apart in the same pass; ``.total`` carries the graph."""
+        total, found, batch = self._evaluate(
+            queries, labels, positives, exclude, exclude_above, label_offset, row_weight, True
+        )
+        base, positive, negative, pair = found.parts.unbind()
+        return LossTerms(
+            total=total,
+            base=base,
+            pair=pair,
+            batch=batch.detach(),
+            tcm_positive=positive,
+            tcm_negative=negative,
+            hardest_score=found.hardest_score,
+            hardest_index=found.hardest_index,
+            active_positives=found.active[0],
+            active_negatives=found.active[1],
+        )
+
+    def _evaluate(
+        self,
+        queries: Tensor,
+        labels: Tensor,
+        positives: Positives | Tensor | None,
+        exclude: Positives | Tensor | None,
+        exclude_above: float | None,
+        label_offset: Tensor | None,
+        row_weight: Tensor | None,
+        mine: bool,
+    ) -> tuple[Tensor, SimilarityLoss, Tensor]:
+        """Total, the operator's results and the batch part."""
+        checks.check_embeddings(queries, labels)
+        auxiliary = self.auxiliary
+        if auxiliary is not None and queries.shape[1] != self.embedding_dim:
+            raise ValueError(
+                f"queries: expected width embedding_dim={self.embedding_dim}, "
+                f"got {tuple(queries.shape)}"
+            )
+        pair_weight = auxiliary.pair_weight if auxiliary is not None else 0.0
+        batch_weight = auxiliary.batch_weight if auxiliary is not None else 0.0
+        objective = Objective(
+            base=self._current_base(),
+            base_weight=self.base_weight,
+            threshold=self.threshold,
+            exclude_above=exclude_above,
+            normalize=self.normalize,
+            mine=mine or auxiliary is not None,
+            pair_weight=pair_weight,
+            gather=batch_weight > 0,
+            deterministic=self.deterministic,
+        )
+        found = similarity_loss(
+            queries,
+            labels,
+            positives,
+            exclude,
+            objective,
+            label_offset=label_offset,
+            row_weight=row_weight,
+            pair_head=(self.pair_head.weight[0], self.pair_head.bias[0]) if pair_weight else None,
+            backend=self.backend,
+            process_group=self.process_group,
+        )
+        total, batch = found.loss, torch.zeros_like(found.poison)
+        if batch_weight:
+            batch = self._batch_loss(found)
+            # Bad input makes every gradient NaN, those of the heads too.
+            total = (total + batch_weight * batch) * found.poison
+        return total, found, batch
+
+    def _batch_loss(self, found: SimilarityLoss) -> Tensor:
+        """Mean cross-entropy over the groups; see ``context.group_loss``."""
+        assert self.auxiliary is not None
+        size, rows = self.auxiliary.context_size, found.rows.shape[0]
+        if size is None and rows > _WHOLE_BATCH_LIMIT and not torch.compiler.is_compiling():
+            _warn_about_whole_batch()
+        heads = (self.context_in, self.context_layer, self.context_head)
+        parameters = [p for head in heads for p in head.parameters()]
+        members = found.pair_index[:, 0] >= 0
+        total = groupwise_loss(
+            partial(group_loss, *heads), parameters, size, found.rows, found.pairs, members
+        )
+        count = members.sum()
+        return total * torch.where(count > 0, 0.5 / count.to(total.dtype), 0.0) * found.poison
+
+    def extra_repr(self) -> str:
+        """Settings that are not submodules."""
+        parts = [f"embedding_dim={self.embedding_dim}", f"base={self.base}"]
+        parts += [f"auxiliary={self.auxiliary}", f"threshold={self.threshold}"]
+        defaults = {"base_weight": 1.0, "normalize": True, "backend": "auto"}
+        defaults["deterministic"] = False
+        parts += [f"{k}={getattr(self, k)!r}" for k, v in defaults.items() if getattr(self, k) != v]
+        return ", ".join(parts)
+
+
+@lru_cache(maxsize=1)
+def _warn_about_whole_batch() -> None:
+    """Once per process, not in every step."""
+    _log.warning(
+        "context_size=None attends over the whole batch, more than %d rows: time and memory of "
+        "the batch part grow with their square",
+        _WHOLE_BATCH_LIMIT,
+    )
+
+
+def _check_type(name: str, value: object, allowed: tuple[type, ...], more: str = "") -> None:
+    if value is not None and not isinstance(value, allowed):
+        expected = ", ".join(t.__name__ for t in allowed)
+        raise TypeError(
+            f"{name}: expected {expected} {more} or None, got {type(value).__name__}".replace(
+                "  ", " "
+            )
+        )
