@@ -110,7 +110,7 @@ def open_rows(KIND: tl.constexpr, row_ptr, col_ptr, b_rows, b_row_in, column):
 
 
 @triton.jit
-def _same_ids(col_ptr, b_key, column, num_columns, COLS: tl.constexpr):
+def same_ids(col_ptr, b_key, column, num_columns, COLS: tl.constexpr):
     """(R, COLS): the row's id is the column's."""
     b_cols = column + tl.arange(0, COLS)
     b_col_in = b_cols < num_columns
@@ -126,10 +126,23 @@ def tile_may_hold(
     if KIND == "empty":
         holds = False
     elif KIND == "ids":
-        holds = any_true(_same_ids(col_ptr, b_key, column, num_columns, COLS))
+        holds = any_true(same_ids(col_ptr, b_key, column, num_columns, COLS))
     else:
         holds = next_column < column + COLS
     return holds
+
+
+@triton.jit
+def next_entry(KIND: tl.constexpr, col_ptr, b_key, b_end, b_next, b_here):
+    """Move the rows in b_here past their next column: the new (b_key, b_next). Not for ids."""
+    if KIND == "csr":
+        b_key = tl.where(b_here, b_key + 1, b_key)
+        b_read = b_here & (b_key < b_end)
+        b_new = tl.load(col_ptr + b_key, mask=b_read, other=NO_COLUMN)
+        b_next = tl.where(b_here, b_new, b_next)
+    else:
+        b_next = tl.where(b_here, NO_COLUMN, b_next)
+    return b_key, b_next
 
 
 @triton.jit
@@ -151,27 +164,23 @@ def take_tile(
     """
     b_mask = tl.full((ROWS, COLS), 0, tl.int1)
     if KIND == "ids":
-        b_mask = _same_ids(col_ptr, b_key, column, num_columns, COLS)
+        b_mask = same_ids(col_ptr, b_key, column, num_columns, COLS)
     elif KIND != "empty":
         stop = column + COLS
         b_local = tl.arange(0, COLS)[None, :]
         b_here = b_next < stop
         # Offsets within the tile fit 32 bits; -1 where the row's next column is further on.
         b_mask = tl.where(b_here, b_next - column, -1).to(tl.int32)[:, None] == b_local
+        b_key, b_next = next_entry(KIND, col_ptr, b_key, b_end, b_next, b_here)
         if KIND == "csr":
+            b_here = b_next < stop
             more = any_row(b_here)
             while more:
-                b_key = tl.where(b_here, b_key + 1, b_key)
-                b_read = b_here & (b_key < b_end)
-                b_next = tl.where(
-                    b_here, tl.load(col_ptr + b_key, mask=b_read, other=NO_COLUMN), b_next
-                )
-                b_here = b_next < stop
                 b_at = tl.where(b_here, b_next - column, -1).to(tl.int32)
                 b_mask |= b_at[:, None] == b_local
+                b_key, b_next = next_entry(KIND, col_ptr, b_key, b_end, b_next, b_here)
+                b_here = b_next < stop
                 more = any_row(b_here)
-        else:
-            b_next = tl.where(b_here, NO_COLUMN, b_next)
     return b_mask, b_key, b_next, tl.min(b_next, 0)
 
 

@@ -1,0 +1,63 @@
+"""Scalar functions and running sums shared by the kernels, in float32."""
+
+import triton
+import triton.language as tl
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+LN_2 = tl.constexpr(0.6931471805599453)
+LOWEST = tl.constexpr(-3.4028234663852886e38)  # of the finite float32 numbers
+
+
+@triton.jit
+def log1p_unit(x):
+    """log(1 + x) for x in [0, 1], to float32 accuracy however small x is.
+
+    log(1 + x) = 2 atanh(r), r = x / (2 + x) <= 1/3: the series in r^2 needs 7 terms. The plain
+    logarithm of 1 + x would lose x below 1e-7, and sums over thousands of labels consist of
+    such terms.
+    """
+    r = x / (2.0 + x)
+    t = r * r
+    p = 1.0 / 15.0
+    p = p * t + 1.0 / 13.0
+    p = p * t + 1.0 / 11.0
+    p = p * t + 1.0 / 9.0
+    p = p * t + 1.0 / 7.0
+    p = p * t + 1.0 / 5.0
+    p = p * t + 1.0 / 3.0
+    return 2.0 * r * (p * t + 1.0)
+
+
+@triton.jit
+def softplus(x):
+    """log(1 + e^x), stable for either sign; 0 at -inf."""
+    return tl.maximum(x, 0.0) + log1p_unit(tl.exp2(-tl.abs(x) * LOG2_E))
+
+
+@triton.jit
+def sigmoid(x):
+    """1 / (1 + e^-x), stable for either sign."""
+    e = tl.exp2(-tl.abs(x) * LOG2_E)
+    return tl.where(x >= 0, 1.0, e) / (1.0 + e)
+
+
+@triton.jit
+def grow_exp_sum(b_max, b_sum, b_z, b_z_max):
+    """Add a tile to a running log-sum-exp in base 2: sum_j 2^z_j = b_sum * 2^b_max.
+
+    b_z (R, C), -inf where a column does not count; b_z_max (R,) its row maximum. A row that has
+    seen nothing keeps b_max = -inf, b_sum = 0.
+    """
+    b_new = tl.maximum(b_max, b_z_max)
+    b_base = tl.where(b_new == float("-inf"), 0.0, b_new)
+    b_sum = b_sum * tl.exp2(b_max - b_base) + tl.sum(tl.exp2(b_z - b_base[:, None]), 1)
+    return b_new, b_sum
+
+
+@triton.jit
+def join_exp_sums(b_max, b_sum, b_other_max, b_other_sum):
+    """The sum of two running log-sum-exps in base 2, either of which may be empty."""
+    b_new = tl.maximum(b_max, b_other_max)
+    b_base = tl.where(b_new == float("-inf"), 0.0, b_new)
+    b_sum = b_sum * tl.exp2(b_max - b_base) + b_other_sum * tl.exp2(b_other_max - b_base)
+    return b_new, b_sum

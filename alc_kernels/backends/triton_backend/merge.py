@@ -1,0 +1,158 @@
+"""The splits' partial results of a walk, combined into one number per row.
+
+Splits are contiguous column ranges in ascending order, so "smaller label" among equal scores is
+"earlier split". A program owns ROWS queries; the number of splits is an ordinary argument.
+"""
+
+import triton
+import triton.language as tl
+
+from alc_kernels.backends.triton_backend.arithmetic import LN_2, join_exp_sums
+
+
+@triton.jit
+def _merge_lists(
+    top_value_ptr,
+    top_index_ptr,
+    score_ptr,
+    label_ptr,
+    b_rows,
+    b_row_in,
+    num_queries,
+    splits,
+    width,
+    TOP: tl.constexpr,
+    SLOTS: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """Order the lists of all splits: score descending, equal scores by smaller label.
+
+    Round by round the best entry that comes after the previous one in that order; its lists are
+    read again each round (they stay in the cache), so no number of splits is too large.
+    """
+    b_slot = tl.arange(0, SLOTS)[None, :]
+    b_read = b_row_in[:, None] & (b_slot < TOP)
+    b_last = tl.full((ROWS,), float("inf"), tl.float32)
+    b_last_label = tl.full((ROWS,), -1, tl.int64)
+    for rank in range(0, TOP):
+        b_best = tl.full((ROWS,), float("-inf"), tl.float32)
+        b_label = tl.full((ROWS,), -1, tl.int64)
+        for split in range(0, splits):
+            b_at = (split * num_queries + b_rows)[:, None] * SLOTS + b_slot
+            b_value = tl.load(top_value_ptr + b_at, mask=b_read, other=float("-inf"))
+            b_column = tl.load(top_index_ptr + b_at, mask=b_read, other=-1)
+            b_column_label = b_column.to(tl.int64) + split * width
+            b_tied = (b_value == b_last[:, None]) & (b_column_label > b_last_label[:, None])
+            b_open = (b_column >= 0) & ((b_value < b_last[:, None]) | b_tied)
+            b_value = tl.where(b_open, b_value, float("-inf"))
+            b_high = tl.max(b_value, 1)
+            b_first = b_open & (b_value == b_high[:, None])
+            b_first_label = tl.min(tl.where(b_first, b_column_label, 2**62), 1)
+            b_better = b_high > b_best
+            b_best = tl.where(b_better, b_high, b_best)
+            b_label = tl.where(b_better, b_first_label, b_label)
+        tl.store(score_ptr + b_rows * TOP + rank, b_best, mask=b_row_in)
+        tl.store(label_ptr + b_rows * TOP + rank, b_label, mask=b_row_in)
+        # A row that has run out stays at -inf, below which nothing is found.
+        b_last = b_best
+        b_last_label = b_label
+
+
+@triton.jit(do_not_specialize=["num_queries", "splits", "width"])
+def merge_kernel(
+    top_value_ptr,
+    top_index_ptr,
+    float_ptr,
+    int_ptr,
+    score_ptr,
+    label_ptr,
+    out_float_ptr,
+    out_int_ptr,
+    num_queries,
+    splits,
+    width,
+    TOP: tl.constexpr,
+    SLOTS: tl.constexpr,
+    HARDEST: tl.constexpr,
+    SOFTMAX: tl.constexpr,
+    SIGMOID: tl.constexpr,
+    POS_MARGIN: tl.constexpr,
+    NEG_MARGIN: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """Combine the slots of ``walk_kernel``; ``width``: columns of a split.
+
+    out_float (6, B): hardest positive, log-sum-exp, sum of z, sigmoid, positive and negative
+    threshold sums. out_int (5, B) int64: as the partial slots, with the label of the hardest
+    positive. score and label (B, TOP).
+    """
+    num_queries = num_queries.to(tl.int64)
+    width = width.to(tl.int64)
+    b_rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    b_row_in = b_rows < num_queries
+    plane = num_queries * splits
+
+    b_zero = tl.zeros((ROWS,), tl.float32)
+    b_none = tl.zeros((ROWS,), tl.int64)
+    b_positives = b_none
+    b_negatives = b_none
+    b_below_count = b_none
+    b_above_count = b_none
+    b_below = b_zero
+    b_above = b_zero
+    b_score = b_zero + float("inf")
+    b_label = b_none - 1
+    b_max = b_zero - float("inf")
+    b_sum = b_zero
+    b_logits = b_zero
+    b_sigmoid = b_zero
+    for split in range(0, splits):
+        b_ints = int_ptr + split * num_queries + b_rows
+        b_floats = float_ptr + split * num_queries + b_rows
+        b_positives += tl.load(b_ints, mask=b_row_in, other=0)
+        b_negatives += tl.load(b_ints + plane, mask=b_row_in, other=0)
+        if POS_MARGIN:
+            b_below_count += tl.load(b_ints + 2 * plane, mask=b_row_in, other=0)
+            b_below += tl.load(b_floats + 5 * plane, mask=b_row_in, other=0.0)
+        if NEG_MARGIN:
+            b_above_count += tl.load(b_ints + 3 * plane, mask=b_row_in, other=0)
+            b_above += tl.load(b_floats + 6 * plane, mask=b_row_in, other=0.0)
+        if HARDEST:
+            b_other = tl.load(b_floats, mask=b_row_in, other=float("inf"))
+            b_at = tl.load(b_ints + 4 * plane, mask=b_row_in, other=-1).to(tl.int64)
+            b_better = b_other < b_score
+            b_score = tl.where(b_better, b_other, b_score)
+            b_label = tl.where(b_better, b_at + split * width, b_label)
+        if SOFTMAX:
+            b_other = tl.load(b_floats + plane, mask=b_row_in, other=float("-inf"))
+            b_other_sum = tl.load(b_floats + 2 * plane, mask=b_row_in, other=0.0)
+            b_max, b_sum = join_exp_sums(b_max, b_sum, b_other, b_other_sum)
+            b_logits += tl.load(b_floats + 3 * plane, mask=b_row_in, other=0.0)
+        if SIGMOID:
+            b_sigmoid += tl.load(b_floats + 4 * plane, mask=b_row_in, other=0.0)
+
+    b_ints = out_int_ptr + b_rows
+    b_floats = out_float_ptr + b_rows
+    tl.store(b_ints, b_positives, mask=b_row_in)
+    tl.store(b_ints + num_queries, b_negatives, mask=b_row_in)
+    if POS_MARGIN:
+        tl.store(b_ints + 2 * num_queries, b_below_count, mask=b_row_in)
+        tl.store(b_floats + 4 * num_queries, b_below, mask=b_row_in)
+    if NEG_MARGIN:
+        tl.store(b_ints + 3 * num_queries, b_above_count, mask=b_row_in)
+        tl.store(b_floats + 5 * num_queries, b_above, mask=b_row_in)
+    if HARDEST:
+        tl.store(b_ints + 4 * num_queries, b_label, mask=b_row_in)
+        tl.store(b_floats, b_score, mask=b_row_in)
+    if SOFTMAX:
+        # An empty set has b_sum = 0 and b_max = -inf.
+        b_lse = (b_max + tl.log2(tl.where(b_sum == 0.0, 1.0, b_sum))) * LN_2
+        tl.store(b_floats + num_queries, b_lse, mask=b_row_in)
+        tl.store(b_floats + 2 * num_queries, b_logits, mask=b_row_in)
+    if SIGMOID:
+        tl.store(b_floats + 3 * num_queries, b_sigmoid, mask=b_row_in)
+    if TOP > 0:
+        _merge_lists(
+            top_value_ptr, top_index_ptr, score_ptr, label_ptr, b_rows, b_row_in, num_queries,
+            splits, width, TOP, SLOTS, ROWS,
+        )  # fmt: skip

@@ -1,0 +1,64 @@
+"""One tile of S = Q K^T."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def row_pointers(ptr, row, num_rows, dim, ROWS: tl.constexpr):
+    """(ROWS,) pointers to the rows from ``row`` (int64) on; those past the end repeat the last.
+
+    Repeated rows need no mask in the loads; what is computed from them is dropped later.
+    """
+    b_local = tl.minimum(tl.arange(0, ROWS), (num_rows - 1 - row).to(tl.int32))
+    return ptr + row * dim + b_local.to(tl.int64) * dim
+
+
+@triton.jit
+def product(b_q, b_k, b_s, PRECISION: tl.constexpr, UPCAST: tl.constexpr):
+    """b_s + b_q @ b_k in float32. UPCAST: the interpreter cannot multiply bfloat16 itself."""
+    if UPCAST:
+        b_q = b_q.to(tl.float32)
+        b_k = b_k.to(tl.float32)
+    return tl.dot(b_q, b_k, b_s, input_precision=PRECISION)
+
+
+@triton.jit
+def tile_product(
+    b_q_ptrs,
+    b_k_ptrs,
+    dim,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+    DEPTH: tl.constexpr,
+    EVEN: tl.constexpr,
+    PRECISION: tl.constexpr,
+    UPCAST: tl.constexpr,
+):
+    """(ROWS, COLS) float32: the products of the rows at b_q_ptrs with those at b_k_ptrs.
+
+    EVEN: DEPTH divides dim.
+    """
+    b_depth = tl.arange(0, DEPTH)
+    b_s = tl.zeros((ROWS, COLS), tl.float32)
+    for at in range(0, dim, DEPTH):
+        if EVEN:
+            b_q = tl.load(b_q_ptrs[:, None] + (at + b_depth)[None, :])
+            b_k = tl.load(b_k_ptrs[None, :] + (at + b_depth)[:, None])
+        else:
+            b_in = at + b_depth < dim
+            b_q = tl.load(b_q_ptrs[:, None] + (at + b_depth)[None, :], b_in[None, :], 0.0)
+            b_k = tl.load(b_k_ptrs[None, :] + (at + b_depth)[:, None], b_in[:, None], 0.0)
+        b_s = product(b_q, b_k, b_s, PRECISION, UPCAST)
+    return b_s
+
+
+@triton.jit
+def load_rows(b_ptrs, dim, DEPTH: tl.constexpr, EVEN: tl.constexpr):
+    """(R, DEPTH) whole rows, dim <= DEPTH."""
+    b_depth = tl.arange(0, DEPTH)[None, :]
+    if EVEN:
+        b_x = tl.load(b_ptrs[:, None] + b_depth)
+    else:
+        b_x = tl.load(b_ptrs[:, None] + b_depth, mask=b_depth < dim, other=0.0)
+    return b_x

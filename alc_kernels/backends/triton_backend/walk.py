@@ -1,0 +1,227 @@
+"""The walk: one pass over S = Q K^T that leaves a few numbers per row.
+
+A program owns ROWS queries and a contiguous range of column tiles. Per tile it
+
+1. multiplies (``tile_product``);
+2. if the tile can hold a positive or an excluded pair, or reaches past the last label: updates
+   the positives' statistics and sets everything that is no negative to -inf;
+3. takes the row maxima and, only where they say so, applies the guard, adds to the threshold
+   sums, and inserts into the top-k lists;
+4. adds to the softmax and sigmoid sums.
+
+So the plain tile costs the product, one maximum per element and what the softmax or sigmoid
+need. The results of one column range ("split") are written as they are; ``merge.py`` combines
+the splits. Nothing depends on the order in which programs run.
+
+Slots of the partial results, each (splits, B):
+    float  0 hardest positive, 1 and 2 log-sum-exp (base 2) maximum and sum, 3 sum of z,
+           4 sigmoid, 5 positive threshold sum, 6 negative threshold sum
+    int    0 positives, 1 negatives, 2 and 3 active counts of the thresholds, 4 hardest
+           positive's column, counted from the split's first
+"""
+
+import triton
+import triton.language as tl
+
+from alc_kernels.backends.triton_backend.arithmetic import (
+    LOG2_E,
+    LOWEST,
+    grow_exp_sum,
+    join_exp_sums,
+    softplus,
+)
+from alc_kernels.backends.triton_backend.positive_statistics import (
+    drop_pairs,
+    no_positives,
+    take_positives,
+)
+from alc_kernels.backends.triton_backend.relation import any_row, open_rows, tile_may_hold
+from alc_kernels.backends.triton_backend.tile_product import (
+    load_rows,
+    product,
+    row_pointers,
+    tile_product,
+)
+from alc_kernels.backends.triton_backend.topk import empty_list, insert_tile
+
+
+@triton.jit(do_not_specialize=["num_queries", "num_labels", "tiles_per_split"])
+def walk_kernel(
+    q_ptr,
+    k_ptr,
+    pos_row_ptr,
+    pos_col_ptr,
+    exc_row_ptr,
+    exc_col_ptr,
+    guard_ptr,
+    offset_ptr,
+    inverse_temperature_ptr,
+    scale_ptr,
+    bias_ptr,
+    top_value_ptr,
+    top_index_ptr,
+    float_ptr,
+    int_ptr,
+    num_queries,
+    num_labels,
+    dim,
+    tiles_per_split,
+    positive_margin,
+    negative_margin,
+    POS_KIND: tl.constexpr,
+    EXC_KIND: tl.constexpr,
+    HAS_GUARD: tl.constexpr,
+    TOP: tl.constexpr,
+    SLOTS: tl.constexpr,
+    HARDEST: tl.constexpr,
+    SOFTMAX: tl.constexpr,
+    HAS_OFFSET: tl.constexpr,
+    SIGMOID: tl.constexpr,
+    POS_MARGIN: tl.constexpr,
+    NEG_MARGIN: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+    DEPTH: tl.constexpr,
+    EVEN: tl.constexpr,
+    WHOLE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    UPCAST: tl.constexpr,
+):
+    """SOFTMAX is "none", "all" or "negatives". WHOLE: dim <= DEPTH, queries are loaded once."""
+    num_queries = num_queries.to(tl.int64)
+    num_labels = num_labels.to(tl.int64)
+    row_blocks = tl.cdiv(num_queries, ROWS)
+    # Neighbouring programs share the columns: their label tiles meet in the cache.
+    split = tl.program_id(0) // row_blocks
+    row = (tl.program_id(0) % row_blocks) * ROWS
+    start = split * tiles_per_split * COLS
+    num_tiles = tl.minimum(tl.cdiv(num_labels - start, COLS), tiles_per_split).to(tl.int32)
+
+    b_rows = row + tl.arange(0, ROWS)
+    b_row_in = b_rows < num_queries
+    b_q_ptrs = row_pointers(q_ptr, row, num_queries, dim, ROWS)
+    if WHOLE:
+        b_q = load_rows(b_q_ptrs, dim, DEPTH, EVEN)
+
+    inverse_temperature = 1.0
+    scale = 1.0
+    bias = 0.0
+    if SOFTMAX != "none":
+        inverse_temperature = tl.load(inverse_temperature_ptr)
+    if SIGMOID:
+        scale = tl.load(scale_ptr)
+        bias = tl.load(bias_ptr)
+
+    b_pos_key, b_pos_end, b_pos_next, pos_next = open_rows(
+        POS_KIND, pos_row_ptr, pos_col_ptr, b_rows, b_row_in, start
+    )
+    b_exc_key, b_exc_end, b_exc_next, exc_next = open_rows(
+        EXC_KIND, exc_row_ptr, exc_col_ptr, b_rows, b_row_in, start
+    )
+    state = no_positives(ROWS)
+    b_zero = tl.zeros((ROWS,), tl.float32)
+    b_removed = tl.zeros((ROWS,), tl.int32)  # elements of the tiles that are no negatives
+    b_active = tl.zeros((ROWS,), tl.int32)
+    b_over = b_zero
+    b_max = b_zero - float("inf")
+    b_sum = b_zero
+    b_sigmoid = b_zero
+    if HAS_GUARD:
+        b_guard = tl.load(guard_ptr + b_rows, mask=b_row_in, other=float("inf"))
+    if TOP > 0:
+        b_values, b_index = empty_list(TOP, ROWS, SLOTS)
+
+    for tile in range(0, num_tiles):
+        first = tile * COLS
+        column = start + first
+        b_k_ptrs = row_pointers(k_ptr, column, num_labels, dim, COLS)
+        if WHOLE:
+            b_k = load_rows(b_k_ptrs, dim, DEPTH, EVEN)
+            b_s = tl.zeros((ROWS, COLS), tl.float32)
+            b_s = product(b_q, tl.trans(b_k), b_s, PRECISION, UPCAST)
+        else:
+            b_s = tile_product(b_q_ptrs, b_k_ptrs, dim, ROWS, COLS, DEPTH, EVEN, PRECISION, UPCAST)
+
+        edge = column + COLS > num_labels
+        has_pos = tile_may_hold(
+            POS_KIND, pos_col_ptr, b_pos_key, pos_next, column, num_labels, COLS
+        )
+        has_exc = tile_may_hold(
+            EXC_KIND, exc_col_ptr, b_exc_key, exc_next, column, num_labels, COLS
+        )
+        if edge | has_pos | has_exc:
+            # From here on -inf means "no negative"; a similarity that overflowed is not.
+            b_s = tl.maximum(b_s, LOWEST)
+            if POS_KIND != "empty":
+                if has_pos:
+                    state, b_s, b_pos_key, b_pos_next, pos_next = take_positives(
+                        POS_KIND, pos_col_ptr, b_pos_key, b_pos_end, b_pos_next, state, b_s,
+                        column, first, num_labels, offset_ptr, inverse_temperature, scale, bias,
+                        positive_margin, HARDEST, SOFTMAX, HAS_OFFSET, SIGMOID, POS_MARGIN, COLS,
+                    )  # fmt: skip
+            if EXC_KIND != "empty":
+                if has_exc:
+                    b_s, b_exc_key, b_exc_next, exc_next = drop_pairs(
+                        EXC_KIND, exc_col_ptr, b_exc_key, b_exc_end, b_exc_next, b_s, column,
+                        num_labels, COLS,
+                    )  # fmt: skip
+            b_in = column + tl.arange(0, COLS) < num_labels
+            b_s = tl.where(b_in[None, :], b_s, float("-inf"))
+            b_removed += tl.sum((b_s == float("-inf")).to(tl.int32), 1)
+
+        b_tile_max = tl.max(b_s, 1)
+        if HAS_GUARD:
+            if any_row(b_tile_max > b_guard):
+                b_above = b_s > b_guard[:, None]
+                b_removed += tl.sum(b_above.to(tl.int32), 1)
+                b_s = tl.where(b_above, float("-inf"), b_s)
+                b_tile_max = tl.max(b_s, 1)
+        if NEG_MARGIN:
+            if any_row(b_tile_max >= negative_margin):
+                b_above = b_s >= negative_margin
+                b_over += tl.sum(tl.where(b_above, b_s - negative_margin, 0.0), 1)
+                b_active += tl.sum(b_above.to(tl.int32), 1)
+        if SOFTMAX != "none":
+            b_z = b_s * (inverse_temperature * LOG2_E)
+            b_z_max = b_tile_max * (inverse_temperature * LOG2_E)
+            if HAS_OFFSET:
+                b_cols = tl.minimum(column + tl.arange(0, COLS), num_labels - 1)
+                b_z += (tl.load(offset_ptr + b_cols) * LOG2_E)[None, :]
+                b_z_max = tl.max(b_z, 1)
+            b_max, b_sum = grow_exp_sum(b_max, b_sum, b_z, b_z_max)
+        if SIGMOID:
+            b_x = softplus(scale * b_s + bias)
+            b_sigmoid += tl.sum(tl.where(b_s == float("-inf"), 0.0, b_x), 1)
+        if TOP > 0:
+            b_values, b_index = insert_tile(
+                b_values, b_index, b_s, b_tile_max, first, TOP, SLOTS, COLS
+            )
+
+    b_count, b_score, b_at, b_logits, b_pos_max, b_pos_sum, b_pos_sigmoid, b_below, b_pos_active = (
+        state
+    )
+    plane = num_queries * tl.cdiv(tl.cdiv(num_labels, COLS), tiles_per_split)
+    b_out = split * num_queries + b_rows
+    tl.store(int_ptr + b_out, b_count, mask=b_row_in)
+    tl.store(int_ptr + plane + b_out, num_tiles * COLS - b_removed, mask=b_row_in)
+    if POS_MARGIN:
+        tl.store(int_ptr + 2 * plane + b_out, b_pos_active, mask=b_row_in)
+        tl.store(float_ptr + 5 * plane + b_out, b_below, mask=b_row_in)
+    if NEG_MARGIN:
+        tl.store(int_ptr + 3 * plane + b_out, b_active, mask=b_row_in)
+        tl.store(float_ptr + 6 * plane + b_out, b_over, mask=b_row_in)
+    if HARDEST:
+        tl.store(float_ptr + b_out, b_score, mask=b_row_in)
+        tl.store(int_ptr + 4 * plane + b_out, b_at, mask=b_row_in)
+    if SOFTMAX != "none":
+        if SOFTMAX == "all":
+            b_max, b_sum = join_exp_sums(b_max, b_sum, b_pos_max, b_pos_sum)
+        tl.store(float_ptr + plane + b_out, b_max, mask=b_row_in)
+        tl.store(float_ptr + 2 * plane + b_out, b_sum, mask=b_row_in)
+        tl.store(float_ptr + 3 * plane + b_out, b_logits, mask=b_row_in)
+    if SIGMOID:
+        tl.store(float_ptr + 4 * plane + b_out, b_sigmoid + b_pos_sigmoid, mask=b_row_in)
+    if TOP > 0:
+        b_at_list = b_out[:, None] * SLOTS + tl.arange(0, SLOTS)[None, :]
+        tl.store(top_value_ptr + b_at_list, b_values, mask=b_row_in[:, None])
+        tl.store(top_index_ptr + b_at_list, b_index, mask=b_row_in[:, None])
