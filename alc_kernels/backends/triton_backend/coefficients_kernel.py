@@ -1,0 +1,257 @@
+"""The kernel of the dense gradient pass: one tile of S turned into coefficients dL/dS.
+
+Every pair is first given the value of a negative. Excluded pairs, and negatives above the guard,
+then become 0; positives, which win over excluded pairs, are overwritten last. Either happens only
+in tiles that hold such pairs, so that the plain tile costs the product and one formula.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from alc_kernels.backends.triton_backend.arithmetic import LOG2_E, sigmoid
+from alc_kernels.backends.triton_backend.relation import open_rows, take_tile, tile_may_hold
+from alc_kernels.backends.triton_backend.tile_product import row_pointers, tile_product
+
+# Row tiles that share a column tile while it is in the cache.
+GROUP = tl.constexpr(16)
+
+
+@triton.jit
+def _tile_of(program, num_row_tiles, num_col_tiles):
+    """(row tile, column tile) of a program: down a group of row tiles, then the next column."""
+    in_group = GROUP * num_col_tiles
+    first = (program // in_group) * GROUP
+    height = tl.minimum(num_row_tiles - first, GROUP)
+    local = program % in_group
+    return first + local % height, local // height
+
+
+@triton.jit
+def _logit_terms(
+    b_scores,
+    b_row_scale,
+    b_log_sum_exp,
+    b_negative_scale,
+    b_share,
+    slope,
+    b_offset,
+    bias,
+    KIND: tl.constexpr,
+    POSITIVE: tl.constexpr,
+):
+    """dL/dz (softmax kinds) or dL/dx (sigmoid) where all pairs are positives, or negatives."""
+    if KIND == "sigmoid":
+        b_x = b_scores * slope + bias
+        if POSITIVE:
+            b_g = -b_row_scale[:, None] * sigmoid(-b_x)
+        else:
+            b_g = b_row_scale[:, None] * sigmoid(b_x)
+    else:
+        b_gap = b_scores * slope + b_offset[None, :] - b_log_sum_exp[:, None]
+        b_row_share = (b_row_scale * b_share)[:, None]
+        if KIND == "decoupled":
+            if POSITIVE:
+                b_g = -b_row_share * sigmoid(-b_gap)
+            else:
+                b_g = (b_row_scale * b_negative_scale)[:, None] * tl.exp2(b_gap * LOG2_E)
+        else:
+            b_g = b_row_scale[:, None] * tl.exp2(b_gap * LOG2_E)
+            if POSITIVE:
+                b_g -= b_row_share
+    return b_g
+
+
+@triton.jit
+def _without_excluded(
+    b_value,
+    b_scores,
+    guard_ptr,
+    exclude_row_ptr,
+    exclude_col_ptr,
+    b_rows,
+    b_row_in,
+    column,
+    num_labels,
+    EXCLUDE: tl.constexpr,
+    GUARD: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_COLS: tl.constexpr,
+):
+    """``b_value`` with 0 on excluded pairs and above the guard (also where those are positive)."""
+    if GUARD:
+        b_guard = tl.load(guard_ptr + b_rows, mask=b_row_in, other=0.0)
+        b_value = tl.where(b_scores > b_guard[:, None], 0.0, b_value)
+    if EXCLUDE != "empty":
+        b_key, b_end, b_next, next_column = open_rows(
+            EXCLUDE, exclude_row_ptr, exclude_col_ptr, b_rows, b_row_in, column
+        )
+        if tile_may_hold(
+            EXCLUDE, exclude_col_ptr, b_key, next_column, column, num_labels, BLOCK_COLS
+        ):
+            b_mask, b_key, b_next, next_column = take_tile(
+                EXCLUDE, exclude_col_ptr, b_key, b_end, b_next, column, num_labels,
+                BLOCK_ROWS, BLOCK_COLS,
+            )  # fmt: skip
+            b_value = tl.where(b_mask, 0.0, b_value)
+    return b_value
+
+
+@triton.jit(
+    do_not_specialize=[
+        "partial_cols", "partial_rows", "row_start", "row_stop", "col_start", "col_stop",
+        "num_queries", "num_labels",
+    ]
+)  # fmt: skip
+def coefficients_kernel(
+    queries_ptr,  # (B, d)
+    labels_ptr,  # (M, d)
+    positive_row_ptr,  # see relation.py
+    positive_col_ptr,
+    exclude_row_ptr,
+    exclude_col_ptr,
+    guard_ptr,  # (B,) float32, GUARD only
+    row_scale_ptr,  # (B,) float32
+    num_positives_ptr,  # (B,) int64, softmax kinds
+    log_sum_exp_ptr,  # (B,) float32, softmax kinds
+    negative_scale_ptr,  # (B,) float32, decoupled
+    slope_ptr,  # 0-d float32: derivative of the logit in s
+    label_offset_ptr,  # (M,) float32, LABEL_OFFSET only
+    bias_ptr,  # 0-d float32, sigmoid
+    positive_margin,
+    positive_margin_scale_ptr,  # 0-d float32
+    negative_margin,
+    negative_margin_scale_ptr,  # 0-d float32
+    out_ptr,  # (rows of a chunk, out_stride): G, column 0 is col_start
+    partial_ptr,  # (2, partial_cols, partial_rows) float32: sums per row tile, SCALARS only
+    out_scale_ptr,  # 0-d float32, OUT_SCALE only
+    num_queries,
+    num_labels,
+    d,
+    row_start,
+    row_stop,
+    col_start,
+    col_stop,
+    out_stride,  # a multiple of 16
+    partial_cols,
+    partial_rows,
+    KIND: tl.constexpr,  # "none", "softmax", "decoupled" or "sigmoid"
+    POSITIVES: tl.constexpr,
+    EXCLUDE: tl.constexpr,
+    GUARD: tl.constexpr,
+    LABEL_OFFSET: tl.constexpr,
+    POSITIVE_MARGIN: tl.constexpr,
+    NEGATIVE_MARGIN: tl.constexpr,
+    SCALARS: tl.constexpr,
+    OUT_SCALE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    EVEN: tl.constexpr,
+    UPCAST: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_COLS: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """See ``interface.GradientRequest`` for the formulas."""
+    num_row_tiles = tl.cdiv(row_stop - row_start, BLOCK_ROWS).to(tl.int32)
+    num_col_tiles = tl.cdiv(col_stop - col_start, BLOCK_COLS).to(tl.int32)
+    row_tile, col_tile = _tile_of(tl.program_id(0), num_row_tiles, num_col_tiles)
+    num_queries = num_queries.to(tl.int64)
+    num_labels = num_labels.to(tl.int64)
+    row = row_start + row_tile.to(tl.int64) * BLOCK_ROWS
+    column = col_start + col_tile.to(tl.int64) * BLOCK_COLS
+    b_scores = tile_product(
+        row_pointers(queries_ptr, row, num_queries, d, BLOCK_ROWS),
+        row_pointers(labels_ptr, column, num_labels, d, BLOCK_COLS),
+        d, BLOCK_ROWS, BLOCK_COLS, BLOCK_D, EVEN, PRECISION, UPCAST,
+    )  # fmt: skip
+
+    b_rows = row + tl.arange(0, BLOCK_ROWS)
+    b_cols = column + tl.arange(0, BLOCK_COLS)
+    b_row_in = b_rows < row_stop
+    b_col_in = b_cols < col_stop
+    b_key, b_end, b_next, next_column = open_rows(
+        POSITIVES, positive_row_ptr, positive_col_ptr, b_rows, b_row_in, column
+    )
+    holds_positive = tile_may_hold(
+        POSITIVES, positive_col_ptr, b_key, next_column, column, num_labels, BLOCK_COLS
+    )
+
+    b_total = tl.zeros((BLOCK_ROWS, BLOCK_COLS), tl.float32)
+    if KIND != "none":
+        slope = tl.load(slope_ptr)
+        bias = 0.0
+        b_row_scale = tl.load(row_scale_ptr + b_rows, mask=b_row_in, other=0.0)
+        b_log_sum_exp = tl.zeros((BLOCK_ROWS,), tl.float32)
+        b_negative_scale = b_log_sum_exp
+        b_share = b_log_sum_exp
+        b_offset = tl.zeros((BLOCK_COLS,), tl.float32)
+        if KIND == "sigmoid":
+            bias = tl.load(bias_ptr)
+        else:
+            # Rows that do not count may hold anything: e^(z - inf) = 0 and a share of 0 are safe.
+            b_counts = b_row_in & (b_row_scale != 0)
+            b_log_sum_exp = tl.load(log_sum_exp_ptr + b_rows, mask=b_counts, other=float("inf"))
+            b_number = tl.load(num_positives_ptr + b_rows, mask=b_counts, other=1)
+            b_share = 1.0 / tl.maximum(b_number, 1).to(tl.float32)
+            if KIND == "decoupled":
+                b_negative_scale = tl.load(negative_scale_ptr + b_rows, mask=b_counts, other=0.0)
+            if LABEL_OFFSET:
+                b_offset = tl.load(label_offset_ptr + b_cols, mask=b_col_in, other=0.0)
+        b_total = _logit_terms(
+            b_scores, b_row_scale, b_log_sum_exp, b_negative_scale, b_share, slope, b_offset, bias,
+            KIND, False,
+        )  # fmt: skip
+        b_total = _without_excluded(
+            b_total, b_scores, guard_ptr, exclude_row_ptr, exclude_col_ptr, b_rows, b_row_in,
+            column, num_labels, EXCLUDE, GUARD, BLOCK_ROWS, BLOCK_COLS,
+        )  # fmt: skip
+        if holds_positive:
+            b_mask, _, _, _ = take_tile(
+                POSITIVES, positive_col_ptr, b_key, b_end, b_next, column, num_labels,
+                BLOCK_ROWS, BLOCK_COLS,
+            )  # fmt: skip
+            b_positive = _logit_terms(
+                b_scores, b_row_scale, b_log_sum_exp, b_negative_scale, b_share, slope, b_offset,
+                bias, KIND, True,
+            )  # fmt: skip
+            b_total = tl.where(b_mask, b_positive, b_total)
+        if SCALARS:
+            b_inside = tl.where(b_col_in[None, :], b_total, 0.0)
+            b_partial_ptr = partial_ptr + col_tile.to(tl.int64) * partial_rows
+            b_partial_ptr += row - row_start + tl.arange(0, BLOCK_ROWS)
+            b_weighted = tl.sum(tl.where(b_col_in[None, :], b_total * b_scores, 0.0), 1)
+            tl.store(b_partial_ptr, b_weighted, mask=b_row_in)
+            b_partial_ptr += partial_cols.to(tl.int64) * partial_rows
+            tl.store(b_partial_ptr, tl.sum(b_inside, 1), mask=b_row_in)
+        b_total = b_total * slope
+
+    if POSITIVE_MARGIN or NEGATIVE_MARGIN:
+        b_margin = tl.zeros((BLOCK_ROWS, BLOCK_COLS), tl.float32)
+        if NEGATIVE_MARGIN:
+            negative_margin_scale = tl.load(negative_margin_scale_ptr)
+            b_margin = tl.where(b_scores >= negative_margin, negative_margin_scale, 0.0)
+            b_margin = _without_excluded(
+                b_margin, b_scores, guard_ptr, exclude_row_ptr, exclude_col_ptr, b_rows, b_row_in,
+                column, num_labels, EXCLUDE, GUARD, BLOCK_ROWS, BLOCK_COLS,
+            )  # fmt: skip
+        if holds_positive:
+            b_mask, _, _, _ = take_tile(
+                POSITIVES, positive_col_ptr, b_key, b_end, b_next, column, num_labels,
+                BLOCK_ROWS, BLOCK_COLS,
+            )  # fmt: skip
+            b_positive = tl.zeros((BLOCK_ROWS, BLOCK_COLS), tl.float32)
+            if POSITIVE_MARGIN:
+                positive_margin_scale = tl.load(positive_margin_scale_ptr)
+                b_positive = tl.where(b_scores <= positive_margin, -positive_margin_scale, 0.0)
+            b_margin = tl.where(b_mask, b_positive, b_margin)
+        b_total += b_margin
+
+    if OUT_SCALE:
+        b_total = b_total * tl.load(out_scale_ptr)
+    b_out_ptr = out_ptr + (b_rows - row_start)[:, None] * out_stride
+    tl.store(
+        b_out_ptr + (b_cols - col_start)[None, :],
+        b_total.to(out_ptr.dtype.element_ty),
+        mask=b_row_in[:, None] & b_col_in[None, :],
+    )

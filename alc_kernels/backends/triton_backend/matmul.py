@@ -1,0 +1,25 @@
+"""out += a @ b in float32, by the library's matrix product."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# torch >= 2.8: products of half matrices that add into a float32 one.
+HAS_OUT_DTYPE = "dtype_out" in torch.ops.aten.addmm.overloads()
+
+
+def upcasts(a: Tensor) -> bool:
+    """Whether ``add_product`` makes float32 copies of ``a``: half values without a direct way."""
+    return a.dtype != torch.float32 and not (a.is_cuda and HAS_OUT_DTYPE)
+
+
+def add_product(out: Tensor, a: Tensor, b: Tensor) -> None:
+    """Add a (m, k) @ b (k, n), one dtype, to ``out`` (m, n) float32 contiguous."""
+    # In-place and out= forms: autocast, which would round float32 operands, leaves them alone.
+    if upcasts(a):
+        out.addmm_(a.float(), b.float())
+    elif a.dtype == torch.float32:
+        out.addmm_(a, b)
+    else:
+        torch.addmm(out, a, b, out_dtype=torch.float32, out=out)
