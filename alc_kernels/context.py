@@ -7,7 +7,7 @@ it the group is recomputed in the backward, which the compiler understands.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -115,7 +115,7 @@ class _GroupwiseLoss(torch.autograd.Function):
 
 def groupwise_loss(
     loss_of: GroupLoss,
-    parameters: list[Tensor],
+    parameters: Sequence[Tensor],
     size: int | None,
     queries: Tensor,
     pairs: Tensor,

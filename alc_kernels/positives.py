@@ -71,7 +71,7 @@ class Positives:
     def __init__(
         self, kind: str, num_queries: int, num_labels: int, tensors: tuple[Tensor, ...]
     ) -> None:
-        """Internal: ``kind`` is empty, diagonal, index, ids or csr, with the tensors of that kind."""
+        """Internal: ``kind`` is empty, diagonal, index, ids or csr, each with its tensors."""
         self.kind = kind
         self.num_queries = num_queries
         self.num_labels = num_labels

@@ -94,14 +94,16 @@ def score_gradient_op(
 ) -> tuple[Tensor, Tensor]:
     """Gradients by queries and labels of the scores at ``indices``; empty where not wanted."""
     with plain_arithmetic(queries.device):
-        none = ("empty", [])
+        none: tuple[str, list[Tensor]] = ("empty", [])
         prepared = prepare(queries, labels, none, none, compute_dtype, normalize, backend)
         problem, acc = prepared.problem, upstream.dtype
         grads = [
             torch.zeros(x.shape, dtype=acc, device=x.device) if want else None
             for x, want in ((queries, want_queries), (labels, want_labels))
         ]
-        prepared.backend.pair_gradient(problem, indices, upstream, *grads, deterministic)
+        prepared.backend.pair_gradient(
+            problem, indices, upstream, grads[0], grads[1], deterministic
+        )
         out = []
         sides = ((queries, prepared.inverse_queries), (labels, prepared.inverse_labels))
         for (x, inverse), grad in zip(sides, grads, strict=True):

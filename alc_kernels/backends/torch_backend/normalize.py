@@ -11,7 +11,7 @@ ZERO_NORM = 1e-12  # a row with a norm up to this is a zero row
 
 
 def inverse_norms(x: Tensor) -> Tensor:
-    """(n,) inverse norms of ``x`` (n, d) acc, 0 for zero rows; no overflow for large finite rows."""
+    """(n,) inverse norms of ``x`` (n, d) acc, 0 for zero rows; large finite rows do not overflow."""
     if x.shape[1] == 0:
         return x.new_zeros(x.shape[0])
     largest = x.abs().amax(dim=1, keepdim=True)
