@@ -25,7 +25,7 @@ WORKSPACE_BYTES = 128 << 20
 # Every chunk adds to all rows of grad_labels that it sees, so short chunks spend their time there:
 # below this many rows, columns are cut too.
 MIN_CHUNK_ROWS = 2048
-COLUMN_ALIGNMENT = 128  # of the workspace's rows, for the matrix products; a multiple of a tile's
+CHUNK_UNIT = 128  # rows and columns of the workspace: whole tiles of any configuration
 # Float16 coefficients are scaled so that their bound becomes this: four times below the largest.
 HALF_TARGET = 2.0**14
 
@@ -50,7 +50,7 @@ def _round_up(size: int, unit: int) -> int:
 
 def chunk_shape(num_rows: int, num_cols: int, item_bytes: int) -> tuple[int, int]:
     """(rows, columns) of a workspace of at most ``WORKSPACE_BYTES``, or of one tile."""
-    unit = COLUMN_ALIGNMENT
+    unit = CHUNK_UNIT
     entries = WORKSPACE_BYTES // item_bytes
     all_rows, cols = _round_up(num_rows, unit), _round_up(num_cols, unit)
     few_rows = min(MIN_CHUNK_ROWS, all_rows)

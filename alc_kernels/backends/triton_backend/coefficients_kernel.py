@@ -1,8 +1,7 @@
 """The kernel of the dense gradient pass: one tile of S turned into coefficients dL/dS.
 
-Every pair is first given the value of a negative. Excluded pairs, and negatives above the guard,
-then become 0; positives, which win over excluded pairs, are overwritten last. Either happens only
-in tiles that hold such pairs, so that the plain tile costs the product and one formula.
+Masks are built only in tiles that hold a positive or an excluded pair: the plain tile costs the
+product and the formula of a negative, element by element, so that S and G share registers.
 """
 
 from __future__ import annotations
@@ -64,38 +63,73 @@ def _logit_terms(
 
 
 @triton.jit
-def _without_excluded(
-    b_value,
+def _coefficients(
     b_scores,
-    guard_ptr,
-    exclude_row_ptr,
-    exclude_col_ptr,
-    b_rows,
-    b_row_in,
-    column,
-    num_labels,
-    EXCLUDE: tl.constexpr,
+    b_positive,  # masks (R, C), MASKED only
+    b_excluded,
+    b_guard,  # (R,)
+    b_row_scale,
+    b_log_sum_exp,
+    b_negative_scale,
+    b_share,
+    slope,
+    b_offset,  # (C,)
+    bias,
+    b_col_in,
+    positive_margin,
+    positive_margin_scale,
+    negative_margin,
+    negative_margin_scale,
+    KIND: tl.constexpr,
+    MASKED: tl.constexpr,
+    HAS_POSITIVES: tl.constexpr,
+    HAS_EXCLUDED: tl.constexpr,
     GUARD: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr,
-    BLOCK_COLS: tl.constexpr,
+    POSITIVE_MARGIN: tl.constexpr,
+    NEGATIVE_MARGIN: tl.constexpr,
+    SCALARS: tl.constexpr,
 ):
-    """``b_value`` with 0 on excluded pairs and above the guard (also where those are positive)."""
-    if GUARD:
-        b_guard = tl.load(guard_ptr + b_rows, mask=b_row_in, other=0.0)
-        b_value = tl.where(b_scores > b_guard[:, None], 0.0, b_value)
-    if EXCLUDE != "empty":
-        b_key, b_end, b_next, next_column = open_rows(
-            EXCLUDE, exclude_row_ptr, exclude_col_ptr, b_rows, b_row_in, column
-        )
-        if tile_may_hold(
-            EXCLUDE, exclude_col_ptr, b_key, next_column, column, num_labels, BLOCK_COLS
-        ):
-            b_mask, b_key, b_next, next_column = take_tile(
-                EXCLUDE, exclude_col_ptr, b_key, b_end, b_next, column, num_labels,
-                BLOCK_ROWS, BLOCK_COLS,
+    """(G, row sums of g s, row sums of g) of a tile; without MASKED all pairs are negatives.
+
+    Each part starts from the value of a negative, drops what is above the guard or excluded, and
+    gives positives, which win over excluded pairs, theirs.
+    """
+    b_total = tl.zeros_like(b_scores)
+    b_weighted = tl.zeros_like(b_row_scale)
+    b_plain = b_weighted
+    if KIND != "none":
+        b_g = _logit_terms(
+            b_scores, b_row_scale, b_log_sum_exp, b_negative_scale, b_share, slope, b_offset, bias,
+            KIND, False,
+        )  # fmt: skip
+        if GUARD:
+            b_g = tl.where(b_scores > b_guard[:, None], 0.0, b_g)
+        if MASKED and HAS_EXCLUDED:
+            b_g = tl.where(b_excluded, 0.0, b_g)
+        if MASKED and HAS_POSITIVES:
+            b_own = _logit_terms(
+                b_scores, b_row_scale, b_log_sum_exp, b_negative_scale, b_share, slope, b_offset,
+                bias, KIND, True,
             )  # fmt: skip
-            b_value = tl.where(b_mask, 0.0, b_value)
-    return b_value
+            b_g = tl.where(b_positive, b_own, b_g)
+        if SCALARS:
+            b_inside = tl.where(b_col_in[None, :], b_g, 0.0)
+            b_weighted = tl.sum(b_inside * b_scores, 1)
+            b_plain = tl.sum(b_inside, 1)
+        b_total = b_g * slope
+    if NEGATIVE_MARGIN:
+        b_margin = tl.where(b_scores >= negative_margin, negative_margin_scale, 0.0)
+        if GUARD:
+            b_margin = tl.where(b_scores > b_guard[:, None], 0.0, b_margin)
+        if MASKED and HAS_EXCLUDED:
+            b_margin = tl.where(b_excluded, 0.0, b_margin)
+        if MASKED and HAS_POSITIVES:
+            b_margin = tl.where(b_positive, 0.0, b_margin)
+        b_total += b_margin
+    if POSITIVE_MARGIN and MASKED and HAS_POSITIVES:
+        b_active = b_positive & (b_scores <= positive_margin)
+        b_total -= tl.where(b_active, positive_margin_scale, 0.0)
+    return b_total, b_weighted, b_plain
 
 
 @triton.jit(
@@ -170,88 +204,86 @@ def coefficients_kernel(
     b_cols = column + tl.arange(0, BLOCK_COLS)
     b_row_in = b_rows < row_stop
     b_col_in = b_cols < col_stop
-    b_key, b_end, b_next, next_column = open_rows(
-        POSITIVES, positive_row_ptr, positive_col_ptr, b_rows, b_row_in, column
-    )
-    holds_positive = tile_may_hold(
-        POSITIVES, positive_col_ptr, b_key, next_column, column, num_labels, BLOCK_COLS
-    )
-
-    b_total = tl.zeros((BLOCK_ROWS, BLOCK_COLS), tl.float32)
+    b_none = tl.zeros((BLOCK_ROWS,), tl.float32)
+    slope = 0.0
+    bias = 0.0
+    b_guard = b_none
+    b_row_scale = b_none
+    b_log_sum_exp = b_none
+    b_negative_scale = b_none
+    b_share = b_none
+    b_offset = tl.zeros((BLOCK_COLS,), tl.float32)
+    positive_margin_scale = 0.0
+    negative_margin_scale = 0.0
+    if GUARD:
+        b_guard = tl.load(guard_ptr + b_rows, mask=b_row_in, other=0.0)
     if KIND != "none":
         slope = tl.load(slope_ptr)
-        bias = 0.0
         b_row_scale = tl.load(row_scale_ptr + b_rows, mask=b_row_in, other=0.0)
-        b_log_sum_exp = tl.zeros((BLOCK_ROWS,), tl.float32)
-        b_negative_scale = b_log_sum_exp
-        b_share = b_log_sum_exp
-        b_offset = tl.zeros((BLOCK_COLS,), tl.float32)
-        if KIND == "sigmoid":
-            bias = tl.load(bias_ptr)
-        else:
-            # Rows that do not count may hold anything: e^(z - inf) = 0 and a share of 0 are safe.
-            b_counts = b_row_in & (b_row_scale != 0)
-            b_log_sum_exp = tl.load(log_sum_exp_ptr + b_rows, mask=b_counts, other=float("inf"))
-            b_number = tl.load(num_positives_ptr + b_rows, mask=b_counts, other=1)
-            b_share = 1.0 / tl.maximum(b_number, 1).to(tl.float32)
-            if KIND == "decoupled":
-                b_negative_scale = tl.load(negative_scale_ptr + b_rows, mask=b_counts, other=0.0)
-            if LABEL_OFFSET:
-                b_offset = tl.load(label_offset_ptr + b_cols, mask=b_col_in, other=0.0)
-        b_total = _logit_terms(
-            b_scores, b_row_scale, b_log_sum_exp, b_negative_scale, b_share, slope, b_offset, bias,
-            KIND, False,
-        )  # fmt: skip
-        b_total = _without_excluded(
-            b_total, b_scores, guard_ptr, exclude_row_ptr, exclude_col_ptr, b_rows, b_row_in,
-            column, num_labels, EXCLUDE, GUARD, BLOCK_ROWS, BLOCK_COLS,
-        )  # fmt: skip
-        if holds_positive:
-            b_mask, _, _, _ = take_tile(
-                POSITIVES, positive_col_ptr, b_key, b_end, b_next, column, num_labels,
-                BLOCK_ROWS, BLOCK_COLS,
-            )  # fmt: skip
-            b_positive = _logit_terms(
-                b_scores, b_row_scale, b_log_sum_exp, b_negative_scale, b_share, slope, b_offset,
-                bias, KIND, True,
-            )  # fmt: skip
-            b_total = tl.where(b_mask, b_positive, b_total)
-        if SCALARS:
-            b_inside = tl.where(b_col_in[None, :], b_total, 0.0)
-            b_partial_ptr = partial_ptr + col_tile.to(tl.int64) * partial_rows
-            b_partial_ptr += row - row_start + tl.arange(0, BLOCK_ROWS)
-            b_weighted = tl.sum(tl.where(b_col_in[None, :], b_total * b_scores, 0.0), 1)
-            tl.store(b_partial_ptr, b_weighted, mask=b_row_in)
-            b_partial_ptr += partial_cols.to(tl.int64) * partial_rows
-            tl.store(b_partial_ptr, tl.sum(b_inside, 1), mask=b_row_in)
-        b_total = b_total * slope
+    if KIND == "sigmoid":
+        bias = tl.load(bias_ptr)
+    elif KIND != "none":
+        # Rows that do not count may hold anything: e^(z - inf) = 0 and a share of 1 are safe.
+        b_counts = b_row_in & (b_row_scale != 0)
+        b_log_sum_exp = tl.load(log_sum_exp_ptr + b_rows, mask=b_counts, other=float("inf"))
+        b_number = tl.load(num_positives_ptr + b_rows, mask=b_counts, other=1)
+        b_share = 1.0 / tl.maximum(b_number, 1).to(tl.float32)
+        if KIND == "decoupled":
+            b_negative_scale = tl.load(negative_scale_ptr + b_rows, mask=b_counts, other=0.0)
+        if LABEL_OFFSET:
+            b_offset = tl.load(label_offset_ptr + b_cols, mask=b_col_in, other=0.0)
+    if POSITIVE_MARGIN:
+        positive_margin_scale = tl.load(positive_margin_scale_ptr)
+    if NEGATIVE_MARGIN:
+        negative_margin_scale = tl.load(negative_margin_scale_ptr)
 
-    if POSITIVE_MARGIN or NEGATIVE_MARGIN:
-        b_margin = tl.zeros((BLOCK_ROWS, BLOCK_COLS), tl.float32)
-        if NEGATIVE_MARGIN:
-            negative_margin_scale = tl.load(negative_margin_scale_ptr)
-            b_margin = tl.where(b_scores >= negative_margin, negative_margin_scale, 0.0)
-            b_margin = _without_excluded(
-                b_margin, b_scores, guard_ptr, exclude_row_ptr, exclude_col_ptr, b_rows, b_row_in,
-                column, num_labels, EXCLUDE, GUARD, BLOCK_ROWS, BLOCK_COLS,
-            )  # fmt: skip
-        if holds_positive:
-            b_mask, _, _, _ = take_tile(
-                POSITIVES, positive_col_ptr, b_key, b_end, b_next, column, num_labels,
-                BLOCK_ROWS, BLOCK_COLS,
-            )  # fmt: skip
-            b_positive = tl.zeros((BLOCK_ROWS, BLOCK_COLS), tl.float32)
-            if POSITIVE_MARGIN:
-                positive_margin_scale = tl.load(positive_margin_scale_ptr)
-                b_positive = tl.where(b_scores <= positive_margin, -positive_margin_scale, 0.0)
-            b_margin = tl.where(b_mask, b_positive, b_margin)
-        b_total += b_margin
+    b_pos_key, b_pos_end, b_pos_next, pos_next = open_rows(
+        POSITIVES, positive_row_ptr, positive_col_ptr, b_rows, b_row_in, column
+    )
+    b_exc_key, b_exc_end, b_exc_next, exc_next = open_rows(
+        EXCLUDE, exclude_row_ptr, exclude_col_ptr, b_rows, b_row_in, column
+    )
+    has_positive = tile_may_hold(
+        POSITIVES, positive_col_ptr, b_pos_key, pos_next, column, num_labels, BLOCK_COLS
+    )
+    has_excluded = tile_may_hold(
+        EXCLUDE, exclude_col_ptr, b_exc_key, exc_next, column, num_labels, BLOCK_COLS
+    )
+    if has_positive | has_excluded:
+        b_positive, b_pos_key, b_pos_next, pos_next = take_tile(
+            POSITIVES, positive_col_ptr, b_pos_key, b_pos_end, b_pos_next, column, num_labels,
+            BLOCK_ROWS, BLOCK_COLS,
+        )  # fmt: skip
+        b_excluded, b_exc_key, b_exc_next, exc_next = take_tile(
+            EXCLUDE, exclude_col_ptr, b_exc_key, b_exc_end, b_exc_next, column, num_labels,
+            BLOCK_ROWS, BLOCK_COLS,
+        )  # fmt: skip
+        b_total, b_weighted, b_plain = _coefficients(
+            b_scores, b_positive, b_excluded, b_guard, b_row_scale, b_log_sum_exp,
+            b_negative_scale, b_share, slope, b_offset, bias, b_col_in, positive_margin,
+            positive_margin_scale, negative_margin, negative_margin_scale, KIND, True,
+            POSITIVES != "empty", EXCLUDE != "empty", GUARD, POSITIVE_MARGIN, NEGATIVE_MARGIN,
+            SCALARS,
+        )  # fmt: skip
+    else:
+        b_total, b_weighted, b_plain = _coefficients(
+            b_scores, b_scores, b_scores, b_guard, b_row_scale, b_log_sum_exp,
+            b_negative_scale, b_share, slope, b_offset, bias, b_col_in, positive_margin,
+            positive_margin_scale, negative_margin, negative_margin_scale, KIND, False,
+            POSITIVES != "empty", EXCLUDE != "empty", GUARD, POSITIVE_MARGIN, NEGATIVE_MARGIN,
+            SCALARS,
+        )  # fmt: skip
 
+    if SCALARS:
+        b_partial_ptr = partial_ptr + col_tile.to(tl.int64) * partial_rows
+        b_partial_ptr += row - row_start + tl.arange(0, BLOCK_ROWS)
+        tl.store(b_partial_ptr, b_weighted, mask=b_row_in)
+        b_partial_ptr += partial_cols.to(tl.int64) * partial_rows
+        tl.store(b_partial_ptr, b_plain, mask=b_row_in)
     if OUT_SCALE:
         b_total = b_total * tl.load(out_scale_ptr)
-    b_out_ptr = out_ptr + (b_rows - row_start)[:, None] * out_stride
-    tl.store(
-        b_out_ptr + (b_cols - col_start)[None, :],
-        b_total.to(out_ptr.dtype.element_ty),
-        mask=b_row_in[:, None] & b_col_in[None, :],
-    )
+    # The workspace holds whole tiles: no mask. Offsets within a tile fit 32 bits, which saves
+    # registers: pointers of 64 bits per element would take as many as S.
+    tile_ptr = out_ptr + (row - row_start) * out_stride + (column - col_start)
+    b_local = tl.arange(0, BLOCK_ROWS)[:, None] * out_stride + tl.arange(0, BLOCK_COLS)[None, :]
+    tl.store(tile_ptr + b_local, b_total.to(out_ptr.dtype.element_ty))
