@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from alc_kernels.cli.errors import BadInput
-
-if TYPE_CHECKING:
-    from alc_kernels.xmc.evaluation import Group
 
 NAME = "compare"
 
@@ -32,7 +28,13 @@ def add_command(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     from alc_kernels.xmc.data import load_dataset
-    from alc_kernels.xmc.evaluation import Group, data_fingerprint, group_runs, load_scored
+    from alc_kernels.xmc.evaluation import (
+        Group,
+        best_group,
+        data_fingerprint,
+        group_runs,
+        load_scored,
+    )
     from alc_kernels.xmc.evaluation.run import load_baseline
     from alc_kernels.xmc.report.summary import comparison_text, settings_table
 
@@ -72,11 +74,6 @@ def run(arguments: argparse.Namespace) -> None:
         report = Report(title, shown, best_group(groups), dataset)
         arguments.output.write_text(report.html(), encoding="utf-8")
         print(f"\nWritten: {arguments.output}")
-
-
-def best_group(groups: Sequence[Group]) -> Group:
-    """The group with the largest transferred coverage on the open catalogue."""
-    return max(groups, key=lambda g: g.figures()["open"]["transferred_90_coverage"].value)
 
 
 def check_page_path(page: Path) -> None:

@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import shutil
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,9 +113,7 @@ def _train(config: TrainConfig, dataset: Dataset, folder: Path) -> Group:
     from alc_kernels.xmc.training import train
 
     name = loss_name(config.loss)
-    start = time.perf_counter()
     trained = train(config, dataset, folder, progress=make_progress(f"Training with {name}"))
-    spent = time.perf_counter() - start
     return evaluate_run(
         trained.encoder,
         dataset,
@@ -124,18 +121,21 @@ def _train(config: TrainConfig, dataset: Dataset, folder: Path) -> Group:
         name=name,
         config=dataclasses.asdict(config),
         history=trained.history,
-        training_seconds=spent,
+        training_seconds=trained.history[-1]["seconds"],
     )
 
 
 def _show(groups: list[Group], dataset: Dataset, output: Path) -> None:
+    from alc_kernels.xmc.evaluation import best_group
     from alc_kernels.xmc.report.build import Report
     from alc_kernels.xmc.report.summary import comparison_text
 
     print("How many titles can be matched without a person?", flush=True)
     print(comparison_text(groups))
     print("\nDrawing the report ...", file=sys.stderr)
-    report = Report("How many product titles match themselves?", groups, groups[-1], dataset)
+    report = Report(
+        "How many product titles match themselves?", groups, best_group(groups), dataset
+    )
     picture, page = output / "coverage.png", output / "report.html"
     report.coverage_figure().savefig(picture, dpi=150)
     page.write_text(report.html(), encoding="utf-8")

@@ -48,13 +48,21 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _score_again(folder: Path, data: Path) -> None:
-    from alc_kernels.cli.finish import evaluate_and_report
-    from alc_kernels.xmc.config import TrainConfig
-    from alc_kernels.xmc.data import load_dataset
-    from alc_kernels.xmc.encoders import load_encoder
-    from alc_kernels.xmc.evaluation.run import CONFIG
+    import torch
 
-    encoder = load_encoder(folder)
-    config = TrainConfig.from_toml(folder / CONFIG)
-    dataset = load_dataset(data)
-    evaluate_and_report(encoder, config, dataset, folder, history=[], training_seconds=None)
+    from alc_kernels.cli.finish import evaluate_and_report
+    from alc_kernels.xmc.data import load_dataset
+    from alc_kernels.xmc.training.checkpoint import checkpoint_folder, load_checkpoint
+
+    checkpoint = load_checkpoint(checkpoint_folder(folder))
+    device = checkpoint.config.device
+    if device == "auto" or not torch.cuda.is_available():
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    evaluate_and_report(
+        checkpoint.encoder.to(device).eval(),
+        checkpoint.config,
+        load_dataset(data),
+        folder,
+        history=checkpoint.position.history,
+        training_seconds=checkpoint.position.seconds,
+    )

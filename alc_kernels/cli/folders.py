@@ -7,19 +7,18 @@ from pathlib import Path
 
 from alc_kernels.cli.errors import BadInput
 
-CHECKPOINT = "checkpoint"
 
-
-def run_files() -> tuple[str, ...]:
-    """The files of a run, its checkpoint apart."""
+def run_contents() -> tuple[str, ...]:
+    """The names of all that a run leaves behind."""
     from alc_kernels.xmc.evaluation.run import BASELINE, CONFIG, METRICS, PREDICTIONS, REPORT
+    from alc_kernels.xmc.training.checkpoint import CURRENT, PREVIOUS
 
-    return (CONFIG, METRICS, PREDICTIONS, BASELINE, REPORT)
+    return (CONFIG, METRICS, PREDICTIONS, BASELINE, REPORT, CURRENT, PREVIOUS)
 
 
 def holds_run(folder: Path) -> bool:
     """Whether ``folder`` holds anything that a run leaves behind."""
-    return any((folder / name).exists() for name in (*run_files(), CHECKPOINT))
+    return any((folder / name).exists() for name in run_contents())
 
 
 def prepare_run_folder(folder: Path, overwrite: bool) -> None:
@@ -35,10 +34,11 @@ def prepare_run_folder(folder: Path, overwrite: bool) -> None:
             raise BadInput(
                 f"{folder}: already holds a run; choose another --output or give --overwrite"
             )
-        for name in run_files():
-            (folder / name).unlink(missing_ok=True)
-        if (folder / CHECKPOINT).is_dir():
-            shutil.rmtree(folder / CHECKPOINT)
+        for name in run_contents():
+            if (folder / name).is_dir():
+                shutil.rmtree(folder / name)
+            else:
+                (folder / name).unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import time
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from alc_kernels.cli.arguments import number, one_of
 from alc_kernels.cli.errors import BadInput
 from alc_kernels.cli.folders import prepare_run_folder
+
+if TYPE_CHECKING:
+    from alc_kernels.xmc.config import TrainConfig
 
 NAME = "train"
 
@@ -28,6 +30,9 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--data", metavar="DIR", type=Path, help="folder of alc data")
     parser.add_argument("--output", metavar="RUN", type=Path, help="folder of the run")
     parser.add_argument("--overwrite", action="store_true", help="replace a run in that folder")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue the interrupted run in that folder"
+    )
     parser.add_argument("--config", metavar="FILE", type=Path, help="settings as TOML")
     parser.add_argument(
         "--print-config", action="store_true", help="print all settings as TOML and stop"
@@ -63,22 +68,34 @@ def _add_setting(group: Any, field: dataclasses.Field[Any], kind: type) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from alc_kernels.xmc.config import TrainConfig
-
-    config = TrainConfig() if arguments.config is None else TrainConfig.from_toml(arguments.config)
-    names = [field.name for field in dataclasses.fields(TrainConfig)]
-    given = vars(arguments)
-    config = config.replace(**{name: given[name] for name in names if name in given})
     if arguments.print_config:
-        print(config.to_toml(), end="")
+        print(_config(arguments).to_toml(), end="")
         return
     for option in ("data", "output"):
-        if given[option] is None:
+        if getattr(arguments, option) is None:
             raise BadInput(f"--{option} is missing; see alc train --help")
-    _train(config, arguments.data, arguments.output, arguments.overwrite)
+    if arguments.resume and arguments.overwrite:
+        raise BadInput("--resume and --overwrite exclude each other")
+    _train(_config(arguments), arguments)
 
 
-def _train(config: Any, data: Path, output: Path, overwrite: bool) -> None:
+def _config(arguments: argparse.Namespace) -> TrainConfig:
+    """Defaults, then the file (of the run itself when it is resumed), then the options."""
+    from alc_kernels.xmc.config import TrainConfig
+    from alc_kernels.xmc.evaluation.run import CONFIG
+
+    source = arguments.config
+    if source is None and arguments.resume and arguments.output is not None:
+        source = arguments.output / CONFIG
+        if not source.is_file():
+            raise BadInput(f"{arguments.output}: holds no run to resume")
+    config = TrainConfig() if source is None else TrainConfig.from_toml(source)
+    names = [field.name for field in dataclasses.fields(TrainConfig)]
+    given = vars(arguments)
+    return config.replace(**{name: given[name] for name in names if name in given})
+
+
+def _train(config: TrainConfig, arguments: argparse.Namespace) -> None:
     from alc_kernels.cli.finish import evaluate_and_report
     from alc_kernels.cli.progress import make_progress
     from alc_kernels.xmc.data import load_dataset
@@ -86,16 +103,17 @@ def _train(config: Any, data: Path, output: Path, overwrite: bool) -> None:
     from alc_kernels.xmc.report.summary import data_line
     from alc_kernels.xmc.training import train
 
-    dataset = load_dataset(data)
-    prepare_run_folder(output, overwrite)
-    print(data_line({"name": dataset.name, "counts": dataset.counts()}))
-    start = time.perf_counter()
+    dataset, output = load_dataset(arguments.data), arguments.output
+    if not arguments.resume:
+        prepare_run_folder(output, arguments.overwrite)
+    print(data_line({"name": dataset.name, "counts": dataset.counts()}), flush=True)
     trained = train(
         config,
         dataset,
         output,
         progress=make_progress(loss_name(config.loss)),
         evaluate=validation_check(dataset) if config.evaluate_every else None,
+        resume=arguments.resume,
     )
     evaluate_and_report(
         trained.encoder,
@@ -103,5 +121,5 @@ def _train(config: Any, data: Path, output: Path, overwrite: bool) -> None:
         dataset,
         output,
         history=trained.history,
-        training_seconds=time.perf_counter() - start,
+        training_seconds=trained.history[-1]["seconds"],
     )

@@ -1,6 +1,6 @@
 """Evaluation: exact search, predictions, figures with intervals, comparison of runs."""
 
-from alc_kernels.xmc.evaluation.comparison import Group, group_runs, loss_name
+from alc_kernels.xmc.evaluation.comparison import Group, best_group, group_runs, loss_name
 from alc_kernels.xmc.evaluation.fingerprint import data_fingerprint
 from alc_kernels.xmc.evaluation.measures import BY_KEY, MEASURES, PRECISIONS, Measure
 from alc_kernels.xmc.evaluation.predictions import CATALOGUES, Predictions
@@ -20,6 +20,7 @@ __all__ = [
     "Predictions",
     "RunError",
     "Scored",
+    "best_group",
     "data_fingerprint",
     "figures",
     "group_runs",

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from alc_kernels.metrics import coverage_at_precision
 from alc_kernels.xmc.evaluation.bootstrap import REPLICATES, mean_replicates, replicate
 from alc_kernels.xmc.evaluation.measures import PRECISIONS, Judged
 from alc_kernels.xmc.evaluation.predictions import CATALOGUES
@@ -84,6 +85,13 @@ class Group:
             return self
         return Group(self.name, self.runs[:1], self.reference, self.replicates)
 
+    def validation_coverage(self, precision: float) -> float:
+        """Open-catalogue coverage at ``precision`` on validation: what a choice may look at."""
+        parts = [run.predictions["open"]["validation"] for run in self.runs]
+        return float(
+            np.mean([coverage_at_precision(p.top_score, p.correct, precision) for p in parts])
+        )
+
     def figures(self) -> dict[str, dict[str, Estimate]]:
         """Every measure, mean over the seeds, with its interval."""
         return {
@@ -118,6 +126,15 @@ def group_runs(runs: Sequence[Scored], replicates: int = REPLICATES) -> list[Gro
         Group(name, members, replicates=replicates)
         for name, members in zip(names, groups.values(), strict=True)
     ]
+
+
+def best_group(groups: Sequence[Group], precision: float = 0.9) -> Group:
+    """The one to ship: the largest coverage on validation, yardsticks left out; ties to the first.
+
+    Test titles have no say, or its figures there would be too good.
+    """
+    contenders = [group for group in groups if not group.reference]
+    return max(contenders, key=lambda group: group.validation_coverage(precision))
 
 
 def check_same_data(runs: Sequence[Scored]) -> None:

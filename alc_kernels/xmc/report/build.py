@@ -57,10 +57,11 @@ WHAT_ARE_CATALOGUES = (
 HOW_MEASURED = (
     "Thresholds are chosen on validation titles and applied once to test titles: the transferred "
     "figures (transf.) are what a user gets, while C@.9 and C@.95 read the best threshold off the "
-    "test titles themselves and are a little optimistic. P@1 is over all titles, P@5 over those "
-    "that have a right answer. Intervals are 95 % bootstrap intervals that draw products, with "
-    "all titles of a product in validation and test together, 1,000 times; differences use the "
-    "same draws for both sides."
+    "test titles themselves and are a little optimistic. P@1 is over all titles. P@5, the right "
+    "ones among the first five matches over five, is over those that have a right answer; where "
+    "a title has one right product it is 20 % at best. Intervals are 95 % bootstrap intervals that "
+    "draw products, with all titles of a product in validation and test together, 1,000 times; "
+    "differences use the same draws for both sides."
 )
 
 
@@ -147,7 +148,7 @@ class Report:
             ),
             (
                 f"{per_cent(optimum.value, 0)} %",
-                f"coverage at precision {TARGET:.0%}",
+                f"coverage at precision {percent(TARGET)} %",
                 f"C@.9, 95 % interval {span(optimum, per_cent)}",
             ),
             (
@@ -182,8 +183,8 @@ class Report:
         names = ", ".join(group.name for group in self.groups)
         caption = (
             "From left to right more titles are accepted, and precision falls. The dots are the "
-            f"thresholds chosen on validation for precision {TARGET:.0%}: what each model really "
-            "gives. Higher and further to the right is better."
+            f"thresholds chosen on validation for precision {percent(TARGET)} %: what each model "
+            "really gives. Higher and further to the right is better."
         )
         if any(len(group.runs) > 1 for group in self.groups):
             caption += " The first seed of each group is drawn."
@@ -205,8 +206,8 @@ class Report:
             name += f", seed {seed}"
         if not np.isfinite(threshold):
             return (
-                f"{name}: no score reaches precision {TARGET:.0%} on the validation titles of the "
-                "open catalogue, so nothing should be accepted automatically at that precision."
+                f"{name}: no score reaches precision {percent(TARGET)} % on the validation titles "
+                "of the open catalogue, so nothing should be accepted automatically at it."
             )
         return (
             f"Ship {name} with threshold {score(threshold)}: of the test titles "

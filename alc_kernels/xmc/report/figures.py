@@ -96,10 +96,11 @@ def coverage_figure(panels: Sequence[tuple[str, Sequence[Curve]]], target: float
     """Precision over coverage, one panel per catalogue; dots are the thresholds to ship."""
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.ticker import PercentFormatter
 
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(10.4, 4.5), layout="constrained")
+        figure = Figure(figsize=(10.4, 4.5), layout=ConstrainedLayoutEngine(wspace=0.06))
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         lowest = 1.0
         for axis, (title, curves) in zip(axes, panels, strict=True):
@@ -115,11 +116,13 @@ def coverage_figure(panels: Sequence[tuple[str, Sequence[Curve]]], target: float
                 if len(y):
                     lowest = min(lowest, float(y[-1]))
             axis.axhline(target, color=INK, linewidth=0.9)
-            axis.annotate(f"precision {target:.0%}", (0.0, target), (3, -4), color=INK, fontsize=9,
-                          textcoords="offset points", va="top")  # fmt: skip
-            axis.set(title=title, xlabel="coverage (share of all queries accepted)", xlim=(0, 1.0))
-            axis.xaxis.set_major_formatter(PercentFormatter(1.0))
-            axis.yaxis.set_major_formatter(PercentFormatter(1.0))
+            axis.annotate(f"precision {100 * target:.0f} %", (0.0, target), (3, -4), color=INK,
+                          fontsize=9, textcoords="offset points", va="top")  # fmt: skip
+            axis.set(
+                title=title, xlabel="coverage (share of all queries accepted)", xlim=(0, 1.005)
+            )
+            axis.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+            axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes[0].set_ylabel("precision among the accepted")
         axes[0].set_ylim(max(0.0, np.floor(lowest * 20) / 20 - 0.02), 1.005)
         axes[0].legend(frameon=False, loc="lower left", handlelength=3.4)
