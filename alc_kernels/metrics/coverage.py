@@ -1,0 +1,242 @@
+"""Selective prediction: how many queries can be answered at a wanted precision.
+
+A query is accepted at threshold t when its top-1 score is at least t. With n queries,
+``phi(t)`` = accepted / n is the coverage and ``pi(t)`` = right / accepted the precision. Open-set
+queries (no correct label exists) count in phi and are wrong when accepted: pass ``correct`` 0.
+Tied scores are accepted together, so thresholds are the distinct scores.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, overload
+
+import numpy as np
+
+from alc_kernels.metrics.inputs import (
+    BoolArray,
+    FloatArray,
+    Weights,
+    as_rate,
+    as_scored,
+    as_weights,
+)
+
+if TYPE_CHECKING:
+    from alc_kernels.metrics.inputs import ArrayLike
+
+
+class PrecisionCoverageCurve(NamedTuple):
+    """pi and phi at every distinct score, thresholds descending, all (T,) float64."""
+
+    thresholds: FloatArray
+    coverage: FloatArray
+    precision: FloatArray
+
+
+class TransferredCoverage(NamedTuple):
+    """A threshold chosen on validation, and what it gives on test."""
+
+    threshold: float
+    coverage: float
+    precision: float
+
+
+class _Sweep(NamedTuple):
+    """Accepted and right weight at every distinct score, for S weight vectors."""
+
+    thresholds: FloatArray  # (T,), descending
+    accepted: FloatArray  # (S, T)
+    right: FloatArray  # (S, T)
+
+    @property
+    def coverage(self) -> FloatArray:
+        return self.accepted / self.accepted[:, -1:]
+
+    @property
+    def precision(self) -> FloatArray:
+        # nothing accepted (leading queries of weight 0): 0 / 0 = NaN, which attains no precision
+        with np.errstate(invalid="ignore"):
+            return self.right / self.accepted
+
+
+def _sweep(scores: FloatArray, correct: BoolArray, weights: Weights) -> _Sweep:
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    ends = np.append(ranked[1:] != ranked[:-1], True)  # last query of each tied run
+    # take keeps rows contiguous, so a batch of weights sums each row as that row alone would
+    weighted = weights.matrix.take(order, axis=1)  # (S, n), a copy
+    accepted = np.cumsum(weighted, axis=1)
+    weighted *= correct[order]
+    right = np.cumsum(weighted, axis=1)
+    if not ends.all():
+        kept = np.flatnonzero(ends)
+        ranked, accepted, right = ranked[kept], accepted.take(kept, 1), right.take(kept, 1)
+    return _Sweep(ranked, accepted, right)
+
+
+def precision_coverage_curve(
+    scores: ArrayLike, correct: ArrayLike, weights: ArrayLike | None = None
+) -> PrecisionCoverageCurve:
+    """Coverage and precision at every threshold.
+
+    Args:
+        scores: (n,) top-1 scores, any real dtype; infinities are legal.
+        correct: (n,) whether the top-1 label is right, booleans or 0/1.
+        weights: (n,) query weights.
+
+    Returns:
+        ``(thresholds, coverage, precision)``, each (T,) float64 for T distinct scores, thresholds
+        descending, so that coverage rises to 1. Precision is NaN where the accepted weight is 0.
+
+    Raises:
+        ValueError: empty input, NaN scores, ``correct`` not 0/1, or lengths that disagree.
+    """
+    checked = as_scored(scores, correct)
+    query_weights = as_weights(weights, len(checked[0]))
+    if not query_weights.single:
+        raise ValueError("weights must have shape (n,) here: one curve per call")
+    sweep = _sweep(*checked, query_weights)
+    return PrecisionCoverageCurve(sweep.thresholds, sweep.coverage[0], sweep.precision[0])
+
+
+@overload
+def coverage_at_precision(
+    scores: ArrayLike, correct: ArrayLike, precision: float, weights: None = None
+) -> float: ...
+@overload
+def coverage_at_precision(
+    scores: ArrayLike, correct: ArrayLike, precision: float, weights: ArrayLike
+) -> float | FloatArray: ...
+def coverage_at_precision(
+    scores: ArrayLike, correct: ArrayLike, precision: float, weights: ArrayLike | None = None
+) -> float | FloatArray:
+    """Largest coverage at a precision: ``C(p) = max phi(t) over t with pi(t) >= p``.
+
+    The threshold is chosen on the same queries, so this is an optimistic bound on what
+    :func:`transferred_coverage` gives. It is not the "coverage@k" of extreme classification (the
+    share of labels ever predicted).
+
+    Args:
+        scores: (n,) top-1 scores, any real dtype; infinities are legal.
+        correct: (n,) whether the top-1 label is right, booleans or 0/1.
+        precision: p in [0, 1].
+        weights: (n,) query weights, or (S, n) for S results at once (one sort for all).
+
+    Returns:
+        A float in [0, 1] ((S,) float64 for (S, n) weights); 0 if no threshold attains p.
+
+    Raises:
+        ValueError: empty input, NaN scores, ``correct`` not 0/1, lengths that disagree, or p
+            outside [0, 1].
+
+    Source: C@p of arXiv 2510.04551.
+    """
+    rate = as_rate(precision, "precision")
+    checked = as_scored(scores, correct)
+    query_weights = as_weights(weights, len(checked[0]))
+    sweep = _sweep(*checked, query_weights)
+    attained = np.where(sweep.precision >= rate, sweep.coverage, 0.0)  # (S, T)
+    return query_weights.result(attained.max(axis=1))
+
+
+def _lowest_attaining(
+    scores: FloatArray, correct: BoolArray, precision: float, weights: Weights
+) -> tuple[FloatArray, BoolArray]:
+    """Lowest threshold with pi >= precision (S,), and whether there is one (S,)."""
+    sweep = _sweep(scores, correct, weights)
+    attains = sweep.precision >= precision  # (S, T)
+    # argmax takes the first maximum: scores that only queries of weight 0 have are passed over
+    best = np.where(attains, sweep.accepted, -1.0).argmax(axis=1)
+    return sweep.thresholds[best], np.asarray(attains.any(axis=1))
+
+
+@overload
+def threshold_at_precision(
+    scores: ArrayLike, correct: ArrayLike, precision: float, weights: None = None
+) -> float: ...
+@overload
+def threshold_at_precision(
+    scores: ArrayLike, correct: ArrayLike, precision: float, weights: ArrayLike
+) -> float | FloatArray: ...
+def threshold_at_precision(
+    scores: ArrayLike, correct: ArrayLike, precision: float, weights: ArrayLike | None = None
+) -> float | FloatArray:
+    """The lowest score that, as a threshold, attains :func:`coverage_at_precision`.
+
+    Arguments and errors as there. Returns a float, one of the scores ((S,) float64 for (S, n)
+    weights); inf if no threshold attains the precision.
+    """
+    rate = as_rate(precision, "precision")
+    checked = as_scored(scores, correct)
+    query_weights = as_weights(weights, len(checked[0]))
+    thresholds, found = _lowest_attaining(*checked, rate, query_weights)
+    return query_weights.result(np.where(found, thresholds, np.inf))
+
+
+def transferred_coverage(
+    val_scores: ArrayLike,
+    val_correct: ArrayLike,
+    test_scores: ArrayLike,
+    test_correct: ArrayLike,
+    precision: float,
+) -> TransferredCoverage:
+    """Coverage and precision on test at the threshold chosen on validation: what a user gets.
+
+    Args:
+        val_scores, val_correct: (n,) validation scores and whether the top-1 label is right.
+        test_scores, test_correct: (m,) the same for test; m and n are independent.
+        precision: p in [0, 1], asked of validation.
+
+    Returns:
+        ``TransferredCoverage(threshold, coverage, precision)``: the lowest validation score that
+        attains C(p), phi and pi on test. Without such a score ``(inf, 0.0, nan)``; where no test
+        query reaches the threshold, coverage 0 and precision NaN.
+
+    Raises:
+        ValueError: as :func:`coverage_at_precision`, naming the argument.
+    """
+    rate = as_rate(precision, "precision")
+    validation = as_scored(val_scores, val_correct, "val_")
+    scores, correct = as_scored(test_scores, test_correct, "test_")
+    thresholds, found = _lowest_attaining(*validation, rate, as_weights(None, len(validation[0])))
+    if not found[0]:
+        return TransferredCoverage(float("inf"), 0.0, float("nan"))
+    accept = scores >= thresholds[0]
+    accepted, right = int(accept.sum()), int((accept & correct).sum())
+    return TransferredCoverage(
+        float(thresholds[0]),
+        accepted / len(scores),
+        right / accepted if accepted else float("nan"),
+    )
+
+
+@overload
+def aurc(scores: ArrayLike, correct: ArrayLike, weights: None = None) -> float: ...
+@overload
+def aurc(scores: ArrayLike, correct: ArrayLike, weights: ArrayLike) -> float | FloatArray: ...
+def aurc(
+    scores: ArrayLike, correct: ArrayLike, weights: ArrayLike | None = None
+) -> float | FloatArray:
+    """Area under the risk-coverage curve: ``(1/n) sum_i (1 - pi(c_i))``, c_i the i-th score.
+
+    The mean, over the queries, of the error rate when everything that scores at least as high is
+    accepted; tied scores share one threshold. Lower is better; 0 when every query is right.
+
+    Args:
+        scores, correct: (n,) as for :func:`coverage_at_precision`.
+        weights: (n,) query weights, or (S, n) for S results at once.
+
+    Returns:
+        A float in [0, 1] ((S,) float64 for (S, n) weights).
+
+    Raises:
+        ValueError: as :func:`coverage_at_precision`.
+
+    Source: Geifman, Uziel and El-Yaniv, "Bias-reduced uncertainty estimation", ICLR 2019.
+    """
+    checked = as_scored(scores, correct)
+    query_weights = as_weights(weights, len(checked[0]))
+    sweep = _sweep(*checked, query_weights)
+    share = np.diff(sweep.coverage, axis=1, prepend=0.0)  # (S, T): weight of each tied run
+    risk = np.where(sweep.accepted > 0.0, 1.0 - sweep.precision, 0.0)
+    return query_weights.result((share * risk).sum(axis=1))
