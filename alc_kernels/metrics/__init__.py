@@ -1,0 +1,43 @@
+"""Metrics of retrieval with many labels: ranking at k, coverage at a precision, intervals.
+
+numpy arrays or torch tensors in, Python floats and numpy arrays out.
+"""
+
+from alc_kernels.metrics.bootstrap import Interval, bootstrap_interval, paired_bootstrap
+from alc_kernels.metrics.calibration import opis
+from alc_kernels.metrics.coverage import (
+    PrecisionCoverageCurve,
+    TransferredCoverage,
+    aurc,
+    coverage_at_precision,
+    precision_coverage_curve,
+    threshold_at_precision,
+    transferred_coverage,
+)
+from alc_kernels.metrics.propensity import inverse_propensity, psp_at_k
+from alc_kernels.metrics.ranking import (
+    ndcg_at_k,
+    precision_at_k,
+    recall_at_k,
+    topk_with_filter,
+)
+
+__all__ = [
+    "Interval",
+    "PrecisionCoverageCurve",
+    "TransferredCoverage",
+    "aurc",
+    "bootstrap_interval",
+    "coverage_at_precision",
+    "inverse_propensity",
+    "ndcg_at_k",
+    "opis",
+    "paired_bootstrap",
+    "precision_at_k",
+    "precision_coverage_curve",
+    "psp_at_k",
+    "recall_at_k",
+    "threshold_at_precision",
+    "topk_with_filter",
+    "transferred_coverage",
+]
