@@ -1,8 +1,25 @@
-"""A deterministic generator of product titles, for demos and tests without any data."""
+"""A deterministic generator of product titles, for demos and tests without any data.
+
+Products come in families of look-alikes: one brand and series, or neighbouring model numbers,
+that differ in capacity, size, colour or generation only. Merchants leave such details out, so
+some titles cannot be decided, and a good score has to say so. Split and held-out products
+follow the protocol that is used for real data (:mod:`alc_kernels.xmc.data.protocol`).
+"""
 
 from __future__ import annotations
 
+from alc_kernels.xmc.data.catalogue_words import BRANDS, CATEGORIES
 from alc_kernels.xmc.data.dataset import Dataset
+from alc_kernels.xmc.data.merchant import Dice, Product, offer_title
+from alc_kernels.xmc.data.protocol import apply_protocol
+from alc_kernels.xmc.errors import DataError
+
+DESCRIPTION = (
+    "Generated product titles: invented brands and model numbers, look-alike variants, merchant "
+    "noise. Not real data."
+)
+MIN_LABELS = 20
+LETTERS = "ABCDEFGHKLMNPRSTUVWX"
 
 
 def generate_catalogue(
@@ -16,8 +33,123 @@ def generate_catalogue(
 
     Args:
         num_labels: products in the catalogue (distinct names), at least 20.
-        num_titles: offers over all splits (about; equal titles are merged).
+        num_titles: distinct titles over all splits, at least ``num_labels``; training titles
+            of held-out products are dropped from it unless ``keep_unmatched``.
         seed: equal arguments give equal data on every platform.
         keep_unmatched: as in :func:`alc_kernels.xmc.data.read_pricerunner`.
+
+    Raises:
+        DataError: too few labels or titles.
     """
-    raise NotImplementedError
+    if num_labels < MIN_LABELS:
+        raise DataError(f"num_labels = {num_labels}: expected at least {MIN_LABELS}")
+    if num_titles < num_labels:
+        raise DataError(f"num_titles = {num_titles}: expected at least num_labels = {num_labels}")
+    dice = Dice(seed)
+    products = _products(num_labels, dice)
+    titles: dict[str, list[int]] = {}
+    for label, product in enumerate(products):
+        _add(titles, offer_title(product, dice), label)
+    popularity = _popularity(num_labels, dice)
+    while len(titles) < num_titles:
+        label = _draw(popularity, dice)
+        _add(titles, offer_title(products[label], dice), label)
+    return apply_protocol(
+        [product.name for product in products],
+        titles,
+        keep_unmatched=keep_unmatched,
+        name="Generated catalogue",
+        description=DESCRIPTION,
+        generated=True,
+    )
+
+
+def _add(titles: dict[str, list[int]], title: str, label: int) -> None:
+    """Two products with the same title: both are right for it."""
+    row = titles.setdefault(title, [])
+    if label not in row:
+        row.append(label)
+
+
+def _products(count: int, dice: Dice) -> list[Product]:
+    """``count`` products with distinct names, family by family."""
+    made: list[Product] = []
+    names: set[str] = set()
+    while len(made) < count:
+        for product in _family(dice.below(len(CATEGORIES)), dice):
+            key = product.name.lower()
+            if key not in names and len(made) < count:
+                names.add(key)
+                made.append(product)
+    return made
+
+
+def _family(kind: int, dice: Dice) -> list[Product]:
+    """Look-alikes: every member shares brand and series, or the stem of the model number."""
+    category = CATEGORIES[kind]
+    # A third of the brands makes each kind of product; some make several kinds.
+    brand = BRANDS[(kind * 7 + dice.below(len(BRANDS) // 3)) % len(BRANDS)]
+    line = f"{dice.pick(category.series)} {2 + dice.below(18)}" if category.series else ""
+    stem = "".join(
+        dice.pick(LETTERS) if c == "A" else str(dice.below(10)) if c == "9" else c
+        for c in category.model.replace("{size}", "#")
+    )
+    sizes = dice.shuffled(category.sizes)[: 1 + dice.below(3)] or [("", "")]
+    trims = dice.shuffled(category.trims)[: 1 + dice.below(3)]
+    colours = dice.shuffled(category.colours)[: 1 + dice.below(3)] or [""]
+    shown_model = not line or dice.chance(0.2)
+    members = []
+    for trim in trims:
+        for size in sizes:
+            for colour in colours:
+                model = stem.replace("#", size[0]) + (colour[0] if colour else "")
+                if trim:
+                    model += trim[0]
+                series = f"{line} {trim}".strip()
+                members.append(Product(category, brand, series, model, size, colour, shown_model))
+    if dice.chance(0.4):  # the next generation: one character further in the model number
+        later = _next_generation(stem)
+        for old in list(members)[: 1 + dice.below(3)]:
+            model = later.replace("#", old.size[0]) + (old.colour[0] if old.colour else "")
+            series = old.series.replace(line, _next_line(line), 1) if line else ""
+            members.append(
+                Product(category, brand, series, model, old.size, old.colour, shown_model)
+            )
+    return members
+
+
+def _next_generation(stem: str) -> str:
+    """The stem with its last letter or digit advanced."""
+    for at in range(len(stem) - 1, -1, -1):
+        if stem[at].isdigit():
+            return stem[:at] + str((int(stem[at]) + 1) % 10) + stem[at + 1 :]
+        if stem[at] in LETTERS:
+            later = LETTERS[(LETTERS.index(stem[at]) + 1) % len(LETTERS)]
+            return stem[:at] + later + stem[at + 1 :]
+    return stem
+
+
+def _next_line(line: str) -> str:
+    series, number = line.rsplit(" ", 1)
+    return f"{series} {int(number) + 1}"
+
+
+def _popularity(count: int, dice: Dice) -> list[float]:
+    """Running sums of weights with a heavy tail: few products have many offers."""
+    sums, total = [], 0.0
+    for _ in range(count):
+        total += 1.0 / (0.05 + dice.uniform())
+        sums.append(total)
+    return sums
+
+
+def _draw(sums: list[float], dice: Dice) -> int:
+    """An index with probability proportional to its weight."""
+    target, low, high = dice.uniform() * sums[-1], 0, len(sums) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if sums[middle] <= target:
+            low = middle + 1
+        else:
+            high = middle
+    return low

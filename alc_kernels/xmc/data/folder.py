@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 from alc_kernels.xmc.data.dataset import SPLITS, Dataset, Split
 from alc_kernels.xmc.data.sparse_text import read_sparse_text, write_sparse_text
@@ -46,6 +47,8 @@ def load_dataset(folder: str | Path) -> Dataset:
             num_rows=(len(queries), f"lines of {text_file.name}"),
             num_cols=(len(labels), "lines of labels.txt"),
         )
+        if name == "train":
+            _check_not_held_out(relation_file, relation, held_out)
         splits[name] = Split(queries, relation)
     dataset = Dataset(
         name=about["name"],
@@ -137,6 +140,16 @@ def _read_held_out(path: Path, num_labels: int) -> np.ndarray:
             )
         held_out[int(text)] = True
     return held_out
+
+
+def _check_not_held_out(path: Path, relation: csr_matrix, held_out: np.ndarray) -> None:
+    at = np.flatnonzero(held_out[relation.indices])
+    if len(at):
+        row = int(np.searchsorted(relation.indptr, at[0], side="right")) - 1
+        raise DataError(
+            f"{path}, line {row + 2}: found label {relation.indices[at[0]]}, which held_out.txt "
+            "lists, expected no held-out label in training"
+        )
 
 
 def _check_counts(path: Path, stated: dict[str, Any], found: dict[str, int]) -> None:
