@@ -159,7 +159,7 @@ FAULTS = {
         write("held_out.txt", b"two\n"),
         r"held_out\.txt, line 1: found 'two', expected a label index",
     ),
-    "all held out": (write("held_out.txt", b"0\n1\n2\n3\n"), r"all 4 labels are held out"),
+    "all held out": (write("held_out.txt", b"0\n1\n2\n3\n"), r"held_out\.txt: found all 4 labels"),
     "trained on held out": (
         write("held_out.txt", b"1\n2\n3\n"),
         r"train_X_Y\.txt, line 2: found label 1, which held_out\.txt lists",

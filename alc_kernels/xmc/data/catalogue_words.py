@@ -24,9 +24,9 @@ COLOURS = {
 }
 
 PROMOTION = (
-    "new", "brand new", "sale", "free delivery", "uk stock", "sealed", "best price", "2 year warranty",
-    "clearance", "in stock", "next day delivery", "official", "refurbished", "bundle", "limited offer",
-    "ex display", "genuine",
+    "new", "brand new", "sale", "free delivery", "uk stock", "sealed", "best price",
+    "2 year warranty", "clearance", "in stock", "next day delivery", "official", "refurbished",
+    "bundle", "limited offer", "ex display", "genuine",
 )  # fmt: skip
 
 
@@ -65,7 +65,10 @@ CATEGORIES = (
         "AA-A999",
         _sizes("32 64 128 256 512", "GB"),
         (),
-        ("sim free", "unlocked", "5g", "4g lte", "dual sim", "6.1 inch", "5.8 inch", "12mp", "android"),
+        (
+            "sim free", "unlocked", "5g", "4g lte", "dual sim",
+            "6.1 inch", "5.8 inch", "12mp", "android",
+        ),
     ),
     Category(
         ("tablet", "tab", "android tablet"),
@@ -83,7 +86,10 @@ CATEGORIES = (
         "{size}AA99A",
         _sizes("32 40 43 49 50 55 65 75", '"'),
         (),
-        ("4k", "ultra hd", "hdr", "smart", "1080p", "full hd", "freeview", "wifi", "uhd", "oled", "led"),
+        (
+            "4k", "ultra hd", "hdr", "smart", "1080p", "full hd",
+            "freeview", "wifi", "uhd", "oled", "led",
+        ),
     ),
     Category(
         ("fridge freezer", "fridge", "combi fridge", "refrigerator"),
@@ -137,7 +143,10 @@ CATEGORIES = (
         "AA999-A9",
         _sizes("128 256 512 1000", "GB SSD"),
         (),
-        ("8gb ram", "16gb ram", "windows 10", "core i5", "core i7", "full hd", "touchscreen", "4gb ram"),
+        (
+            "8gb ram", "16gb ram", "windows 10", "core i5", "core i7",
+            "full hd", "touchscreen", "4gb ram",
+        ),
     ),
     Category(
         ("headphones", "wireless headphones", "headset", "over ear headphones"),

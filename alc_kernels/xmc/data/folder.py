@@ -139,6 +139,8 @@ def _read_held_out(path: Path, num_labels: int) -> np.ndarray:
                 f"(labels.txt has {num_labels} lines)"
             )
         held_out[int(text)] = True
+    if held_out.all():
+        raise DataError(f"{path}: found all {num_labels} labels, expected some left as candidates")
     return held_out
 
 
