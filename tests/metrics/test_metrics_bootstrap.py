@@ -252,6 +252,6 @@ def test_ten_thousand_queries_are_quick():
     rng = np.random.default_rng(0)
     correct = rng.random(10_000) < 0.8
     scores, groups = rng.normal(size=10_000) + correct, rng.integers(3000, size=10_000)
-    start = time.perf_counter()
+    start = time.process_time()
     bootstrap_interval(coverage, scores, correct, groups=groups, num_samples=1000)
-    assert time.perf_counter() - start < 5.0
+    assert time.process_time() - start < 5.0

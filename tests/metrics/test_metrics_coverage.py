@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alc_kernels.metrics import (
@@ -95,6 +95,7 @@ def test_transferred_coverage_by_hand():
     assert math.isnan(nothing.precision)
 
 
+@settings(deadline=None)
 @given(QUERIES, PRECISIONS)
 def test_matches_brute_force(queries, precision):
     scores, correct = split(queries)
@@ -104,6 +105,7 @@ def test_matches_brute_force(queries, precision):
     assert aurc(scores, correct) == pytest.approx(brute_aurc(scores, correct), abs=1e-12)
 
 
+@settings(deadline=None)
 @given(QUERIES)
 def test_coverage_falls_with_the_precision_asked(queries):
     scores, correct = split(queries)
@@ -112,6 +114,7 @@ def test_coverage_falls_with_the_precision_asked(queries):
     assert all(np.diff(coverage) <= 0)
 
 
+@settings(deadline=None)
 @given(QUERIES, PRECISIONS, st.randoms(use_true_random=False))
 def test_increasing_maps_and_order_change_nothing(queries, precision, random):
     scores, correct = split(queries)
@@ -125,6 +128,7 @@ def test_increasing_maps_and_order_change_nothing(queries, precision, random):
     assert aurc(mapped, shuffled) == aurc(scores, correct)
 
 
+@settings(deadline=None)
 @given(QUERIES, QUERIES, PRECISIONS)
 def test_transfer_applies_the_validation_threshold(validation, test, precision):
     val, (scores, correct) = split(validation), split(test)
@@ -138,6 +142,7 @@ def test_transfer_applies_the_validation_threshold(validation, test, precision):
     assert same.coverage == coverage_at_precision(scores, correct, precision)
 
 
+@settings(deadline=None)
 @given(QUERIES, PRECISIONS, st.data())
 def test_integer_weights_are_repeats(queries, precision, data):
     scores, correct = split(queries)

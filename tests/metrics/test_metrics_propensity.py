@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
@@ -47,6 +47,7 @@ def test_best_ranking_is_cut_at_k():
     assert psp_at_k([[1]], [[0, 1, 4]], 1, INVERSE) == pytest.approx(9 / 30)
 
 
+@settings(deadline=None)
 @given(ROWS, st.integers(1, NUM_LABELS))
 def test_matches_plain_loops(rows, k):
     indices = np.array([ranking for ranking, _ in rows])

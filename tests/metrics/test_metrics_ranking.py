@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
@@ -56,6 +56,7 @@ def test_no_query_with_a_positive_is_undefined():
     assert precision_at_k([[0, 1]], [[]], 1, open_set=True) == 0.0
 
 
+@settings(deadline=None)
 @given(ROWS, st.integers(1, NUM_LABELS))
 def test_matches_plain_loops(rows, k):
     indices, positives = split(rows)
@@ -74,6 +75,7 @@ def test_matches_plain_loops(rows, k):
     assert everyone == pytest.approx(sum(precision) / len(rows))
 
 
+@settings(deadline=None)
 @given(ROWS, st.data())
 def test_integer_weights_are_repeats(rows, data):
     indices, positives = split(rows)
@@ -213,6 +215,7 @@ def test_filter_by_hand():
     assert kept_scores.dtype == np.float32
 
 
+@settings(deadline=None)
 @given(ROWS, st.integers(1, NUM_LABELS))
 def test_filter_equals_filtering_first(rows, k):
     indices, filters = split(rows)
@@ -266,6 +269,6 @@ def test_large_input_is_quick():
         np.arange(num_queries + 1) * 5,
         rng.integers(num_labels, size=num_queries * 5),
     )
-    start = time.perf_counter()
+    start = time.process_time()
     ndcg_at_k(indices, positives, 5)
-    assert time.perf_counter() - start < 2.0
+    assert time.process_time() - start < 2.0
