@@ -8,12 +8,16 @@ A kernel takes a relation as ``(KIND, row_ptr, col_ptr)``, all int64 pointers:
     index      (B,) label        (unused)
     ids        (B,) query ids    (M,) label ids
     csr        (B + 1,) crow     (nnz,) columns, ascending and unique in each row
+    ranges     (B, 2) begin, end (nnz,) columns, as csr; rows may share entries
+
+"ranges" is what ``walk_arguments`` makes of ids, so that a walk can visit their pairs one by one
+instead of comparing all ids with all others.
 
 A program that walks columns in ascending order calls ``open_rows`` once and then, tile by tile,
 ``tile_may_hold`` and (only if that says so) ``take_tile``. State, per row of the program's block:
 
-    b_key    index, diagonal: the label; ids: the query's id; csr: entry of the next column
-    b_end    csr: one past the row's last entry
+    b_key    index, diagonal: the label; ids: the query's id; csr, ranges: entry of the next column
+    b_end    csr, ranges: one past the row's last entry
     b_next   the row's next column, ``NO_COLUMN`` when there is none (ids: not used)
     next_column  the smallest b_next of the block: one scalar comparison settles most tiles
 
@@ -53,6 +57,25 @@ def relation_arguments(relation: Positives, device: torch.device) -> RelationArg
     else:
         row = col = torch.empty(1, dtype=torch.int64, device=device)
     return RelationArguments(relation.kind, row.contiguous(), col.contiguous())
+
+
+def walk_arguments(relation: Positives, device: torch.device) -> RelationArguments:
+    """As ``relation_arguments``, with ids sorted into ranges. No synchronisation.
+
+    The stable sort leaves the columns of equal ids in ascending order.
+    """
+    if relation.kind != "ids":
+        return relation_arguments(relation, device)
+    query_ids, label_ids = relation.tensors
+    ordered, columns = torch.sort(label_ids, stable=True)
+    begin = torch.searchsorted(ordered, query_ids)
+    end = torch.searchsorted(ordered, query_ids, right=True)
+    return RelationArguments("ranges", torch.stack([begin, end], 1), columns)
+
+
+def walk_kind(kind: str) -> str:
+    """The kind of relation that ``walk_arguments`` makes of ``kind``."""
+    return "ranges" if kind == "ids" else kind
 
 
 @triton.jit
@@ -101,9 +124,10 @@ def open_rows(KIND: tl.constexpr, row_ptr, col_ptr, b_rows, b_row_in, column):
         b_next = tl.where(b_row_in & (b_key >= column), b_key, b_none)
     elif KIND == "ids":
         b_key = tl.load(row_ptr + b_rows, mask=b_row_in, other=0)
-    elif KIND == "csr":
-        b_begin = tl.load(row_ptr + b_rows, mask=b_row_in, other=0)
-        b_end = tl.load(row_ptr + b_rows + 1, mask=b_row_in, other=0)
+    elif KIND == "csr" or KIND == "ranges":
+        b_at = b_rows if KIND == "csr" else 2 * b_rows
+        b_begin = tl.load(row_ptr + b_at, mask=b_row_in, other=0)
+        b_end = tl.load(row_ptr + b_at + 1, mask=b_row_in, other=0)
         b_key = _first_entry(col_ptr, b_begin, b_end, column)
         b_next = tl.load(col_ptr + b_key, mask=b_key < b_end, other=NO_COLUMN)
     return b_key, b_end, b_next, tl.min(b_next, 0)
@@ -135,7 +159,7 @@ def tile_may_hold(
 @triton.jit
 def next_entry(KIND: tl.constexpr, col_ptr, b_key, b_end, b_next, b_here):
     """Move the rows in b_here past their next column: the new (b_key, b_next). Not for ids."""
-    if KIND == "csr":
+    if KIND == "csr" or KIND == "ranges":
         b_key = tl.where(b_here, b_key + 1, b_key)
         b_read = b_here & (b_key < b_end)
         b_new = tl.load(col_ptr + b_key, mask=b_read, other=NO_COLUMN)
@@ -172,7 +196,7 @@ def take_tile(
         # Offsets within the tile fit 32 bits; -1 where the row's next column is further on.
         b_mask = tl.where(b_here, b_next - column, -1).to(tl.int32)[:, None] == b_local
         b_key, b_next = next_entry(KIND, col_ptr, b_key, b_end, b_next, b_here)
-        if KIND == "csr":
+        if KIND == "csr" or KIND == "ranges":
             b_here = b_next < stop
             more = any_row(b_here)
             while more:

@@ -156,14 +156,13 @@ def walk_kernel(
                 if has_pos:
                     state, b_s, b_pos_key, b_pos_next, pos_next = take_positives(
                         POS_KIND, pos_col_ptr, b_pos_key, b_pos_end, b_pos_next, state, b_s,
-                        column, first, num_labels, offset_ptr, inverse_temperature, scale, bias,
+                        column, first, offset_ptr, inverse_temperature, scale, bias,
                         positive_margin, HARDEST, SOFTMAX, HAS_OFFSET, SIGMOID, POS_MARGIN, COLS,
                     )  # fmt: skip
             if EXC_KIND != "empty":
                 if has_exc:
                     b_s, b_exc_key, b_exc_next, exc_next = drop_pairs(
-                        EXC_KIND, exc_col_ptr, b_exc_key, b_exc_end, b_exc_next, b_s, column,
-                        num_labels, COLS,
+                        EXC_KIND, exc_col_ptr, b_exc_key, b_exc_end, b_exc_next, b_s, column, COLS,
                     )  # fmt: skip
             b_in = column + tl.arange(0, COLS) < num_labels
             b_s = tl.where(b_in[None, :], b_s, float("-inf"))

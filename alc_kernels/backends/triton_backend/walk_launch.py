@@ -12,7 +12,7 @@ from alc_kernels.backends.interface import Problem, RowStatistics, WalkRequest
 from alc_kernels.backends.triton_backend.config import Tile, walk_tile
 from alc_kernels.backends.triton_backend.launch import INTERPRETED, on_device_of
 from alc_kernels.backends.triton_backend.merge import merge_kernel
-from alc_kernels.backends.triton_backend.relation import relation_arguments
+from alc_kernels.backends.triton_backend.relation import walk_arguments, walk_kind
 from alc_kernels.backends.triton_backend.walk import walk_kernel
 
 MERGE_ROWS = 32
@@ -66,8 +66,8 @@ def walk_constexprs(
 ) -> dict[str, Any]:
     """The constexpr arguments of ``walk_kernel``; none depends on the batch size."""
     return {
-        "POS_KIND": positives,
-        "EXC_KIND": exclude,
+        "POS_KIND": walk_kind(positives),
+        "EXC_KIND": walk_kind(exclude),
         "HAS_GUARD": has_guard,
         "TOP": request.top_k,
         "SLOTS": triton.next_power_of_2(max(1, request.top_k)),
@@ -153,8 +153,8 @@ def walk(problem: Problem, request: WalkRequest) -> RowStatistics:
     floats, ints = new((6, b)), new((5, b), dtype=torch.int64)
     scores, indices = new((b, top)), new((b, top), dtype=torch.int64)
 
-    positives = relation_arguments(problem.positives, device)
-    exclude = relation_arguments(problem.exclude, device)
+    positives = walk_arguments(problem.positives, device)
+    exclude = walk_arguments(problem.exclude, device)
     with on_device_of(queries):
         walk_kernel[(row_blocks * splits,)](
             queries, labels, positives.row_ptr, positives.col_ptr, exclude.row_ptr,
