@@ -200,12 +200,14 @@ def _backward(
     inputs, offset, weight, rest = saved[:5], saved[5], saved[6], saved[7:]
     pair_index, poison, *gradients = rest[:9]
     relations = rest[9:]
+    objective = Objective.decode(ctx.plain[2])
+    if not objective.gather:  # the two outputs are empty then, and so are their gradients
+        upstream_rows = upstream_pairs = None
     if upstream is None and upstream_rows is None and upstream_pairs is None:
         return (*(None,) * 5, *([None] * count for count in ctx.counts), *(None,) * 12)
     split, none = ctx.counts[0], [[None] * count for count in ctx.counts]
-    kinds, text, (dtype, backend, group) = ctx.plain[:2], ctx.plain[2], ctx.plain[3:]
+    kinds, (dtype, backend, group) = ctx.plain[:2], ctx.plain[3:]
     want = ctx.needs_input_grad[:5]
-    objective = Objective.decode(text)
     if objective.reduction == "none" and upstream is not None:
         # A gradient per row weights the rows: evaluate again with those weights.
         weight = upstream if weight is None else upstream * weight
