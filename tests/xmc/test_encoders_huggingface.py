@@ -1,0 +1,96 @@
+"""The Hugging Face encoder on a tiny random model made here: nothing is downloaded."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from alc_kernels.xmc.config import TrainConfig
+from alc_kernels.xmc.encoders import build_encoder
+from alc_kernels.xmc.encoders.registry import describe, rebuild
+from alc_kernels.xmc.errors import EncoderError
+
+TEXTS = ["nova 8", "nova 8 64 gb red phone", "", "phone"]
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words += ["nova", "8", "64", "gb", "red", "phone"]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    tokenizer = transformers.BertTokenizer(str(folder / "vocab.txt"))
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    settings = transformers.BertConfig(
+        vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16, max_position_embeddings=16,
+    )  # fmt: skip
+    transformers.BertModel(settings).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_pooling_is_that_of_single_texts(model_folder: str, pooling: str) -> None:
+    encoder = build_encoder(model_folder, TrainConfig(pooling=pooling))
+    vectors = encoder.encode_texts(TEXTS)
+    assert vectors.shape == (4, 16) and encoder.dim == 16
+    torch.testing.assert_close(vectors.norm(dim=1), torch.ones(4))
+    for text, vector in zip(TEXTS, vectors, strict=True):
+        inputs = encoder.tokenizer(text, return_tensors="pt")
+        with torch.no_grad():
+            states = encoder.model.eval()(**inputs).last_hidden_state[0]
+        pooled = states.mean(0) if pooling == "mean" else states[0]
+        torch.testing.assert_close(vector, pooled / pooled.norm(), atol=1e-5, rtol=1e-4)
+
+
+def test_padding_and_order_do_not_matter(model_folder: str) -> None:
+    encoder = build_encoder(model_folder).eval()
+    whole = encoder.encode_texts(TEXTS)
+    torch.testing.assert_close(encoder.encode_texts(TEXTS, batch_size=1), whole)
+    rows = np.array([1, 3, 1])
+    torch.testing.assert_close(encoder(encoder.tokenize(TEXTS).select(rows)), whole[rows])
+    assert encoder.encode_texts([]).shape == (0, 16)
+
+
+def test_long_texts_are_cut(model_folder: str) -> None:
+    encoder = build_encoder(model_folder, TrainConfig(max_length=5))
+    assert encoder.tokenize(["nova " * 40]).select(np.arange(1))["input_ids"].shape == (1, 5)
+
+
+def test_rebuilt_without_the_original_folder(model_folder: str, tmp_path: Path) -> None:
+    encoder = build_encoder(model_folder)
+    encoder.save_assets(tmp_path)
+    description = describe(encoder)
+    made = rebuild({**description, "name": "gone"}, tmp_path)
+    made.load_state_dict(encoder.state_dict())
+    torch.testing.assert_close(made.encode_texts(TEXTS), encoder.encode_texts(TEXTS))
+    with pytest.raises(EncoderError, match="tokenizer or model settings unreadable"):
+        rebuild(description, tmp_path / "nowhere")
+
+
+def test_training_reaches_every_layer(model_folder: str) -> None:
+    encoder = build_encoder(model_folder).train()
+    encoder(encoder.tokenize(TEXTS).select(np.arange(4)))[:, 0].sum().backward()
+    grads = [p.grad for n, p in encoder.named_parameters() if "pooler" not in n]
+    assert all(g is not None and g.isfinite().all() for g in grads)
+
+
+def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(EncoderError, match=r"pip install 'alc-kernels\[transformers\]'"):
+        build_encoder("some/model")
+
+
+def test_unknown_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("transformers")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(EncoderError, match="neither 'ngrams' nor a loadable") as raised:
+        build_encoder(str(tmp_path / "empty"))
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,141 @@
+"""The n-gram encoder: unit vectors that depend on the text alone, gradients on distinct rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from alc_kernels.xmc.config import TrainConfig
+from alc_kernels.xmc.encoders import build_encoder
+from alc_kernels.xmc.encoders.ngrams import NgramEncoder
+from alc_kernels.xmc.encoders.registry import describe, rebuild
+from alc_kernels.xmc.errors import EncoderError
+
+TEXTS = ["Velmora Nova 8 64GB", "nova 8 64 gb", "kühlschrank weiß", "", "電話 x", "- - -"]
+
+
+@pytest.fixture
+def encoder() -> NgramEncoder:
+    torch.manual_seed(3)
+    encoder = NgramEncoder(dim=32, buckets=4096, hidden_dim=16)
+    torch.nn.init.normal_(encoder.mlp[2].weight, std=0.1)
+    return encoder
+
+
+def test_unit_vectors_and_zero_for_nothing(encoder: NgramEncoder) -> None:
+    vectors = encoder.encode_texts(TEXTS)
+    assert vectors.shape == (6, 32) and vectors.dtype == torch.float32
+    expected = torch.tensor([1.0, 1, 1, 0, 1, 0])
+    torch.testing.assert_close(vectors.norm(dim=1), expected)
+    assert encoder.encode_texts([]).shape == (0, 32)
+
+
+def test_forward_is_the_documented_formula(encoder: NgramEncoder) -> None:
+    encoder.adapt(encoder.tokenize(TEXTS))
+    vectors = encoder.encode_texts(TEXTS)
+    hashed = encoder.tokenize(TEXTS)
+    for i in (0, 1, 2, 4):
+        ids = torch.from_numpy(hashed.ids[hashed.offsets[i] : hashed.offsets[i + 1]]).long()
+        x = (encoder.table[ids] * encoder.bucket_weight[ids]).sum(0)
+        x = x / x.norm() * 32**0.5
+        y = x + encoder.mlp(x)
+        torch.testing.assert_close(vectors[i], (y / y.norm()).detach())
+
+
+def test_a_text_does_not_depend_on_its_batch(encoder: NgramEncoder) -> None:
+    whole = encoder.encode_texts(TEXTS)
+    for size in (1, 4):
+        torch.testing.assert_close(encoder.encode_texts(TEXTS, batch_size=size), whole)
+    rows = np.array([4, 0, 4])
+    torch.testing.assert_close(encoder(encoder.tokenize(TEXTS).select(rows)), whole[rows])
+
+
+def test_gradient_rows_are_distinct(encoder: NgramEncoder) -> None:
+    vectors = encoder(encoder.tokenize(TEXTS).select(np.array([0, 1, 0, 3])))
+    (vectors * torch.randn_like(vectors)).sum().backward()
+    for parameter in encoder.table_parameters():
+        assert parameter.grad is not None and parameter.grad.is_sparse
+        rows = parameter.grad._indices()[0]
+        assert (rows[1:] > rows[:-1]).all()
+    assert encoder.mlp[0].weight.grad is not None
+
+
+def test_gradient_is_that_of_the_dense_formula(encoder: NgramEncoder) -> None:
+    encoder = encoder.double()
+    hashed = encoder.tokenize(TEXTS)
+    vector = encoder(hashed.select(np.array([0])))[0]
+    vector[3].backward()
+    found = encoder.table.grad.to_dense()
+    table = encoder.table.detach().clone().requires_grad_()
+    ids = torch.from_numpy(hashed.ids[: hashed.offsets[1]]).long()
+    x = (table[ids] * encoder.bucket_weight[ids].detach()).sum(0)
+    x = x / x.norm() * 32**0.5
+    y = x + encoder.mlp(x)
+    (y / y.norm())[3].backward()
+    torch.testing.assert_close(found, table.grad)
+
+
+def test_before_training_it_is_a_tfidf_matcher() -> None:
+    torch.manual_seed(0)
+    encoder = NgramEncoder(dim=256)
+    names = ["velmora nova 8 64gb", "krellmann 55qx80a", "ibexon echoform red"]
+    queries = ["55qx80a tv 4k", "echoform red headphones", "nova 8 64 gb sim free"]
+    encoder.adapt(encoder.tokenize(names), encoder.tokenize(queries))
+    scores = encoder.encode_texts(queries) @ encoder.encode_texts(names).T
+    assert scores.argmax(1).tolist() == [1, 2, 0]
+
+
+def test_adapt_weighs_rare_buckets_more(encoder: NgramEncoder) -> None:
+    texts = ["common rare"] + ["common"] * 30
+    hashed = encoder.tokenize(texts)
+    encoder.adapt(hashed)
+    common, rare = encoder.tokenize(["common", "rare"]).ids[[0, -1]]
+    frequency = hashed.document_frequencies()
+    assert frequency[common] == 31 and frequency[rare] == 1
+    assert encoder.bucket_weight[rare] > 2 * encoder.bucket_weight[common]
+
+
+def test_dropout_only_in_training() -> None:
+    encoder = NgramEncoder(dim=16, buckets=512, hidden_dim=8, dropout=0.5)
+    batch = encoder.tokenize(TEXTS).select(np.arange(3))
+    encoder.train()
+    assert not torch.equal(encoder(batch), encoder(batch))
+    torch.testing.assert_close(encoder.encode_texts(TEXTS), encoder.encode_texts(TEXTS))
+    assert encoder.training  # encode_texts puts the mode back
+
+
+def test_cache_follows_the_content(encoder: NgramEncoder) -> None:
+    texts = ["a first text", "b"]
+    before = encoder.encode_texts(texts)
+    assert encoder.tokenize(texts) is encoder.tokenize(list(texts))
+    texts[0] = "another one"
+    assert not torch.allclose(encoder.encode_texts(texts)[0], before[0])
+
+
+def test_rebuilt_from_its_description(encoder: NgramEncoder, tmp_path: Path) -> None:
+    made = rebuild(describe(encoder), tmp_path)
+    made.load_state_dict(encoder.state_dict())
+    assert torch.equal(made.encode_texts(TEXTS), encoder.encode_texts(TEXTS))
+    for bad, message in (
+        ({"kind": "words"}, "found encoder kind 'words'"),
+        ({"kind": "ngrams", "width": 3}, "do not fit"),
+    ):
+        with pytest.raises(EncoderError, match=message):
+            rebuild(bad, tmp_path)
+
+
+def test_built_from_the_configuration_and_the_seed() -> None:
+    config = TrainConfig(embedding_dim=24, ngram_buckets=300, hidden_dim=10, dropout=0.25)
+    made = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        made.append(build_encoder("ngrams", config))
+    assert describe(made[0]) == {
+        "kind": "ngrams", "dim": 24, "buckets": 300, "hidden_dim": 10, "dropout": 0.25,
+    }  # fmt: skip
+    assert all(
+        torch.equal(a, b) for a, b in zip(made[0].parameters(), made[1].parameters(), strict=True)
+    )
