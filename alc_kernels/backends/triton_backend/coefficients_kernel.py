@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from alc_kernels.backends.triton_backend.arithmetic import LOG2_E, sigmoid
+from alc_kernels.backends.triton_backend.arithmetic import LOG2_E
 from alc_kernels.backends.triton_backend.relation import open_rows, take_tile, tile_may_hold
 from alc_kernels.backends.triton_backend.tile_product import row_pointers, tile_product
 
@@ -25,6 +25,12 @@ def _tile_of(program, num_row_tiles, num_col_tiles):
     height = tl.minimum(num_row_tiles - first, GROUP)
     local = program % in_group
     return first + local % height, local // height
+
+
+@triton.jit
+def _sigmoid(b_x):
+    """1 / (1 + e^-x): what overflows far to the left gives the 0 that it should."""
+    return 1.0 / (1.0 + tl.exp2(b_x * -LOG2_E))
 
 
 @triton.jit
@@ -44,15 +50,15 @@ def _logit_terms(
     if KIND == "sigmoid":
         b_x = b_scores * slope + bias
         if POSITIVE:
-            b_g = -b_row_scale[:, None] * sigmoid(-b_x)
+            b_g = -b_row_scale[:, None] * _sigmoid(-b_x)
         else:
-            b_g = b_row_scale[:, None] * sigmoid(b_x)
+            b_g = b_row_scale[:, None] * _sigmoid(b_x)
     else:
         b_gap = b_scores * slope + b_offset[None, :] - b_log_sum_exp[:, None]
         b_row_share = (b_row_scale * b_share)[:, None]
         if KIND == "decoupled":
             if POSITIVE:
-                b_g = -b_row_share * sigmoid(-b_gap)
+                b_g = -b_row_share * _sigmoid(-b_gap)
             else:
                 b_g = (b_row_scale * b_negative_scale)[:, None] * tl.exp2(b_gap * LOG2_E)
         else:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# torch >= 2.8: products of half matrices that add into a float32 one.
-HAS_OUT_DTYPE = "dtype_out" in torch.ops.aten.addmm.overloads()
-
 
 def upcasts(a: Tensor) -> bool:
-    """Whether ``add_product`` makes float32 copies of ``a``: half values without a direct way."""
-    return a.dtype != torch.float32 and not (a.is_cuda and HAS_OUT_DTYPE)
+    """Whether ``add_product`` makes float32 copies of ``a``: half values outside a GPU."""
+    return a.dtype != torch.float32 and not a.is_cuda
 
 
 def add_product(out: Tensor, a: Tensor, b: Tensor) -> None:

@@ -1,0 +1,196 @@
+"""Every kernel in the variants that are compiled ahead of time by the compile gate.
+
+The options of a kernel multiply to thousands of variants. Listed here are each shipped tile
+configuration in each dtype, each option by itself, and the combinations that need most registers.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from alc_kernels.backends.triton_backend import coefficients, normalize, pair_sums, pairs
+from alc_kernels.backends.triton_backend.coefficients_kernel import coefficients_kernel
+from alc_kernels.backends.triton_backend.pair_logits import pair_weight_kernel
+
+DTYPE_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+# Pointers to something else than float32, whichever kernel has them; "x" is the compute dtype.
+POINTER_TYPES = {
+    "queries_ptr": "x",
+    "labels_ptr": "x",
+    "x_ptr": "x",
+    "rows_ptr": "x",
+    "finite_ptr": "u8",
+    "index_ptr": "i64",
+    "order_ptr": "i64",
+    "offsets_ptr": "i64",
+    "sorted_ptr": "i32",
+    "num_positives_ptr": "i64",
+    "positive_row_ptr": "i64",
+    "positive_col_ptr": "i64",
+    "exclude_row_ptr": "i64",
+    "exclude_col_ptr": "i64",
+}
+# Integers that a launch specialises on when 16 divides them; sizes of the batch never are.
+SPECIALIZED = ("d", "out_stride", "stride_row")
+FLOATS = ("positive_margin", "negative_margin")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One kernel with all that decides its machine code."""
+
+    name: str  # unique; the key of its budget
+    kernel: Any
+    signature: dict[str, str]  # argument -> Triton type or "constexpr", in order
+    constants: dict[str, Any]
+    divisible: tuple[str, ...]  # arguments that 16 divides
+    num_warps: int
+    num_stages: int = 3
+    products: bool = False  # has products that must use the matrix units
+    fast: bool = False  # part of the quick subset
+
+
+def make_variant(
+    kernel: Any,
+    name: str,
+    dtype: torch.dtype,
+    constants: dict[str, Any],
+    num_warps: int,
+    *,
+    types: dict[str, str] | None = None,
+    even: bool = True,
+    **options: Any,
+) -> Variant:
+    """A variant of ``kernel``; ``types`` overrides POINTER_TYPES, ``even``: 16 divides d."""
+    signature: dict[str, str] = {}
+    divisible: list[str] = []
+    for argument in kernel.arg_names:
+        if argument in constants:
+            signature[argument] = "constexpr"
+        elif argument.endswith("_ptr"):
+            kind = {**POINTER_TYPES, **(types or {})}.get(argument, "fp32")
+            signature[argument] = "*" + (DTYPE_NAMES[dtype] if kind == "x" else kind)
+            divisible.append(argument)
+        elif argument in FLOATS:
+            signature[argument] = "fp32"
+        else:
+            signature[argument] = "i32"
+            if argument == "out_stride" or (argument in SPECIALIZED and even):
+                divisible.append(argument)
+    full_name = f"{kernel.__name__}[{DTYPE_NAMES[dtype]} {name}]".replace(" ]", "]")
+    return Variant(full_name, kernel, signature, constants, tuple(divisible), num_warps, **options)
+
+
+def _normalize_variants() -> Iterator[Variant]:
+    block = {"BLOCK_ROWS": normalize.BLOCK_ROWS, "BLOCK_D": normalize.BLOCK_D}
+    for dtype, unit in itertools.product(DTYPE_NAMES, (True, False)):
+        constants = {"NORMALIZE": unit, "stride_d": 1, **block}
+        name = "unit" if unit else "copy"
+        fast = unit and dtype == torch.bfloat16
+        for kernel, types in (
+            (normalize.normalize_rows_kernel, {}),
+            (normalize.normalize_rows_backward_kernel, {"out_ptr": "x"}),
+        ):
+            yield make_variant(
+                kernel, name, dtype, constants, normalize.NUM_WARPS, types=types, fast=fast
+            )
+
+
+def _pair_variants() -> Iterator[Variant]:
+    for dtype, features in itertools.product(DTYPE_NAMES, (True, False)):
+        name = "features" if features else "scores"
+        fast = features and dtype == torch.bfloat16
+        tile = {"BLOCK_PAIRS": pairs.BLOCK_PAIRS, "BLOCK_D": pairs.BLOCK_D, "FEATURES": features}
+        yield make_variant(pairs.pair_values_kernel, name, dtype, tile, pairs.NUM_WARPS, fast=fast)
+        tile = {
+            "BLOCK_ROWS": pair_sums.BLOCK_ROWS,
+            "BLOCK_D": pair_sums.BLOCK_D,
+            "FEATURES": features,
+        }
+        for kernel in (pair_sums.pair_queries_kernel, pair_sums.pair_labels_kernel):
+            yield make_variant(kernel, name, dtype, tile, pair_sums.NUM_WARPS, fast=fast)
+        tile = {**tile, "RUN": pair_sums.RUN}
+        for kernel in (pair_sums.label_runs_kernel, pair_sums.label_owners_kernel):
+            yield make_variant(kernel, name, dtype, tile, pair_sums.NUM_WARPS, fast=fast)
+    for dtype in DTYPE_NAMES:
+        tile = {"BLOCK_PAIRS": pairs.BLOCK_PAIRS, "BLOCK_D": pairs.BLOCK_D}
+        fast = dtype == torch.bfloat16
+        yield make_variant(pair_weight_kernel, "", dtype, tile, pairs.NUM_WARPS, fast=fast)
+
+
+def _coefficients(
+    dtype: torch.dtype,
+    kind: str,
+    *,
+    positives: str = "diagonal",
+    exclude: str = "empty",
+    options: tuple[str, ...] = (),  # of guard, offset, margins, scalars, odd
+    precision: str = "tf32",
+    fast: bool = False,
+) -> Variant:
+    tile = coefficients.tile_for(dtype, precision)
+    even = "odd" not in options
+    constants = {
+        "KIND": kind,
+        "POSITIVES": positives,
+        "EXCLUDE": exclude,
+        "GUARD": "guard" in options,
+        "LABEL_OFFSET": "offset" in options,
+        "POSITIVE_MARGIN": "margins" in options,
+        "NEGATIVE_MARGIN": "margins" in options,
+        "SCALARS": "scalars" in options,
+        "OUT_SCALE": dtype == torch.float16,
+        "PRECISION": precision,
+        "EVEN": even,
+        "UPCAST": False,
+        "BLOCK_ROWS": tile.rows,
+        "BLOCK_COLS": tile.cols,
+        "BLOCK_D": tile.depth,
+    }
+    name = " ".join((f"{kind} {positives}-{exclude}", *options))
+    if precision == "ieee":
+        name += " ieee"
+    return make_variant(
+        coefficients_kernel,
+        name,
+        dtype,
+        constants,
+        tile.warps,
+        types={"out_ptr": "x"},
+        even=even,
+        num_stages=tile.stages,
+        products=precision != "ieee",
+        fast=fast,
+    )
+
+
+def _coefficient_variants() -> Iterator[Variant]:
+    half = torch.bfloat16
+    kinds = ("softmax", "decoupled", "sigmoid")
+    everything = ("guard", "offset", "margins", "scalars")
+    for kind in kinds:
+        for dtype in DTYPE_NAMES:
+            yield _coefficients(dtype, kind, fast=dtype == half)
+        yield _coefficients(torch.float32, kind, precision="ieee")
+        yield _coefficients(half, kind, positives="csr", exclude="csr", options=everything)
+        yield _coefficients(half, kind, positives="ids", exclude="csr", options=everything)
+    for dtype in DTYPE_NAMES:
+        yield _coefficients(dtype, "none", options=("margins",))
+    for positives in ("empty", "index", "ids", "csr"):
+        yield _coefficients(half, "softmax", positives=positives, fast=positives == "csr")
+    for exclude in ("diagonal", "index", "ids", "csr"):
+        yield _coefficients(half, "softmax", exclude=exclude)
+    for option in (*everything, "odd"):
+        yield _coefficients(half, "softmax", options=(option,), fast=option == "scalars")
+    for dtype in DTYPE_NAMES:
+        yield _coefficients(dtype, "sigmoid", positives="ids", exclude="ids", options=everything)
+
+
+def variants() -> list[Variant]:
+    """All of them, in a fixed order."""
+    return [*_normalize_variants(), *_pair_variants(), *_coefficient_variants()]

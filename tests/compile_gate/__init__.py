@@ -1,0 +1,1 @@
+"""Compiles every kernel variant for each GPU generation, without a GPU; see README.md."""
