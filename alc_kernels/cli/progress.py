@@ -67,6 +67,7 @@ class BarProgress(Progress):
 
     def epoch(self, record: Mapping[str, float]) -> None:
         self.validation = validation_text(record)
+        self.bar.update(self.task, state=epoch_text(record))
 
     def finish(self) -> None:
         self.bar.stop()
