@@ -272,6 +272,7 @@ class Positives:
 
     def mask(self, start: int, stop: int, device: torch.device | None = None) -> Tensor:
         """(stop - start, M) bool: membership of rows ``start`` to ``stop``. No synchronisation."""
+        stop = min(stop, self.num_queries)
         columns = torch.arange(self.num_labels, device=self.device or device)
         if self.kind == "diagonal":
             rows = torch.arange(start, stop, device=columns.device)

@@ -17,6 +17,9 @@ def exact_topk(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """
     num_rows, num_columns = values.shape
     taken = min(k, num_columns)
+    if taken == 0 or num_rows == 0:
+        top = values.new_full((num_rows, k), -torch.inf)
+        return top, torch.full((num_rows, k), -1, device=values.device)
     if taken == 1:
         top, index = values.max(dim=1, keepdim=True)  # documented to return the first maximum
     else:
