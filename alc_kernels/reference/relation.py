@@ -50,10 +50,12 @@ def _as_relation(
     num_queries, num_labels = shape
     if isinstance(given, Tensor):
         integer = not (given.is_floating_point() or given.is_complex() or given.dtype == torch.bool)
-        if not integer or given.shape != (num_queries,):
+        if not integer:
+            raise TypeError(f"{name}: expected an integer tensor, got {given.dtype}")
+        if given.shape != (num_queries,):
             raise ValueError(
-                f"{name}: expected an integer tensor of shape ({num_queries},), one label per "
-                f"query, got shape {tuple(given.shape)}, {given.dtype}"
+                f"{name}: expected shape ({num_queries},), one label per query, "
+                f"got {tuple(given.shape)}"
             )
         if given.device != device:
             raise ValueError(f"{name}: expected device {device}, got {given.device}")

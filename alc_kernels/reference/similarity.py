@@ -9,6 +9,7 @@ from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 ZERO_NORM = 1e-12
 
@@ -47,7 +48,7 @@ def unit_rows(x: Tensor) -> Tensor:
     Each row is first divided by a power of two of its own size, held constant: x / |x| does not
     change with it, and the squares of large rows do not overflow.
     """
-    size = x.detach().abs().amax(dim=1, keepdim=True)  # (n, 1)
+    size = functional.pad(x.detach().abs(), (0, 1)).amax(dim=1, keepdim=True)  # (n, 1), d may be 0
     scale = size / (2.0 * torch.frexp(size).mantissa)  # exactly 2^k <= size; NaN for 0
     tiny = size <= ZERO_NORM * ZERO_NORM  # far below: keeps 1 / scale finite
     y = x / torch.where(tiny, 1.0, scale)  # (n, d), largest element in [1, 2)
@@ -119,11 +120,10 @@ def prepare(
     for name, x in (("queries", queries), ("labels", labels)):
         if not isinstance(x, Tensor):
             raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
-        if x.dim() != 2 or not x.is_floating_point() or x.shape[1] == 0:
-            raise ValueError(
-                f"{name}: expected a floating-point tensor of shape (rows, d), "
-                f"got shape {tuple(x.shape)}, {x.dtype}"
-            )
+        if not x.is_floating_point():
+            raise TypeError(f"{name}: expected a floating-point tensor, got {x.dtype}")
+        if x.dim() != 2:
+            raise ValueError(f"{name}: expected shape (rows, d), got {tuple(x.shape)}")
     if queries.shape[1] != labels.shape[1]:
         raise ValueError(
             f"labels: expected shape (M, {queries.shape[1]}) to match queries "
@@ -131,10 +131,11 @@ def prepare(
         )
     if queries.device != labels.device:
         raise ValueError(f"labels: expected device {queries.device}, got {labels.device}")
-    if queries.dtype != labels.dtype and compute_dtype is None:
-        raise ValueError(
+    double = torch.float64 in (queries.dtype, labels.dtype)
+    if queries.dtype != labels.dtype and (double or compute_dtype is None):
+        raise TypeError(
             f"labels: expected dtype {queries.dtype} (as queries), got {labels.dtype}; "
-            "mixed dtypes need autocast"
+            "different dtypes need autocast, float64 never mixes"
         )
 
     given, rows = [], []
@@ -153,5 +154,5 @@ def prepare(
 
 def pick(similarity: Tensor, index: Tensor) -> Tensor:
     """s[i, index[i, t]] as (B, t), 0 where the index is -1. The gradient flows to s."""
-    padded = torch.nn.functional.pad(similarity, (0, 1))  # (B, M + 1), last column 0
+    padded = functional.pad(similarity, (0, 1))  # (B, M + 1), last column 0
     return padded.gather(1, torch.where(index < 0, similarity.shape[1], index))

@@ -117,7 +117,7 @@ def softmax_row(case: Case, z: list[list[float]], i: int, decoupled: bool) -> fl
     yes, no = case.positives(i), case.negatives(i)
     out = []
     for p in yes:
-        others = no + [p] if decoupled else no + yes
+        others = [*no, p] if decoupled else no + yes
         out.append(-math.log(math.exp(z[i][p]) / sum(math.exp(z[i][j]) for j in others)))
     return mean(out)
 

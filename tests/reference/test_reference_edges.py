@@ -244,6 +244,14 @@ def test_empty(loss: Loss, b: int, m: int) -> None:
     assert scores.tolist() == [[-math.inf] * 2] * b and index.tolist() == [[-1] * 2] * b
 
 
+def test_no_width() -> None:
+    """d = 0: every similarity is 0."""
+    queries, labels = torch.ones(3, 0, requires_grad=True), torch.ones(3, 0)
+    value = ref.triplet_loss(queries, labels, margin=0.25)
+    value.backward()
+    assert value.item() == 0.25 and queries.grad.shape == (3, 0)
+
+
 @each_loss
 def test_no_row_in_the_loss(loss: Loss) -> None:
     """All pairs positive: R is empty, and the gradient of the base losses is zero."""
@@ -280,15 +288,22 @@ def test_rows_are_rounded_once(dtype: torch.dtype) -> None:
 def test_rounding_is_straight_through(dtype: torch.dtype) -> None:
     """The gradient of s_ij with the other side rounded, projected with the unrounded row."""
     queries, labels, index = example(dtype)
+    x = queries.detach().float().requires_grad_()
+    inverse = 1 / x.detach().norm(dim=1, keepdim=True)
+    u = x.detach() * inverse
     scores, chosen = ref.hardest_negatives(queries, labels, index)
-    scores.sum().backward()
-    x = queries.detach().float()
-    inverse = 1 / x.norm(dim=1, keepdim=True)
-    u = x * inverse
     k = prepare(queries, labels).labels.detach()[chosen[:, 0]]
-    want = inverse * (k - u * (u * k).sum(1, keepdim=True))
+    upstream = torch.linspace(0.3, 1.7, 5)[:, None]  # not representable in the half dtype
+    want = upstream * inverse * (k - u * (u * k).sum(1, keepdim=True))
+    # float32 inputs under autocast: nothing of the gradient is rounded to the half dtype
+    wide, same = ref.hardest_negatives(x, labels.detach().float(), index, compute_dtype=dtype)
+    assert torch.equal(chosen, same) and torch.equal(scores, wide)
+    (upstream * wide).sum().backward()
+    torch.testing.assert_close(x.grad, want, rtol=1e-5, atol=1e-6)
+    # half inputs: rounded once, at the end
+    (upstream * scores).sum().backward()
     assert queries.grad.dtype == dtype
-    torch.testing.assert_close(queries.grad, want.to(dtype), rtol=0, atol=2e-3)
+    assert torch.equal(queries.grad, x.grad.to(dtype))
 
 
 @each_loss
@@ -341,16 +356,20 @@ def test_autocast(loss: Loss) -> None:
 
 
 def test_autocast_rounds_twice_and_mixes() -> None:
+    many = torch.sin(torch.arange(40000.0)).reshape(-1, 4).half()
+    u = many.float() / many.float().norm(dim=1, keepdim=True)
+    rounded = prepare(many, many[:1], compute_dtype=torch.bfloat16).queries
+    assert torch.equal(rounded, u.half().bfloat16().float())
+    assert not torch.equal(rounded, u.bfloat16().float())
     queries, labels, index = example()
     half = queries.detach().half()
-    u = half.float() / half.float().norm(dim=1, keepdim=True)
-    batch = prepare(half, labels, compute_dtype=torch.bfloat16)
-    assert torch.equal(batch.queries, u.half().bfloat16().float())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = ref.softmax_loss(half, labels, index)
     assert mixed.dtype == torch.float32 and mixed.isfinite()
-    with pytest.raises(ValueError, match="labels: expected dtype torch.float16"):
+    with pytest.raises(TypeError, match=r"labels: expected dtype torch\.float16"):
         ref.softmax_loss(half, labels, index)
+    with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(TypeError, match="float64"):
+        ref.softmax_loss(half, labels.double(), index)
 
 
 def test_float64_is_exact_to_float64() -> None:
@@ -405,7 +424,7 @@ def test_bad_arguments() -> None:
     )
     bad(r"positives: .*3 queries and 5 labels", ValueError, lambda: ref.triplet_loss(q, k))
     bad(r"positives: .*shape \(3,\)", ValueError, lambda: ref.triplet_loss(q, k, i[:2]))
-    bad(r"positives: .*torch.float32", ValueError, lambda: ref.triplet_loss(q, k, i.float()))
+    bad(r"positives: .*torch.float32", TypeError, lambda: ref.triplet_loss(q, k, i.float()))
     bad(
         r"positives: expected shape \(3, 5\).*\(4, 4\)",
         ValueError,
@@ -419,11 +438,11 @@ def test_bad_arguments() -> None:
     )
     bad("exclude: index -1 is out of range", IndexError, lambda: ref.triplet_loss(q, k, i, i - 1))
     bad(
-        r"queries: expected a floating-point tensor.*\(3,\)",
+        r"queries: expected shape.*\(3,\)",
         ValueError,
         lambda: ref.triplet_loss(q[:, 0], k, i),
     )
-    bad("labels: .*torch.int64", ValueError, lambda: ref.triplet_loss(q, k.long(), i))
+    bad("labels: .*torch.int64", TypeError, lambda: ref.triplet_loss(q, k.long(), i))
     bad("queries: expected a tensor, got list", TypeError, lambda: ref.triplet_loss([1.0], k, i))
     bad(
         r"row_weight: .*shape \(3,\)",

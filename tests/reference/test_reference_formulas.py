@@ -189,6 +189,8 @@ def test_softmax_far_apart_is_finite_and_exact() -> None:
             assert all(math.isfinite(x) for x in grad[0])
     value, _ = run(ref.softmax_loss, [[30.0, 0.0]], [[0]], temperature=1.0, decoupled=True)
     assert value == pytest.approx(e(-30), rel=1e-12)
+    value, _ = run(ref.softmax_loss, [[-20.5, 0.0]], [[0]], temperature=1.0, decoupled=True)
+    assert value == near(20.5 + math.log1p(e(-20.5)))
 
 
 # -- sigmoid ----------------------------------------------------------------------------------
@@ -352,6 +354,18 @@ def test_row_weight() -> None:
         queries, labels, positives, margin=0.25, row_weight=w, reduction="none", normalize=False
     )
     assert values.tolist() == near([1.5, 0.0, 1.0])
+
+
+def test_row_weight_leaves_the_column_side_alone() -> None:
+    s = [[0.5, 0.25], [0.0, 0.5]]  # rows lose .25 and 0, columns 0 and .25 (margin .5)
+    w = torch.tensor([3.0, 1.0])
+    options = {"margin": 0.5, "symmetric": "sum", "row_weight": w}
+    assert run(ref.triplet_loss, s, [[0], [1]], **options)[0] == near(0.75 * 0.25 + 0.125)
+    rows = [math.log(1 + e(-0.25)), math.log(1 + e(-0.5))]
+    columns = [math.log(1 + e(-0.5)), math.log(1 + e(-0.25))]
+    options = {"temperature": 1.0, "symmetric": True, "row_weight": w}
+    value, _ = run(ref.softmax_loss, s, [[0], [1]], **options)
+    assert value == near(((3 * rows[0] + rows[1]) / 4 + sum(columns) / 2) / 2)
 
 
 def test_total_of_every_base() -> None:
