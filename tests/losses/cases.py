@@ -31,9 +31,7 @@ class Case:
         if self.weighted:
             options["row_weight"] = data.weight
         function: Callable[..., Tensor] = getattr(module, self.function)
-        return function(
-            data.queries, data.labels, data.positives, data.exclude, **options, **more
-        )
+        return function(data.queries, data.labels, data.positives, data.exclude, **options, **more)
 
 
 CASES = [

@@ -66,7 +66,9 @@ def test_triton_backend_half(case, relation, dtype, device):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("relation", [r for r in RELATIONS if r not in ("diagonal", "dense+exclude")])
+@pytest.mark.parametrize(
+    "relation", [r for r in RELATIONS if r not in ("diagonal", "dense+exclude")]
+)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 def test_triton_backend_half_other_relations(case, relation, dtype, device):

@@ -37,7 +37,7 @@ def test_float32_tolerance_is_of_the_order_of_plain_pytorch():
         plain = data.to(torch.float32)
         function(plain.queries, plain.labels).backward()
         errors.append(relative_error(plain.queries.grad, wide.queries.grad))
-    assert TOLERANCES[torch.float32].gradient <= 8 * max(errors)
+    assert TOLERANCES[torch.float32].gradient <= 16 * max(errors)
 
 
 def test_the_plain_versions_compute_the_same_losses():

@@ -1,0 +1,54 @@
+"""The losses as plain PyTorch, S stored: what a user has without this library.
+
+Diagonal positives, written the way the published code bases write them. Each takes (B, d)
+queries and labels and returns a 0-d loss.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def similarities(queries: Tensor, labels: Tensor) -> Tensor:
+    """(B, B) cosine similarities in the embeddings' dtype."""
+    return F.normalize(queries, dim=1) @ F.normalize(labels, dim=1).T
+
+
+def triplet_of(s: Tensor, num_negatives: int) -> Tensor:
+    """NGAME/PRIME-style margin loss over the hardest negatives of a stored matrix."""
+    own = torch.eye(len(s), dtype=torch.bool, device=s.device)
+    negatives = s.masked_fill(own, -torch.inf).topk(num_negatives, dim=1).values.float()
+    loss = (0.3 - (s.diagonal().float()[:, None] - negatives)).relu()
+    active = loss > 0
+    weight = torch.where(active, negatives / 0.1, -torch.inf).softmax(dim=1)
+    weight = torch.where(active, weight, 0.0)
+    return (weight * loss).sum(dim=1).mean()
+
+
+def threshold_of(s: Tensor) -> Tensor:
+    """The published threshold-consistent margin loss of a stored matrix."""
+    own = torch.eye(len(s), dtype=torch.bool, device=s.device)
+    short = (0.9 - s.diagonal().float()).relu()
+    over = torch.where(own, 0.0, (s.float() - 0.5).relu())
+    return short.sum() / (short > 0).sum().clamp(min=1) + over.sum() / (over > 0).sum().clamp(min=1)
+
+
+def triplet_threshold(queries: Tensor, labels: Tensor) -> Tensor:
+    """Triplet over 10 hardest negatives plus TCM."""
+    s = similarities(queries, labels)
+    return triplet_of(s, 10) + threshold_of(s)
+
+
+def softmax(queries: Tensor, labels: Tensor) -> Tensor:
+    """InfoNCE with temperature 0.05."""
+    s = similarities(queries, labels)
+    return F.cross_entropy(s.float() / 0.05, torch.arange(len(s), device=s.device))
+
+
+def sigmoid(queries: Tensor, labels: Tensor) -> Tensor:
+    """SigLIP's loss with scale 10, bias -10, mean over rows."""
+    s = similarities(queries, labels).float()
+    sign = 2.0 * torch.eye(len(s), device=s.device) - 1.0
+    return -F.logsigmoid(sign * (10.0 * s - 10.0)).sum(dim=1).mean()
