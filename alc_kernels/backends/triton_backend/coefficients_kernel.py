@@ -28,44 +28,23 @@ def _tile_of(program, num_row_tiles, num_col_tiles):
 
 
 @triton.jit
-def _sigmoid(b_x):
-    """1 / (1 + e^-x): what overflows far to the left gives the 0 that it should."""
-    return 1.0 / (1.0 + tl.exp2(b_x * -LOG2_E))
+def _terms(b_z, b_share, b_negative_scale, KIND: tl.constexpr, POSITIVE: tl.constexpr):
+    """G / (row_scale * slope) where all pairs are positives, or all are negatives.
 
-
-@triton.jit
-def _logit_terms(
-    b_scores,
-    b_row_scale,
-    b_log_sum_exp,
-    b_negative_scale,
-    b_share,
-    slope,
-    b_offset,
-    bias,
-    KIND: tl.constexpr,
-    POSITIVE: tl.constexpr,
-):
-    """dL/dz (softmax kinds) or dL/dx (sigmoid) where all pairs are positives, or negatives."""
-    if KIND == "sigmoid":
-        b_x = b_scores * slope + bias
+    b_z: z - log_sum_exp (softmax kinds) or x (sigmoid), in units of log 2. What overflows in
+    1 / (1 + 2^z) gives the 0 that it should.
+    """
+    if KIND == "softmax":
+        b_term = tl.exp2(b_z)
         if POSITIVE:
-            b_g = -b_row_scale[:, None] * _sigmoid(-b_x)
-        else:
-            b_g = b_row_scale[:, None] * _sigmoid(b_x)
+            b_term -= b_share[:, None]
+    elif POSITIVE:
+        b_term = -b_share[:, None] / (1.0 + tl.exp2(b_z))
+    elif KIND == "decoupled":
+        b_term = b_negative_scale[:, None] * tl.exp2(b_z)
     else:
-        b_gap = b_scores * slope + b_offset[None, :] - b_log_sum_exp[:, None]
-        b_row_share = (b_row_scale * b_share)[:, None]
-        if KIND == "decoupled":
-            if POSITIVE:
-                b_g = -b_row_share * _sigmoid(-b_gap)
-            else:
-                b_g = (b_row_scale * b_negative_scale)[:, None] * tl.exp2(b_gap * LOG2_E)
-        else:
-            b_g = b_row_scale[:, None] * tl.exp2(b_gap * LOG2_E)
-            if POSITIVE:
-                b_g -= b_row_share
-    return b_g
+        b_term = 1.0 / (1.0 + tl.exp2(-b_z))
+    return b_term
 
 
 @triton.jit
@@ -74,13 +53,12 @@ def _coefficients(
     b_positive,  # masks (R, C), MASKED only
     b_excluded,
     b_guard,  # (R,)
-    b_row_scale,
-    b_log_sum_exp,
-    b_negative_scale,
-    b_share,
-    slope,
-    b_offset,  # (C,)
-    bias,
+    slope,  # of the logit in s, in units of log 2
+    b_row_shift,  # (R,) what is taken from the logit, in units of log 2
+    b_col_shift,  # (C,) what is added to it, LABEL_OFFSET only
+    b_share,  # (R,) 1 / P, or 1 (sigmoid)
+    b_negative_scale,  # (R,)
+    b_factor,  # (R,) row_scale and everything else that a row's coefficients share
     b_col_in,
     positive_margin,
     positive_margin_scale,
@@ -91,38 +69,36 @@ def _coefficients(
     HAS_POSITIVES: tl.constexpr,
     HAS_EXCLUDED: tl.constexpr,
     GUARD: tl.constexpr,
+    LABEL_OFFSET: tl.constexpr,
     POSITIVE_MARGIN: tl.constexpr,
     NEGATIVE_MARGIN: tl.constexpr,
     SCALARS: tl.constexpr,
 ):
-    """(G, row sums of g s, row sums of g) of a tile; without MASKED all pairs are negatives.
+    """(G, row sums of t s, row sums of t) of a tile, t = G / b_factor before the margins.
 
-    Each part starts from the value of a negative, drops what is above the guard or excluded, and
-    gives positives, which win over excluded pairs, theirs.
+    Without MASKED all pairs are negatives. Each part starts from the value of a negative, drops
+    what is above the guard or excluded, and gives positives, which win over excluded pairs, theirs.
     """
     b_total = tl.zeros_like(b_scores)
-    b_weighted = tl.zeros_like(b_row_scale)
+    b_weighted = tl.zeros_like(b_factor)
     b_plain = b_weighted
     if KIND != "none":
-        b_g = _logit_terms(
-            b_scores, b_row_scale, b_log_sum_exp, b_negative_scale, b_share, slope, b_offset, bias,
-            KIND, False,
-        )  # fmt: skip
+        b_z = b_scores * slope - b_row_shift[:, None]
+        if LABEL_OFFSET:
+            b_z += b_col_shift[None, :]
+        b_term = _terms(b_z, b_share, b_negative_scale, KIND, False)
         if GUARD:
-            b_g = tl.where(b_scores > b_guard[:, None], 0.0, b_g)
+            b_term = tl.where(b_scores > b_guard[:, None], 0.0, b_term)
         if MASKED and HAS_EXCLUDED:
-            b_g = tl.where(b_excluded, 0.0, b_g)
+            b_term = tl.where(b_excluded, 0.0, b_term)
         if MASKED and HAS_POSITIVES:
-            b_own = _logit_terms(
-                b_scores, b_row_scale, b_log_sum_exp, b_negative_scale, b_share, slope, b_offset,
-                bias, KIND, True,
-            )  # fmt: skip
-            b_g = tl.where(b_positive, b_own, b_g)
+            b_own = _terms(b_z, b_share, b_negative_scale, KIND, True)
+            b_term = tl.where(b_positive, b_own, b_term)
         if SCALARS:
-            b_inside = tl.where(b_col_in[None, :], b_g, 0.0)
+            b_inside = tl.where(b_col_in[None, :], b_term, 0.0)
             b_weighted = tl.sum(b_inside * b_scores, 1)
             b_plain = tl.sum(b_inside, 1)
-        b_total = b_g * slope
+        b_total = b_factor[:, None] * b_term
     if NEGATIVE_MARGIN:
         b_margin = tl.where(b_scores >= negative_margin, negative_margin_scale, 0.0)
         if GUARD:
@@ -211,37 +187,41 @@ def coefficients_kernel(
     b_row_in = b_rows < row_stop
     b_col_in = b_cols < col_stop
     b_none = tl.zeros((BLOCK_ROWS,), tl.float32)
+    out_scale = 1.0
     slope = 0.0
-    bias = 0.0
     b_guard = b_none
     b_row_scale = b_none
-    b_log_sum_exp = b_none
+    b_row_shift = b_none
+    b_share = b_none + 1.0
     b_negative_scale = b_none
-    b_share = b_none
-    b_offset = tl.zeros((BLOCK_COLS,), tl.float32)
+    b_col_shift = tl.zeros((BLOCK_COLS,), tl.float32)
     positive_margin_scale = 0.0
     negative_margin_scale = 0.0
+    if OUT_SCALE:
+        out_scale = tl.load(out_scale_ptr)
     if GUARD:
         b_guard = tl.load(guard_ptr + b_rows, mask=b_row_in, other=0.0)
     if KIND != "none":
         slope = tl.load(slope_ptr)
         b_row_scale = tl.load(row_scale_ptr + b_rows, mask=b_row_in, other=0.0)
     if KIND == "sigmoid":
-        bias = tl.load(bias_ptr)
+        b_row_shift -= tl.load(bias_ptr) * LOG2_E
     elif KIND != "none":
-        # Rows that do not count may hold anything: e^(z - inf) = 0 and a share of 1 are safe.
+        # Rows that do not count may hold anything: 2^(z - inf) = 0 and a share of 1 are finite.
         b_counts = b_row_in & (b_row_scale != 0)
-        b_log_sum_exp = tl.load(log_sum_exp_ptr + b_rows, mask=b_counts, other=float("inf"))
+        b_row_shift = tl.load(log_sum_exp_ptr + b_rows, mask=b_counts, other=float("inf"))
+        b_row_shift *= LOG2_E
         b_number = tl.load(num_positives_ptr + b_rows, mask=b_counts, other=1)
         b_share = 1.0 / tl.maximum(b_number, 1).to(tl.float32)
         if KIND == "decoupled":
             b_negative_scale = tl.load(negative_scale_ptr + b_rows, mask=b_counts, other=0.0)
         if LABEL_OFFSET:
-            b_offset = tl.load(label_offset_ptr + b_cols, mask=b_col_in, other=0.0)
+            b_col_shift = tl.load(label_offset_ptr + b_cols, mask=b_col_in, other=0.0) * LOG2_E
     if POSITIVE_MARGIN:
-        positive_margin_scale = tl.load(positive_margin_scale_ptr)
+        positive_margin_scale = tl.load(positive_margin_scale_ptr) * out_scale
     if NEGATIVE_MARGIN:
-        negative_margin_scale = tl.load(negative_margin_scale_ptr)
+        negative_margin_scale = tl.load(negative_margin_scale_ptr) * out_scale
+    b_factor = b_row_scale * (slope * out_scale)
 
     b_pos_key, b_pos_end, b_pos_next, pos_next = open_rows(
         POSITIVES, positive_row_ptr, positive_col_ptr, b_rows, b_row_in, column
@@ -265,29 +245,25 @@ def coefficients_kernel(
             BLOCK_ROWS, BLOCK_COLS,
         )  # fmt: skip
         b_total, b_weighted, b_plain = _coefficients(
-            b_scores, b_positive, b_excluded, b_guard, b_row_scale, b_log_sum_exp,
-            b_negative_scale, b_share, slope, b_offset, bias, b_col_in, positive_margin,
-            positive_margin_scale, negative_margin, negative_margin_scale, KIND, True,
-            POSITIVES != "empty", EXCLUDE != "empty", GUARD, POSITIVE_MARGIN, NEGATIVE_MARGIN,
-            SCALARS,
+            b_scores, b_positive, b_excluded, b_guard, slope * LOG2_E, b_row_shift, b_col_shift,
+            b_share, b_negative_scale, b_factor, b_col_in, positive_margin, positive_margin_scale,
+            negative_margin, negative_margin_scale, KIND, True, POSITIVES != "empty",
+            EXCLUDE != "empty", GUARD, LABEL_OFFSET, POSITIVE_MARGIN, NEGATIVE_MARGIN, SCALARS,
         )  # fmt: skip
     else:
         b_total, b_weighted, b_plain = _coefficients(
-            b_scores, b_scores, b_scores, b_guard, b_row_scale, b_log_sum_exp,
-            b_negative_scale, b_share, slope, b_offset, bias, b_col_in, positive_margin,
-            positive_margin_scale, negative_margin, negative_margin_scale, KIND, False,
-            POSITIVES != "empty", EXCLUDE != "empty", GUARD, POSITIVE_MARGIN, NEGATIVE_MARGIN,
-            SCALARS,
+            b_scores, b_scores, b_scores, b_guard, slope * LOG2_E, b_row_shift, b_col_shift,
+            b_share, b_negative_scale, b_factor, b_col_in, positive_margin, positive_margin_scale,
+            negative_margin, negative_margin_scale, KIND, False, POSITIVES != "empty",
+            EXCLUDE != "empty", GUARD, LABEL_OFFSET, POSITIVE_MARGIN, NEGATIVE_MARGIN, SCALARS,
         )  # fmt: skip
 
     if SCALARS:
         b_partial_ptr = partial_ptr + col_tile.to(tl.int64) * partial_rows
         b_partial_ptr += row - row_start + tl.arange(0, BLOCK_ROWS)
-        tl.store(b_partial_ptr, b_weighted, mask=b_row_in)
+        tl.store(b_partial_ptr, b_row_scale * b_weighted, mask=b_row_in)
         b_partial_ptr += partial_cols.to(tl.int64) * partial_rows
-        tl.store(b_partial_ptr, b_plain, mask=b_row_in)
-    if OUT_SCALE:
-        b_total = b_total * tl.load(out_scale_ptr)
+        tl.store(b_partial_ptr, b_row_scale * b_plain, mask=b_row_in)
     # The workspace holds whole tiles: no mask. Offsets within a tile fit 32 bits, which saves
     # registers: pointers of 64 bits per element would take as many as S.
     tile_ptr = out_ptr + (row - row_start) * out_stride + (column - col_start)
