@@ -31,7 +31,7 @@ Step = Callable[[Tensor, Tensor], Tensor]
 
 def works(width: int, backend: str) -> dict[str, tuple[Step | None, Callable[[str], Step]]]:
     """name: (eager version or None, our version for a backend)."""
-    both = dict(auxiliary=None, threshold=ThresholdMargin())
+    both = {"auxiliary": None, "threshold": ThresholdMargin()}
 
     def module(chosen: str, **options: Any) -> Step:
         torch.manual_seed(0)
