@@ -68,7 +68,8 @@ class TrainConfig:
     weight_temperature: float = setting(0.1, "temperature of the negatives' weights", group="loss")
     pair_weight: float = setting(1.0, "weight of ALC's pair part", group="loss")
     batch_weight: float = setting(1.0, "weight of ALC's batch part", group="loss")
-    context_size: int = setting(1024, "queries per attention group, ALC batch part", group="loss")
+    # Groups of 256 did as well on validation as 1024, in a third of the time on a CPU.
+    context_size: int = setting(256, "queries per attention group, ALC batch part", group="loss")
     context_dropout: float = setting(0.1, "dropout of ALC's batch part", group="loss")
     tcm_weight: float = setting(1.0, "weight of both sides of the threshold margin", group="loss")
     positive_margin: float = setting(0.9, "threshold margin for positives", group="loss")

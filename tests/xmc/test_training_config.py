@@ -1,0 +1,86 @@
+"""The configuration: all defaults visible, nothing misspelt goes unnoticed."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alc_kernels.xmc.config import LOSSES, TrainConfig
+from alc_kernels.xmc.errors import ConfigError
+from alc_kernels.xmc.training.objective import PARTS, build_loss
+
+
+def test_toml_round_trip_shows_every_setting(tmp_path: Path) -> None:
+    config = TrainConfig(
+        loss="alc-pair",
+        encoder='C:\\models\\"x" é',
+        seed=7,
+        learning_rate=1e-5,
+        keep_unmatched=True,
+    )
+    path = tmp_path / "config.toml"
+    path.write_text(config.to_toml(), encoding="utf-8")
+    assert TrainConfig.from_toml(path) == config
+    for spec in dataclasses.fields(TrainConfig):
+        assert f"\n{spec.name} = " in "\n" + config.to_toml()
+        assert spec.metadata["help"] in config.to_toml()
+
+
+def test_what_is_not_named_keeps_its_default(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("epochs = 3\nmargin = 1\n")
+    assert TrainConfig.from_toml(path) == TrainConfig(epochs=3, margin=1.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch = 3\n", r"unknown setting 'epoch'; did you mean epochs"),
+        ("lerning_rate = 3\n", r"unknown setting 'lerning_rate'; did you mean learning_rate"),
+        ("zzz = 3\n", r"unknown setting 'zzz'$"),
+        ("epochs = 3 4\n", r"not TOML \(.*line 1"),
+        ("epochs = 2.5\n", r"epochs = 2\.5: expected a whole number"),
+        ("epochs = true\n", r"epochs = True: expected a whole number"),
+        ("epochs = 0\n", r"epochs = 0: expected a whole number of at least 1"),
+        ('margin = "big"\n', r"margin = 'big': expected a number"),
+        ("margin = nan\n", r"margin = nan: expected a finite number"),
+        ('loss = "acl"\n', r"loss = 'acl': expected one of base, .*did you mean alc"),
+        ("warmup = 1.0\n", r"warmup = 1\.0: expected a number from 0 to below 1"),
+        ("weight_temperature = 0\n", r"expected a number above 0"),
+        ("learning_rate = -1\n", r"learning_rate = -1\.0: expected a number of at least 0"),
+        ("keep_unmatched = 1\n", r"keep_unmatched = 1: expected true or false"),
+    ],
+)
+def test_faults_name_file_and_setting(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as raised:
+        TrainConfig.from_toml(path)
+    assert str(raised.value).startswith(str(path)) and "\n" not in str(raised.value)
+
+
+def test_unreadable_files(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.toml: cannot be read"):
+        TrainConfig.from_toml(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_bytes(b"loss = '\xff'")
+    with pytest.raises(ConfigError, match=r"bad\.toml: not UTF-8"):
+        TrainConfig.from_toml(tmp_path / "bad.toml")
+
+
+def test_replace() -> None:
+    assert TrainConfig().replace(seed=3).seed == 3
+    with pytest.raises(ConfigError, match="unknown setting 'sed'; did you mean seed"):
+        TrainConfig().replace(sed=3)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_has_its_parts(loss: str) -> None:
+    made: Any = build_loss(TrainConfig(loss=loss), dim=16)
+    pair, batch, tcm = PARTS[loss]
+    heads = {name.split(".")[0] for name, _ in made.named_parameters()}
+    assert ("pair_head" in heads) == pair
+    assert ("context_head" in heads) == ("context_layer" in heads) == batch
+    assert (made.threshold is not None) == tcm

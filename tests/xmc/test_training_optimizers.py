@@ -1,0 +1,78 @@
+"""RowAdagrad against a dense loop, clipping against PyTorch, the learning rate's course."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from alc_kernels.xmc.training.optimizers import (
+    RowAdagrad,
+    clip_gradients,
+    learning_rate_factor,
+    sparse_rows,
+)
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+def test_row_adagrad_is_adagrad_per_row(calls: int) -> None:
+    torch.manual_seed(0)
+    table = torch.nn.Parameter(torch.randn(9, 4))
+    expected, total = table.detach().clone(), torch.zeros(9, 1)
+    optimizer = RowAdagrad([table], lr=0.1)
+    for step in range(5):
+        dense = torch.zeros(9, 4)
+        optimizer.zero_grad()
+        loss = torch.zeros(())
+        for call in range(calls):  # two calls leave duplicate rows in the gradient
+            rows = torch.tensor([0, 2, 3 + step % 3, 8]) - call
+            factor = torch.randn(4, 4)
+            loss = loss + (F.embedding(rows % 9, table, sparse=True) * factor).sum()
+            dense.index_add_(0, rows % 9, factor)
+        loss.backward()
+        optimizer.step()
+        total += dense.square().mean(1, keepdim=True)
+        expected -= 0.1 * torch.where(dense != 0, dense / (total.sqrt() + 1e-10), 0.0)
+    torch.testing.assert_close(table.detach(), expected)
+
+
+def test_row_adagrad_with_rate_zero_does_nothing() -> None:
+    table = torch.nn.Parameter(torch.ones(3, 2))
+    F.embedding(torch.tensor([1]), table, sparse=True).sum().backward()
+    RowAdagrad([table], lr=0.0).step()
+    assert torch.equal(table, torch.ones(3, 2))
+
+
+def test_dense_gradients_are_refused() -> None:
+    with pytest.raises(TypeError, match="expected a sparse gradient"):
+        sparse_rows(torch.ones(3, 2))
+
+
+@pytest.mark.parametrize("limit", [0.5, 100.0])
+def test_clipping_counts_sparse_gradients_too(limit: float) -> None:
+    torch.manual_seed(1)
+    table = torch.nn.Parameter(torch.randn(6, 3))
+    weight = torch.nn.Parameter(torch.randn(3))
+    rows = torch.tensor([4, 1, 4])
+    (F.embedding(rows, table, sparse=True) * torch.randn(3, 3)).sum().backward()
+    (weight * torch.randn(3)).sum().backward()
+    dense = [torch.nn.Parameter(p.detach().clone()) for p in (table, weight)]
+    for copy, original in zip(dense, (table, weight), strict=True):
+        assert original.grad is not None
+        copy.grad = original.grad.to_dense().clone()
+    torch.nn.utils.clip_grad_norm_(dense, limit)
+    clip_gradients([table, weight], limit)
+    assert table.grad is not None and weight.grad is not None
+    torch.testing.assert_close(table.grad.to_dense(), dense[0].grad)
+    torch.testing.assert_close(weight.grad, dense[1].grad)
+
+
+def test_learning_rate_rises_then_falls() -> None:
+    factors = [learning_rate_factor(step, 100, 0.1) for step in range(100)]
+    assert factors[0] == pytest.approx(0.1) and factors[9] == 1.0
+    assert all(b > a for a, b in pairwise(factors[:10]))
+    assert all(b < a for a, b in pairwise(factors[10:]))
+    assert 0 < factors[-1] < 0.02
+    assert [learning_rate_factor(step, 1, 0.0) for step in range(1)] == [1.0]
