@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> None:
     print("A catalogue of products and the titles that merchants give them (generated).")
     print(f"{data_line({'name': dataset.name, 'counts': dataset.counts()})}\n")
     print(titles_table(dataset).text())
-    print(flush=True)
+    print("\nTraining twice takes a few minutes on two cores.\n", flush=True)
 
     baseline = make_baseline(dataset)
     config = TrainConfig(seed=0, **size.settings)
@@ -134,7 +134,10 @@ def _show(groups: list[Group], dataset: Dataset, output: Path) -> None:
     print(comparison_text(groups))
     print("\nDrawing the report ...", file=sys.stderr)
     report = Report(
-        "How many product titles match themselves?", groups, best_group(groups), dataset
+        "How many product titles can be matched without a person?",
+        groups,
+        best_group(groups),
+        dataset,
     )
     picture, page = output / "coverage.png", output / "report.html"
     report.coverage_figure().savefig(picture, dpi=150)

@@ -7,7 +7,7 @@ import pytest
 from evaluation_cases import make_dataset, make_scored
 
 from alc_kernels.metrics import transferred_coverage
-from alc_kernels.xmc.evaluation import Group, Predictions, RunError, figures, group_runs
+from alc_kernels.xmc.evaluation import Group, Predictions, RunError, best_group, figures, group_runs
 from alc_kernels.xmc.evaluation.bootstrap import LabelDraws, interval, replicate
 from alc_kernels.xmc.evaluation.comparison import differing_settings, group_names
 from alc_kernels.xmc.evaluation.measures import Judged, percent
@@ -175,3 +175,23 @@ def test_groups_of_one_loss_are_named_by_what_differs():
     one, two = make_scored(epochs=5, margin=0.3), make_scored(epochs=8, margin=0.3, seed=4)
     assert differing_settings([one.config, two.config]) == {"epochs": [5, 8]}
     assert group_names([one, two]) == ["base, epochs=5", "base, epochs=8"]
+
+
+def test_the_one_to_ship_is_chosen_on_validation_alone():
+    dataset = make_dataset()
+    good, bad = make_scored("good", 0.4, dataset), make_scored("bad", 1.5, dataset)
+    # Exchange what the two did on test: the choice must not move.
+    crossed = []
+    for run, other in ((good, bad), (bad, good)):
+        parts = {
+            c: {
+                "validation": run.predictions[c]["validation"],
+                "test": other.predictions[c]["test"],
+            }
+            for c in run.predictions
+        }
+        crossed.append(dataclasses.replace(run, predictions=parts))
+    groups = [Group("bad", [crossed[1]]), Group("good", [crossed[0]])]
+    assert best_group(groups).name == "good"
+    yardstick = Group("yardstick", [good], reference=True)
+    assert best_group([yardstick, groups[0]]).name == "bad"

@@ -115,12 +115,9 @@ def coverage_figure(panels: Sequence[tuple[str, Sequence[Curve]]], target: float
                               markeredgewidth=1.5, zorder=5)  # fmt: skip
                 if len(y):
                     lowest = min(lowest, float(y[-1]))
-            axis.axhline(target, color=INK, linewidth=0.9)
-            axis.annotate(f"precision {100 * target:.0f} %", (0.0, target), (3, -4), color=INK,
-                          fontsize=9, textcoords="offset points", va="top")  # fmt: skip
-            axis.set(
-                title=title, xlabel="coverage (share of all queries accepted)", xlim=(0, 1.005)
-            )
+            name = f"precision {100 * target:.0f} %"
+            axis.axhline(target, color=INK, linewidth=0.9, zorder=1, label=name)
+            axis.set(title=title, xlabel="coverage (share of all titles accepted)", xlim=(0, 1.005))
             axis.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
             axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes[0].set_ylabel("precision among the accepted")
@@ -163,7 +160,7 @@ def histogram_figure(panels: Sequence[Scores]) -> Figure:
             axis.set(title=panel.name, xlabel="score of the best match")
             axis.set_xlim(edges[0], edges[-1])
             if number % columns == 0:
-                axis.set_ylabel("test queries")
+                axis.set_ylabel("test titles")
             if number == 0:
                 axis.legend(frameon=False, loc="upper left")
     return figure

@@ -52,6 +52,7 @@ pre { background: var(--pale); border: 1px solid var(--line); border-radius: 8px
 @media print {
   main { max-width: none; padding: 0; }
   body { font-size: 11pt; }
+  table { font-size: 9.5pt; }
   h2 { break-after: avoid; }
   figure, .card, tr { break-inside: avoid; }
   .card, pre, tr.group td { background: #fff; }
