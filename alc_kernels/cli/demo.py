@@ -70,6 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
     from alc_kernels.cli.finish import make_baseline, require
     from alc_kernels.xmc.config import TrainConfig
     from alc_kernels.xmc.data import generate_catalogue, save_dataset
+    from alc_kernels.xmc.evaluation.evaluate import save_baseline
     from alc_kernels.xmc.report.examples import titles_table
     from alc_kernels.xmc.report.summary import data_line
 
@@ -89,6 +90,9 @@ def run(arguments: argparse.Namespace) -> None:
     baseline = make_baseline(dataset)
     config = TrainConfig(seed=0, **size.settings)
     groups = [_train(config.replace(loss=loss), dataset, output / loss) for loss in LOSSES]
+    if baseline is not None:
+        for loss in LOSSES:  # so that alc compare shows the row as well
+            save_baseline(baseline, output / loss)
     _show(([baseline] if baseline else []) + groups, dataset, output)
 
 
