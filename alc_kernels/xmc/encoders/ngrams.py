@@ -101,9 +101,10 @@ class NgramEncoder(Encoder):
         self.dim, self.buckets, self.hidden_dim, self.dropout = dim, buckets, hidden_dim, dropout
         self.table = nn.Parameter(torch.randn(buckets, dim) / dim**0.5)
         self.bucket_weight = nn.Parameter(torch.ones(buckets, 1))
-        self.mlp = nn.Sequential(nn.Linear(dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, dim))
-        nn.init.zeros_(self.mlp[2].weight)
-        nn.init.zeros_(self.mlp[2].bias)
+        widen, narrow = nn.Linear(dim, hidden_dim), nn.Linear(hidden_dim, dim)
+        nn.init.zeros_(narrow.weight)
+        nn.init.zeros_(narrow.bias)
+        self.mlp = nn.Sequential(widen, nn.GELU(), narrow)
         self._cache: OrderedDict[tuple[str, ...], HashedTexts] = OrderedDict()
 
     def tokenize(self, texts: Sequence[str]) -> HashedTexts:
