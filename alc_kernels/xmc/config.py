@@ -44,7 +44,9 @@ class TrainConfig:
 
     epochs: int = setting(10, "passes over the training queries", group="training")
     batch_size: int = setting(1024, "queries per batch", group="training")
-    learning_rate: float = setting(1e-3, "peak learning rate of the dense layers", group="training")
+    learning_rate: float = setting(
+        1e-3, "peak learning rate of the dense layers (2e-4 suits MiniLM)", group="training"
+    )
     embedding_learning_rate: float = setting(
         1e-2, "peak learning rate of the n-gram embedding table", group="training"
     )

@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from alc_kernels.xmc.config import TrainConfig
-from alc_kernels.xmc.encoders import build_encoder
+from alc_kernels.xmc.data import generate_catalogue
+from alc_kernels.xmc.encoders import build_encoder, load_encoder
 from alc_kernels.xmc.encoders.registry import describe, rebuild
 from alc_kernels.xmc.errors import EncoderError
+from alc_kernels.xmc.training import train
 
 TEXTS = ["nova 8", "nova 8 64 gb red phone", "", "phone"]
 
@@ -29,7 +31,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     torch.manual_seed(0)
     settings = transformers.BertConfig(
         vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=16, max_position_embeddings=16,
+        intermediate_size=16, max_position_embeddings=64,
     )  # fmt: skip
     transformers.BertModel(settings).save_pretrained(folder)
     return str(folder)
@@ -63,6 +65,11 @@ def test_long_texts_are_cut(model_folder: str) -> None:
     assert encoder.tokenize(["nova " * 40]).select(np.arange(1))["input_ids"].shape == (1, 5)
 
 
+def test_more_tokens_than_positions_are_refused(model_folder: str) -> None:
+    with pytest.raises(EncoderError, match="max_length = 65, expected at most 64"):
+        build_encoder(model_folder, TrainConfig(max_length=65))
+
+
 def test_rebuilt_without_the_original_folder(model_folder: str, tmp_path: Path) -> None:
     encoder = build_encoder(model_folder)
     encoder.save_assets(tmp_path)
@@ -94,3 +101,14 @@ def test_unknown_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EncoderError, match="neither 'ngrams' nor a loadable") as raised:
         build_encoder(str(tmp_path / "empty"))
     assert "\n" not in str(raised.value)
+
+
+def test_trained_saved_and_loaded(model_folder: str, tmp_path: Path) -> None:
+    data = generate_catalogue(40, 120)
+    config = TrainConfig(
+        encoder=model_folder, loss="alc", epochs=2, batch_size=32, backend="torch", device="cpu"
+    )
+    run = train(config, data, tmp_path)
+    assert run.history[1]["loss"] < run.history[0]["loss"]
+    again = load_encoder(tmp_path)
+    assert torch.equal(again.encode_texts(TEXTS), run.encoder.encode_texts(TEXTS))

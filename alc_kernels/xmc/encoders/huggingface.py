@@ -66,7 +66,7 @@ class HuggingFaceEncoder(Encoder):
         max_length: tokens per text; longer texts are cut.
 
     Raises:
-        EncoderError: transformers is missing, or the model cannot be loaded.
+        EncoderError: transformers is missing, the model cannot be loaded or is too short.
     """
 
     def __init__(self, name: str, pooling: str = "mean", max_length: int = 64) -> None:
@@ -81,6 +81,15 @@ class HuggingFaceEncoder(Encoder):
             raise EncoderError(
                 f"encoder {name!r}: neither 'ngrams' nor a loadable Hugging Face model ({reason})"
             ) from None
+        limit = min(
+            getattr(model.config, "max_position_embeddings", None) or max_length,
+            tokenizer.model_max_length,  # a huge number where the tokenizer has no limit
+        )
+        if max_length > limit:
+            raise EncoderError(
+                f"encoder {name!r}: max_length = {max_length}, expected at most {limit} tokens "
+                "(the model has no more positions)"
+            )
         self._setup(name, model, tokenizer, pooling, max_length)
 
     def _setup(self, name: str, model: Any, tokenizer: Any, pooling: str, max_length: int) -> None:

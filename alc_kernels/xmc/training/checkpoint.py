@@ -104,7 +104,11 @@ def save_checkpoint(
         files = {MODEL: model, TRAINING: _training_tensors(optimizers)}
         checksums = {}
         for name, tensors in files.items():
-            save_file({key: value.contiguous() for key, value in tensors.items()}, temporary / name)
+            # Cloned because models may share weights between names, which the format refuses.
+            save_file(
+                {key: value.detach().contiguous().clone() for key, value in tensors.items()},
+                temporary / name,
+            )
             checksums[name] = _checksum(temporary / name)
             _flush(temporary / name)
         encoder.save_assets(temporary)
