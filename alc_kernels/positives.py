@@ -53,7 +53,8 @@ def _check_range(name: str, index: Tensor, size: int, what: str) -> None:
     if bool(bad.any()):
         at = int(bad.nonzero()[0])
         raise IndexError(
-            f"{name}[{at}] = {int(index[at])} is out of range: expected 0 <= index < {size} ({what})"
+            f"{name}[{at}] = {int(index[at])} is out of range: expected 0 <= index < {size} "
+            f"({what})"
         )
 
 

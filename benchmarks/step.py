@@ -163,9 +163,8 @@ def main(argv: list[str] | None = None) -> int:
         rows.append(row)
         mebibytes = "-" if memory is None else f"{memory / 2**20:.0f}"
         worst = max(row.get("gradient_errors", [0.0]))
-        print(
-            f"{label:32}{row['median_ms']:>10.3f}{row['ratio_to_G']:>8.2f}{mebibytes:>10}   {worst:.2g}"
-        )
+        ms, ratio = median(times[label]), median(times[label]) / unit
+        print(f"{label:32}{ms:>10.3f}{ratio:>8.2f}{mebibytes:>10}   {worst:.2g}")
     if options.output:
         arguments = " ".join(sys.argv[1:] if argv is None else argv)
         record.write(options.output, rows, f"python -m benchmarks.step {arguments}".strip())
