@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from alc_kernels import checks
 from alc_kernels.context import group_loss, groupwise_loss
+from alc_kernels.dispatch import check_backend, similarity_loss
 from alc_kernels.objective import Objective
 from alc_kernels.ops.similarity_loss import SimilarityLoss
 from alc_kernels.positives import Positives
@@ -25,7 +26,6 @@ from alc_kernels.settings import (
     Triplet,
     base_from_name,
 )
-from alc_kernels.similarity import check_backend, similarity_loss
 
 _log = logging.getLogger("alc_kernels")
 _WHOLE_BATCH_LIMIT = 8192

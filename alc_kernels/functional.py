@@ -31,6 +31,7 @@ from typing import Literal
 from torch import Tensor
 
 from alc_kernels import checks
+from alc_kernels.dispatch import check_backend, similarity_loss
 from alc_kernels.objective import Objective
 from alc_kernels.ops.mining import hardest_negatives_op
 from alc_kernels.positives import Positives
@@ -44,7 +45,6 @@ from alc_kernels.settings import (
     ThresholdMargin,
     Triplet,
 )
-from alc_kernels.similarity import check_backend, similarity_loss
 
 __all__ = [
     "hardest_negatives",
