@@ -1,4 +1,7 @@
-"""A walk evaluated naively: the whole of S in float64, from the inputs as they are rounded."""
+"""A walk evaluated naively: the whole of S, in float64, from the inputs as they are rounded.
+
+In float32 (``dtype``) the same code says how much rounding plain PyTorch makes.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,9 @@ from torch.nn.functional import softplus
 from alc_kernels.backends.interface import Problem, RowStatistics, WalkRequest
 
 
-def similarities(problem: Problem) -> Tensor:
-    """(B, M) float64."""
-    return problem.queries.double() @ problem.labels.double().T
+def similarities(problem: Problem, dtype: torch.dtype = torch.float64) -> Tensor:
+    """(B, M)."""
+    return problem.queries.to(dtype) @ problem.labels.to(dtype).T
 
 
 def negatives_of(problem: Problem, s: Tensor) -> tuple[Tensor, Tensor]:
@@ -19,7 +22,7 @@ def negatives_of(problem: Problem, s: Tensor) -> tuple[Tensor, Tensor]:
     positive = problem.positives.to_dense(s.device)
     negative = ~positive & ~problem.exclude.to_dense(s.device)
     if problem.guard is not None:
-        negative &= s <= problem.guard.double()[:, None]
+        negative &= s <= problem.guard.to(s.dtype)[:, None]
     return positive, negative
 
 
@@ -37,9 +40,11 @@ def ordered(s: Tensor, member: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return scores, labels
 
 
-def dense_walk(problem: Problem, request: WalkRequest) -> RowStatistics:
-    """Every statistic of the request, in float64."""
-    s = similarities(problem)
+def dense_walk(
+    problem: Problem, request: WalkRequest, dtype: torch.dtype = torch.float64
+) -> RowStatistics:
+    """Every statistic of the request."""
+    s = similarities(problem, dtype)
     positive, negative = negatives_of(problem, s)
     stats = RowStatistics(positive.sum(1), negative.sum(1))
 
@@ -52,14 +57,14 @@ def dense_walk(problem: Problem, request: WalkRequest) -> RowStatistics:
         score, index = ordered(-s, positive, 1)
         stats.positive_score, stats.positive_index = -score[:, 0], index[:, 0]
     if request.softmax:
-        z = s * request.inverse_temperature.double()
+        z = s * request.inverse_temperature.to(dtype)
         if request.label_offset is not None:
-            z = z + request.label_offset.double()
+            z = z + request.label_offset.to(dtype)
         member = positive | negative if request.softmax == "all" else negative
         stats.log_sum_exp = torch.where(member, z, float("-inf")).logsumexp(1)
         stats.positive_logit_sum = total(z, positive)
     if request.sigmoid:
-        x = request.scale.double() * s + request.bias.double()
+        x = request.scale.to(dtype) * s + request.bias.to(dtype)
         stats.sigmoid_sum = total(softplus(-x), positive) + total(softplus(x), negative)
     if request.positive_margin is not None:
         active = positive & (s <= request.positive_margin)
@@ -77,12 +82,13 @@ def dense_positive_pass(
     log_sum_exp: Tensor,
     inverse_temperature: Tensor,
     label_offset: Tensor | None,
+    dtype: torch.dtype = torch.float64,
 ) -> tuple[Tensor, Tensor]:
-    """Sums over the positives of softplus(lse - z) and sigmoid(lse - z), in float64."""
-    z = similarities(problem) * inverse_temperature.double()
+    """Sums over the positives of softplus(lse - z) and sigmoid(lse - z)."""
+    z = similarities(problem, dtype) * inverse_temperature.to(dtype)
     if label_offset is not None:
-        z = z + label_offset.double()
-    gap = log_sum_exp.double()[:, None] - z
+        z = z + label_offset.to(dtype)
+    gap = log_sum_exp.to(dtype)[:, None] - z
     positive = problem.positives.to_dense(z.device)
     zero = torch.zeros_like(z)
     return (

@@ -35,6 +35,7 @@ if _PROBLEM is None:
     )
     from alc_kernels.backends.triton_backend.pair_logits import pair_logits, pair_logits_backward
     from alc_kernels.backends.triton_backend.pairs import pair_gradient, score_pairs
+    from alc_kernels.backends.triton_backend.positive_pairs import positive_pass
     from alc_kernels.backends.triton_backend.walk_launch import walk
 else:
     INTERPRETED = False
@@ -68,6 +69,7 @@ __all__ = [
     "pair_gradient",
     "pair_logits",
     "pair_logits_backward",
+    "positive_pass",
     "score_pairs",
     "unsupported",
     "walk",

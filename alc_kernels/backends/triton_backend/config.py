@@ -1,4 +1,11 @@
-"""Tile sizes of the walk, chosen ahead of time: no autotuning at run time."""
+"""Tile sizes of the walk, chosen ahead of time: no autotuning at run time.
+
+What bounds a tile: its accumulator (rows * cols / (32 * warps) registers per thread, twice that
+while a tile is edited) beside up to 60 registers of per-row state, and stages * (rows + cols) *
+depth elements of shared memory. Where a table says "no spill" or "few", that is the assembler's
+report for the variant with most state (ids, csr, guard, every statistic); spilled are values
+that do not change in the tile loop.
+"""
 
 from __future__ import annotations
 
@@ -18,20 +25,88 @@ class Tile:
     depth: int
     warps: int
     stages: int
-    programs: int = 1  # that fit on a multiprocessor at once
+    programs: int = 1  # that run on one multiprocessor at a time: how finely columns are split
 
+    def __str__(self) -> str:
+        return f"{self.rows}x{self.cols}x{self.depth}-{self.warps}w{self.stages}s"
+
+
+# Epilogues: "maximum" (a maximum per element and rare sums), "sums" (softmax or sigmoid),
+# "list" (top-k with 2 <= k <= 32), "long" (longer lists).
+EPILOGUES = ("maximum", "sums", "list", "long")
+# A list of 128 entries per row takes as many registers as 128 columns: half the rows.
+LONG = Tile(64, 128, 64, 8, 3)
+
+# Hopper (sm_90: wgmma, 227 KiB of shared memory), half precision, by the width d up to which
+# the entry holds. Up to 128 the queries stay in shared memory and labels stream past them.
+HOPPER_HALF = {
+    # Short rows leave little product to hide an epilogue behind: two programs of 4 warps on a
+    # multiprocessor, so that one multiplies while the other reduces. About 10 reloads a tile.
+    64: {"maximum": Tile(128, 128, 64, 4, 3, 2), "sums": Tile(128, 128, 64, 8, 3),
+         "list": Tile(128, 128, 64, 8, 3), "long": LONG},
+    128: {"maximum": Tile(128, 128, 128, 4, 2, 2), "sums": Tile(128, 128, 128, 8, 3),
+          "list": Tile(128, 128, 128, 8, 3), "long": Tile(64, 128, 128, 8, 3)},
+    # Long rows: the widest tile reads least per product, and its epilogue is 10 % of it. Lists
+    # need the registers of half a tile.
+    2**31: {"maximum": Tile(128, 256, 64, 8, 3), "sums": Tile(128, 256, 64, 8, 3),
+            "list": Tile(128, 128, 64, 8, 3), "long": LONG},
+}  # fmt: skip
+# Blackwell (sm_100: the accumulator lives in tensor memory and is copied to registers whole).
+# 128 x 256 spills there, and 4 warps do even at 128 x 128; 8 warps do not.
+BLACKWELL_HALF = {
+    128: {"maximum": Tile(128, 128, 128, 8, 3), "sums": Tile(128, 128, 128, 8, 3),
+          "list": Tile(128, 128, 128, 8, 3), "long": Tile(64, 128, 128, 8, 3)},
+    2**31: {"maximum": Tile(128, 128, 64, 8, 3), "sums": Tile(128, 128, 64, 8, 3),
+            "list": Tile(128, 128, 64, 8, 3), "long": LONG},
+}  # fmt: skip
+# mma.sync, 99 KiB of shared memory on the smallest (sm_86, sm_89, sm_120): operands pass through
+# registers as well, so anything beyond the maximum takes half the columns. No spill.
+OTHER_HALF = {
+    2**31: {"maximum": Tile(128, 128, 32, 8, 4), "sums": Tile(128, 64, 64, 8, 3),
+            "list": Tile(128, 64, 64, 8, 3), "long": Tile(64, 64, 64, 8, 3)},
+}  # fmt: skip
+# tf32 doubles the bytes of an element: half the depth.
+LARGE_TF32 = {
+    2**31: {"maximum": Tile(128, 128, 32, 8, 4), "sums": Tile(128, 128, 32, 8, 4),
+            "list": Tile(128, 128, 32, 8, 4), "long": Tile(64, 128, 32, 8, 4)},
+}  # fmt: skip
+OTHER_TF32 = {
+    2**31: {"maximum": Tile(128, 64, 32, 8, 3), "sums": Tile(128, 64, 32, 8, 3),
+            "list": Tile(128, 64, 32, 8, 3), "long": Tile(64, 64, 32, 8, 3)},
+}  # fmt: skip
+# Exact float32 products run on the ordinary units, 16 accumulators per thread. No spill.
+IEEE = {2**31: dict.fromkeys(EPILOGUES, Tile(64, 64, 32, 8, 3))}
 
 _override: Tile | None = None
 
 
-def walk_tile(capability, dtype, dim, precision, epilogue) -> Tile:
+def walk_tile(
+    capability: tuple[int, int], dtype: torch.dtype, d: int, precision: str, epilogue: str
+) -> Tile:
+    """The tile for a device, a compute dtype, a width and an epilogue (one of EPILOGUES)."""
     if _override is not None:
         return _override
-    return Tile(128, 128, 64, 8, 3)
+    large = capability in ((9, 0), (10, 0), (10, 3))
+    if dtype == torch.float32:
+        tf32 = LARGE_TF32 if large else OTHER_TF32
+        table = IEEE if precision == "ieee" else tf32
+    elif large:
+        table = HOPPER_HALF if capability[0] == 9 else BLACKWELL_HALF
+    else:
+        table = OTHER_HALF
+    width = min(limit for limit in table if d <= limit)
+    return table[width][epilogue]
+
+
+def all_tiles() -> list[Tile]:
+    """Every tile of the tables, once."""
+    tables = (HOPPER_HALF, BLACKWELL_HALF, OTHER_HALF, LARGE_TF32, OTHER_TF32, IEEE)
+    tiles = (tile for table in tables for entry in table.values() for tile in entry.values())
+    return list(dict.fromkeys(tiles))
 
 
 @contextmanager
-def override_tile(tile: Tile | None) -> Iterator[None]:
+def override_tile(tile: Tile) -> Iterator[None]:
     """For tests: use ``tile`` for every walk within."""
     global _override
     before, _override = _override, tile

@@ -34,10 +34,10 @@ def _merge_lists(
     b_read = b_row_in[:, None] & (b_slot < TOP)
     b_last = tl.full((ROWS,), float("inf"), tl.float32)
     b_last_label = tl.full((ROWS,), -1, tl.int64)
-    for rank in range(0, TOP):
+    for rank in range(TOP):
         b_best = tl.full((ROWS,), float("-inf"), tl.float32)
         b_label = tl.full((ROWS,), -1, tl.int64)
-        for split in range(0, splits):
+        for split in range(splits):
             b_at = (split * num_queries + b_rows)[:, None] * SLOTS + b_slot
             b_value = tl.load(top_value_ptr + b_at, mask=b_read, other=float("-inf"))
             b_column = tl.load(top_index_ptr + b_at, mask=b_read, other=-1)
@@ -106,7 +106,7 @@ def merge_kernel(
     b_sum = b_zero
     b_logits = b_zero
     b_sigmoid = b_zero
-    for split in range(0, splits):
+    for split in range(splits):
         b_ints = int_ptr + split * num_queries + b_rows
         b_floats = float_ptr + split * num_queries + b_rows
         b_positives += tl.load(b_ints, mask=b_row_in, other=0)

@@ -125,7 +125,7 @@ def drop_pairs(
     column,
     COLS: tl.constexpr,
 ):
-    """Set the relation's elements of the tile to -inf. Returns (b_s, b_key, b_next, next_column)."""
+    """Set the relation's elements of the tile to -inf: (b_s, b_key, b_next, next_column)."""
     b_local = tl.arange(0, COLS)[None, :]
     b_here = b_next < column + COLS
     more = any_row(b_here)

@@ -10,7 +10,8 @@ def row_pointers(ptr, row, num_rows, dim, ROWS: tl.constexpr):
 
     Repeated rows need no mask in the loads; what is computed from them is dropped later.
     """
-    b_local = tl.minimum(tl.arange(0, ROWS), (num_rows - 1 - row).to(tl.int32))
+    last = tl.minimum(num_rows - 1 - row, ROWS).to(tl.int32)
+    b_local = tl.minimum(tl.arange(0, ROWS), last)
     return ptr + row * dim + b_local.to(tl.int64) * dim
 
 

@@ -58,16 +58,18 @@ def insert_tile(
     else:
         b_local = tl.arange(0, COLS)[None, :]
         b_worst = tl.min(b_values, 1)
-        more = any_row(b_max > b_worst)
-        while more:
-            b_column = _leftmost(b_s, b_max, COLS)
-            b_tied = b_values == b_worst[:, None]
-            b_last = tl.max(tl.where(b_tied, b_index, -SLOTS - 1), 1)
-            b_out = b_tied & (b_index == b_last[:, None]) & (b_max > b_worst)[:, None]
-            b_values = tl.where(b_out, b_max[:, None], b_values)
-            b_index = tl.where(b_out, (first + b_column)[:, None], b_index)
-            b_s = tl.where(b_local == b_column[:, None], float("-inf"), b_s)
-            b_max = tl.max(b_s, 1)
-            b_worst = tl.min(b_values, 1)
-            more = any_row(b_max > b_worst)
+        # A while right in the tile loop would keep Triton from pipelining that loop's loads.
+        if any_row(b_max > b_worst):
+            more = True
+            while more:
+                b_column = _leftmost(b_s, b_max, COLS)
+                b_tied = b_values == b_worst[:, None]
+                b_last = tl.max(tl.where(b_tied, b_index, -SLOTS - 1), 1)
+                b_out = b_tied & (b_index == b_last[:, None]) & (b_max > b_worst)[:, None]
+                b_values = tl.where(b_out, b_max[:, None], b_values)
+                b_index = tl.where(b_out, (first + b_column)[:, None], b_index)
+                b_s = tl.where(b_local == b_column[:, None], float("-inf"), b_s)
+                b_max = tl.max(b_s, 1)
+                b_worst = tl.min(b_values, 1)
+                more = any_row(b_max > b_worst)
     return b_values, b_index

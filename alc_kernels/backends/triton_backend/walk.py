@@ -47,12 +47,12 @@ from alc_kernels.backends.triton_backend.topk import empty_list, insert_tile
 
 @triton.jit(do_not_specialize=["num_queries", "num_labels", "tiles_per_split"])
 def walk_kernel(
-    q_ptr,
-    k_ptr,
-    pos_row_ptr,
-    pos_col_ptr,
-    exc_row_ptr,
-    exc_col_ptr,
+    queries_ptr,
+    labels_ptr,
+    positive_row_ptr,
+    positive_col_ptr,
+    exclude_row_ptr,
+    exclude_col_ptr,
     guard_ptr,
     offset_ptr,
     inverse_temperature_ptr,
@@ -64,7 +64,7 @@ def walk_kernel(
     int_ptr,
     num_queries,
     num_labels,
-    dim,
+    d,
     tiles_per_split,
     positive_margin,
     negative_margin,
@@ -87,7 +87,7 @@ def walk_kernel(
     PRECISION: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
-    """SOFTMAX is "none", "all" or "negatives". WHOLE: dim <= DEPTH, queries are loaded once."""
+    """SOFTMAX is "none", "all" or "negatives". WHOLE: d <= DEPTH, queries are loaded once."""
     num_queries = num_queries.to(tl.int64)
     num_labels = num_labels.to(tl.int64)
     row_blocks = tl.cdiv(num_queries, ROWS)
@@ -99,9 +99,9 @@ def walk_kernel(
 
     b_rows = row + tl.arange(0, ROWS)
     b_row_in = b_rows < num_queries
-    b_q_ptrs = row_pointers(q_ptr, row, num_queries, dim, ROWS)
+    b_q_ptrs = row_pointers(queries_ptr, row, num_queries, d, ROWS)
     if WHOLE:
-        b_q = load_rows(b_q_ptrs, dim, DEPTH, EVEN)
+        b_q = load_rows(b_q_ptrs, d, DEPTH, EVEN)
 
     inverse_temperature = 1.0
     scale = 1.0
@@ -113,10 +113,10 @@ def walk_kernel(
         bias = tl.load(bias_ptr)
 
     b_pos_key, b_pos_end, b_pos_next, pos_next = open_rows(
-        POS_KIND, pos_row_ptr, pos_col_ptr, b_rows, b_row_in, start
+        POS_KIND, positive_row_ptr, positive_col_ptr, b_rows, b_row_in, start
     )
     b_exc_key, b_exc_end, b_exc_next, exc_next = open_rows(
-        EXC_KIND, exc_row_ptr, exc_col_ptr, b_rows, b_row_in, start
+        EXC_KIND, exclude_row_ptr, exclude_col_ptr, b_rows, b_row_in, start
     )
     state = no_positives(ROWS)
     b_zero = tl.zeros((ROWS,), tl.float32)
@@ -131,23 +131,23 @@ def walk_kernel(
     if TOP > 0:
         b_values, b_index = empty_list(TOP, ROWS, SLOTS)
 
-    for tile in range(0, num_tiles):
+    for tile in range(num_tiles):
         first = tile * COLS
         column = start + first
-        b_k_ptrs = row_pointers(k_ptr, column, num_labels, dim, COLS)
+        b_k_ptrs = row_pointers(labels_ptr, column, num_labels, d, COLS)
         if WHOLE:
-            b_k = load_rows(b_k_ptrs, dim, DEPTH, EVEN)
+            b_k = load_rows(b_k_ptrs, d, DEPTH, EVEN)
             b_s = tl.zeros((ROWS, COLS), tl.float32)
             b_s = product(b_q, tl.trans(b_k), b_s, PRECISION, UPCAST)
         else:
-            b_s = tile_product(b_q_ptrs, b_k_ptrs, dim, ROWS, COLS, DEPTH, EVEN, PRECISION, UPCAST)
+            b_s = tile_product(b_q_ptrs, b_k_ptrs, d, ROWS, COLS, DEPTH, EVEN, PRECISION, UPCAST)
 
         edge = column + COLS > num_labels
         has_pos = tile_may_hold(
-            POS_KIND, pos_col_ptr, b_pos_key, pos_next, column, num_labels, COLS
+            POS_KIND, positive_col_ptr, b_pos_key, pos_next, column, num_labels, COLS
         )
         has_exc = tile_may_hold(
-            EXC_KIND, exc_col_ptr, b_exc_key, exc_next, column, num_labels, COLS
+            EXC_KIND, exclude_col_ptr, b_exc_key, exc_next, column, num_labels, COLS
         )
         if edge | has_pos | has_exc:
             # From here on -inf means "no negative"; a similarity that overflowed is not.
@@ -155,14 +155,15 @@ def walk_kernel(
             if POS_KIND != "empty":
                 if has_pos:
                     state, b_s, b_pos_key, b_pos_next, pos_next = take_positives(
-                        POS_KIND, pos_col_ptr, b_pos_key, b_pos_end, b_pos_next, state, b_s,
+                        POS_KIND, positive_col_ptr, b_pos_key, b_pos_end, b_pos_next, state, b_s,
                         column, first, offset_ptr, inverse_temperature, scale, bias,
                         positive_margin, HARDEST, SOFTMAX, HAS_OFFSET, SIGMOID, POS_MARGIN, COLS,
                     )  # fmt: skip
             if EXC_KIND != "empty":
                 if has_exc:
                     b_s, b_exc_key, b_exc_next, exc_next = drop_pairs(
-                        EXC_KIND, exc_col_ptr, b_exc_key, b_exc_end, b_exc_next, b_s, column, COLS,
+                        EXC_KIND, exclude_col_ptr, b_exc_key, b_exc_end, b_exc_next, b_s, column,
+                        COLS,
                     )  # fmt: skip
             b_in = column + tl.arange(0, COLS) < num_labels
             b_s = tl.where(b_in[None, :], b_s, float("-inf"))

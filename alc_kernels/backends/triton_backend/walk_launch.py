@@ -16,6 +16,7 @@ from alc_kernels.backends.triton_backend.relation import walk_arguments, walk_ki
 from alc_kernels.backends.triton_backend.walk import walk_kernel
 
 MERGE_ROWS = 32
+MERGE_WARPS = 4
 
 
 def dot_precision(dtype: torch.dtype) -> str:
@@ -25,13 +26,15 @@ def dot_precision(dtype: torch.dtype) -> str:
     return "tf32"
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _device_limits(device: torch.device) -> tuple[tuple[int, int], int]:
     """(compute capability, multiprocessors); a stand-in where there is no GPU."""
     if device.type != "cuda":
         return (9, 0), 4
     properties = torch.cuda.get_device_properties(device)
-    return (properties.major, properties.minor), properties.multi_processor_count
+    # The versions of AMD's devices look like compute capabilities but mean something else.
+    capability = (0, 0) if torch.version.hip else (properties.major, properties.minor)
+    return capability, properties.multi_processor_count
 
 
 @functools.lru_cache(maxsize=4096)
@@ -60,7 +63,7 @@ def walk_constexprs(
     exclude: str,
     has_guard: bool,
     tile: Tile,
-    dim: int,
+    d: int,
     dtype: torch.dtype,
     precision: str,
 ) -> dict[str, Any]:
@@ -80,8 +83,8 @@ def walk_constexprs(
         "ROWS": tile.rows,
         "COLS": tile.cols,
         "DEPTH": tile.depth,
-        "EVEN": dim % tile.depth == 0,
-        "WHOLE": dim <= tile.depth,
+        "EVEN": d % tile.depth == 0,
+        "WHOLE": d <= tile.depth,
         "PRECISION": precision,
         "UPCAST": INTERPRETED and dtype == torch.bfloat16,
     }
@@ -97,7 +100,7 @@ def merge_constexprs(constexprs: dict[str, Any]) -> dict[str, Any]:
 def walk_epilogue(request: WalkRequest) -> str:
     """What a tile costs beyond its product: decides the tile sizes."""
     if request.top_k > 1:
-        return "list"
+        return "list" if request.top_k <= 32 else "long"
     if request.softmax is not None or request.sigmoid:
         return "sums"
     return "maximum"
@@ -129,16 +132,16 @@ def _nothing(problem: Problem, request: WalkRequest) -> RowStatistics:
 def walk(problem: Problem, request: WalkRequest) -> RowStatistics:
     """One pass over the similarities: see ``Backend.walk``."""
     queries, labels = problem.queries, problem.labels
-    (b, dim), m = queries.shape, labels.shape[0]
+    (b, d), m = queries.shape, labels.shape[0]
     if b == 0 or m == 0:
         return _nothing(problem, request)
     device = queries.device
     capability, multiprocessors = _device_limits(device)
     precision = dot_precision(queries.dtype)
-    tile = walk_tile(capability, queries.dtype, dim, precision, walk_epilogue(request))
+    tile = walk_tile(capability, queries.dtype, d, precision, walk_epilogue(request))
     constexprs = walk_constexprs(
         request, problem.positives.kind, problem.exclude.kind, problem.guard is not None,
-        tile, dim, queries.dtype, precision,
+        tile, d, queries.dtype, precision,
     )  # fmt: skip
     row_blocks, tiles = triton.cdiv(b, tile.rows), triton.cdiv(m, tile.cols)
     length = split_tiles(row_blocks, tiles, multiprocessors * tile.programs, tile.cols)
@@ -161,12 +164,13 @@ def walk(problem: Problem, request: WalkRequest) -> RowStatistics:
             exclude.col_ptr, _or(problem.guard, floats), _or(request.label_offset, floats),
             _or(request.inverse_temperature, floats), _or(request.scale, floats),
             _or(request.bias, floats), list_values, list_indices, partial_floats, partial_ints,
-            b, m, dim, length, request.positive_margin or 0.0, request.negative_margin or 0.0,
+            b, m, d, length, request.positive_margin or 0.0, request.negative_margin or 0.0,
             **constexprs, num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
         merge_kernel[(triton.cdiv(b, MERGE_ROWS),)](
             list_values, list_indices, partial_floats, partial_ints, scores, indices, floats,
-            ints, b, splits, length * tile.cols, **merge_constexprs(constexprs), num_warps=4,
+            ints, b, splits, length * tile.cols, **merge_constexprs(constexprs),
+            num_warps=MERGE_WARPS,
         )  # fmt: skip
     return _collect(request, scores, indices, floats, ints)
 

@@ -1,0 +1,129 @@
+"""The variants of the walk's kernels that are compiled ahead of time by the compile gate.
+
+As in ``variants``: each shipped tile in each dtype, each option by itself, and the combinations
+that need most registers. Tiles depend on the target, names do not.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import torch
+
+from alc_kernels.backends.interface import WalkRequest
+from alc_kernels.backends.triton_backend import positive_pairs, walk_launch
+from alc_kernels.backends.triton_backend.config import walk_tile
+from alc_kernels.backends.triton_backend.merge import merge_kernel
+from alc_kernels.backends.triton_backend.variants import DTYPE_NAMES, Variant, make_variant
+from alc_kernels.backends.triton_backend.walk import walk_kernel
+
+# Target name -> compute capability as the launch sees it; AMD and all others: (0, 0).
+CAPABILITIES = {"sm_80": (8, 0), "sm_90": (9, 0), "sm_100": (10, 0)}
+TYPES = {"int_ptr": "i32", "top_index_ptr": "i32", "out_int_ptr": "i64", "label_ptr": "i64",
+         "row_ptr": "i64", "col_ptr": "i64"}  # fmt: skip
+WIDTHS = (64, 128, 768)
+HALF = torch.bfloat16
+ONE = torch.ones(())
+
+MARGINS = {"hardest_positive": True, "positive_margin": 0.9, "negative_margin": 0.5}
+SOFTMAX = {"inverse_temperature": ONE}
+REQUESTS = {
+    "maximum": WalkRequest(top_k=1, **MARGINS),
+    "softmax": WalkRequest(top_k=1, **MARGINS, softmax="all", **SOFTMAX),
+    "decoupled": WalkRequest(top_k=1, **MARGINS, softmax="negatives", **SOFTMAX),
+    "sigmoid": WalkRequest(top_k=1, **MARGINS, sigmoid=True, scale=ONE, bias=ONE),
+    "list": WalkRequest(top_k=10, **MARGINS),
+    "long": WalkRequest(top_k=128, **MARGINS),
+    "counts": WalkRequest(),
+    "top 1": WalkRequest(top_k=1),
+    "offset": WalkRequest(softmax="all", label_offset=ONE, **SOFTMAX),
+    "everything": WalkRequest(
+        top_k=10, **MARGINS, softmax="all", **SOFTMAX, label_offset=ONE, sigmoid=True, scale=ONE,
+        bias=ONE,
+    ),
+}  # fmt: skip
+
+
+def _walk(
+    target: str,
+    request: str,
+    dtype: torch.dtype = HALF,
+    *,
+    d: int = 768,
+    relations: str = "diagonal-empty",
+    guard: bool = False,
+    precision: str = "tf32",
+    fast: bool = False,
+) -> Variant:
+    positives, exclude = relations.split("-")
+    capability = CAPABILITIES.get(target, (0, 0))
+    epilogue = walk_launch.walk_epilogue(REQUESTS[request])
+    tile = walk_tile(capability, dtype, d, precision, epilogue)
+    constants = walk_launch.walk_constexprs(
+        REQUESTS[request], positives, exclude, guard, tile, d, dtype, precision
+    )
+    constants["UPCAST"] = False
+    name = f"{request} {relations} d={d}" + " guard" * guard + " ieee" * (precision == "ieee")
+    return make_variant(
+        walk_kernel,
+        name,
+        dtype,
+        constants,
+        tile.warps,
+        types=TYPES,
+        even=d % 16 == 0,
+        num_stages=tile.stages,
+        products=precision != "ieee",
+        fast=fast,
+    )
+
+
+def _walks(target: str) -> Iterator[Variant]:
+    epilogues = ("maximum", "softmax", "decoupled", "sigmoid", "list", "long")
+    for request, d in itertools.product(epilogues, WIDTHS):
+        yield _walk(target, request, d=d, fast=d == 768)
+    for request in epilogues:
+        yield _walk(target, request, torch.float16)
+        yield _walk(target, request, torch.float32)
+        yield _walk(target, request, torch.float32, precision="ieee")
+        for d in (*WIDTHS, 100):
+            yield _walk(target, request, d=d, relations="ids-csr", guard=True)
+    for relations in ("empty-empty", "index-index", "csr-csr", "ids-ids", "csr-empty"):
+        yield _walk(target, "maximum", relations=relations, fast=relations == "ids-ids")
+    for request in ("counts", "top 1", "offset", "everything"):
+        yield _walk(target, request)
+    yield _walk(target, "everything", relations="ids-csr", guard=True)
+    yield _walk(target, "everything", torch.float32, relations="ids-csr", guard=True)
+
+
+def _merges(target: str) -> Iterator[Variant]:
+    for name, request in REQUESTS.items():
+        tile = walk_tile((9, 0), HALF, 768, "tf32", "maximum")
+        walk = walk_launch.walk_constexprs(
+            request, "diagonal", "empty", False, tile, 768, HALF, "tf32"
+        )
+        constants = walk_launch.merge_constexprs(walk)
+        yield make_variant(
+            merge_kernel, name, torch.float32, constants, walk_launch.MERGE_WARPS, types=TYPES,
+            fast=name == "list",
+        )  # fmt: skip
+
+
+def _positive_passes() -> Iterator[Variant]:
+    for kind, dtype in itertools.product(("diagonal", "index", "ranges", "csr"), DTYPE_NAMES):
+        constants = {
+            "KIND": kind,
+            "HAS_OFFSET": kind == "csr",
+            "ROWS": positive_pairs.ROWS,
+            "DEPTH": positive_pairs.MAX_DEPTH,
+        }
+        yield make_variant(
+            positive_pairs.positive_pass_kernel, kind, dtype, constants, positive_pairs.NUM_WARPS,
+            types=TYPES, fast=kind == "csr" and dtype == HALF,
+        )  # fmt: skip
+
+
+def walk_variants(target: str) -> list[Variant]:
+    """Those of the walk, the merge of its splits and the positive pass, for one target."""
+    return [*_walks(target), *_merges(target), *_positive_passes()]
