@@ -38,6 +38,8 @@ def compile_variant(variant: Variant, target: GPUTarget) -> Any:
     attributes = {(names.index(name),): [["tt.divisibility", 16]] for name in variant.divisible}
     source = ASTSource(variant.kernel, variant.signature, variant.constants, attributes)
     options = {"num_warps": variant.num_warps, "num_stages": variant.num_stages}
+    if target.backend == "cuda" and target.arch // 10 == 9 and variant.hopper_registers:
+        options["maxnreg"] = variant.hopper_registers
     return triton.compile(source, target=target, options=options)
 
 

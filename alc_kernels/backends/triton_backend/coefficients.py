@@ -44,6 +44,20 @@ def tile_for(dtype: torch.dtype, precision: str) -> Tile:
     return EXACT_TILE if precision == "ieee" else FLOAT_TILE
 
 
+# Two programs of HALF_TILE share a multiprocessor, one multiplying while the other writes, if they
+# keep to this many registers. Where that would spill more than a few words, one has to do.
+SHARED_REGISTERS = 128
+
+
+def register_limit(
+    kind: str, relations: tuple[str, str], margins: bool, scalars: bool, d: int
+) -> int | None:
+    """Registers per thread to compile for on Hopper; None: as many as the compiler likes."""
+    crowded = scalars or "ids" in relations or (margins and kind != "none")
+    # Rows that are not aligned pass through registers one element at a time.
+    return None if crowded or d % 16 != 0 else SHARED_REGISTERS
+
+
 def _round_up(size: int, unit: int) -> int:
     return -(-size // unit) * unit
 
@@ -58,6 +72,13 @@ def chunk_shape(num_rows: int, num_cols: int, item_bytes: int) -> tuple[int, int
         cols = min(cols, max(entries // few_rows // unit, 1) * unit)
     rows = min(all_rows, max(entries // cols // unit, 1) * unit)
     return rows, cols
+
+
+def _is_hopper(device: torch.device) -> bool:
+    """Whether kernels are compiled for compute capability 9.x."""
+    if INTERPRETED or torch.version.hip is not None:
+        return False
+    return torch.cuda.get_device_capability(device)[0] == 9
 
 
 def _chunks(size: int, step: int) -> Iterator[tuple[int, int]]:
@@ -170,6 +191,12 @@ def dense_gradient(
         for grad in grads:
             grad.mul_(scale)  # exact, as is undoing it: a power of two
     arguments = _kernel_arguments(problem, request)
+    if _is_hopper(device):
+        relations = arguments["POSITIVES"], arguments["EXCLUDE"]
+        margins = arguments["POSITIVE_MARGIN"] or arguments["NEGATIVE_MARGIN"]
+        arguments["maxnreg"] = register_limit(
+            arguments["KIND"], relations, margins, want_scalars, d
+        )
     with on_device_of(queries):
         for start, stop in _chunks(num_rows, rows):
             for left, right in _chunks(num_labels, cols):

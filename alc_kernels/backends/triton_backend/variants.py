@@ -51,6 +51,7 @@ class Variant:
     divisible: tuple[str, ...]  # arguments that 16 divides
     num_warps: int
     num_stages: int = 3
+    hopper_registers: int | None = None  # limit of registers for compute capability 9.x
     products: bool = False  # has products that must use the matrix units
     fast: bool = False  # part of the quick subset
 
@@ -129,12 +130,12 @@ def _coefficients(
     *,
     positives: str = "diagonal",
     exclude: str = "empty",
-    options: tuple[str, ...] = (),  # of guard, offset, margins, scalars, odd
+    options: tuple[str, ...] = (),  # of guard, offset, margins, scalars, ragged, odd
     precision: str = "tf32",
     fast: bool = False,
 ) -> Variant:
     tile = coefficients.tile_for(dtype, precision)
-    even = "odd" not in options
+    even = "odd" not in options  # 16 divides d; ragged: the block along d does not
     constants = {
         "KIND": kind,
         "POSITIVES": positives,
@@ -146,7 +147,7 @@ def _coefficients(
         "SCALARS": "scalars" in options,
         "OUT_SCALE": dtype == torch.float16,
         "PRECISION": precision,
-        "EVEN": even,
+        "EVEN": even and "ragged" not in options,
         "UPCAST": False,
         "BLOCK_ROWS": tile.rows,
         "BLOCK_COLS": tile.cols,
@@ -164,6 +165,13 @@ def _coefficients(
         types={"out_ptr": "x"},
         even=even,
         num_stages=tile.stages,
+        hopper_registers=coefficients.register_limit(
+            kind,
+            (positives, exclude),
+            margins="margins" in options,
+            scalars="scalars" in options,
+            d=16 if even else 1,
+        ),
         products=precision != "ieee",
         fast=fast,
     )
@@ -185,7 +193,7 @@ def _coefficient_variants() -> Iterator[Variant]:
         yield _coefficients(half, "softmax", positives=positives, fast=positives == "csr")
     for exclude in ("diagonal", "index", "ids", "csr"):
         yield _coefficients(half, "softmax", exclude=exclude)
-    for option in (*everything, "odd"):
+    for option in (*everything, "ragged", "odd"):
         yield _coefficients(half, "softmax", options=(option,), fast=option == "scalars")
     for dtype in DTYPE_NAMES:
         yield _coefficients(dtype, "sigmoid", positives="ids", exclude="ids", options=everything)
