@@ -38,7 +38,8 @@ class Size:
     settings: dict[str, Any]
 
 
-FULL = Size(6000, 20000, {})
+# Smaller batches and more passes than the defaults: the generated catalogue is small.
+FULL = Size(6000, 20000, {"epochs": 12, "batch_size": 512})
 SMALL = Size(
     300,
     1500,

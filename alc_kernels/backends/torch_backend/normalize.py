@@ -11,16 +11,15 @@ ZERO_NORM = 1e-12  # a row with a norm up to this is a zero row
 
 
 def inverse_norms(x: Tensor) -> Tensor:
-    """(n,) inverse norms of ``x`` (n, d) acc, 0 for zero rows; large finite rows do not overflow."""
+    """(n,) inverse norms of ``x`` (n, d) acc, 0 for zero rows; no overflow for large rows."""
     if x.shape[1] == 0:
         return x.new_zeros(x.shape[0])
-    largest = x.abs().amax(dim=1, keepdim=True)
-    # Dividing by the largest element first keeps the squares in range.
+    largest = x.abs().amax(dim=1)
     safe = torch.where(largest > 0, largest, 1.0)
-    norm = (x / safe).square().sum(dim=1).sqrt() * largest[:, 0]
-    norm_is_zero = norm <= ZERO_NORM
-    scaled = 1.0 / (x / safe).square().sum(dim=1).sqrt()
-    return torch.where(norm_is_zero, 0.0, scaled / safe[:, 0])
+    # Dividing by the largest element first keeps the squares in range.
+    scaled_norm = (x / safe[:, None]).square().sum(dim=1).sqrt()
+    inverse = (1.0 / scaled_norm) / safe
+    return torch.where(scaled_norm * largest <= ZERO_NORM, 0.0, inverse)
 
 
 def normalize_rows(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,7 @@ def walk(problem: Problem, request: WalkRequest) -> RowStatistics:
     parts = [_statistics(chunk_of(problem, a, b), request) for a, b in problem_chunks(problem)]
     if not parts:
         parts = [_statistics(chunk_of(problem, 0, 0), request)]
-    merged = {}
+    merged: dict[str, Any] = {}
     for field in fields(RowStatistics):
         values = [getattr(part, field.name) for part in parts]
         merged[field.name] = None if values[0] is None else torch.cat(values)
