@@ -41,7 +41,7 @@ LONG = Tile(64, 128, 64, 8, 3)
 # the entry holds. Up to 128 the queries stay in shared memory and labels stream past them.
 HOPPER_HALF = {
     # Short rows leave little product to hide an epilogue behind: two programs of 4 warps on a
-    # multiprocessor, so that one multiplies while the other reduces. About 10 reloads a tile.
+    # multiprocessor, so that one multiplies while the other reduces, for some 20 reloads a tile.
     64: {"maximum": Tile(128, 128, 64, 4, 3, 2), "sums": Tile(128, 128, 64, 8, 3),
          "list": Tile(128, 128, 64, 8, 3), "long": LONG},
     128: {"maximum": Tile(128, 128, 128, 4, 2, 2), "sums": Tile(128, 128, 128, 8, 3),

@@ -68,12 +68,21 @@ def walk_constexprs(
     precision: str,
 ) -> dict[str, Any]:
     """The constexpr arguments of ``walk_kernel``; none depends on the batch size."""
+    reads_negatives = (
+        has_guard
+        or request.sigmoid
+        or request.softmax is not None
+        or request.negative_margin is not None
+    )
+    # Triton 3.6 aborts on sm_100 when a product is read inside of a branch only: where nothing
+    # else reads the plain tile, look for a maximum that nobody asked for.
+    top = request.top_k if request.top_k or reads_negatives else 1
     return {
         "POS_KIND": walk_kind(positives),
         "EXC_KIND": walk_kind(exclude),
         "HAS_GUARD": has_guard,
-        "TOP": request.top_k,
-        "SLOTS": triton.next_power_of_2(max(1, request.top_k)),
+        "TOP": top,
+        "SLOTS": triton.next_power_of_2(max(1, top)),
         "HARDEST": request.hardest_positive,
         "SOFTMAX": request.softmax or "none",
         "HAS_OFFSET": request.softmax is not None and request.label_offset is not None,

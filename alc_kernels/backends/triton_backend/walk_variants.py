@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -26,8 +27,8 @@ WIDTHS = (64, 128, 768)
 HALF = torch.bfloat16
 ONE = torch.ones(())
 
-MARGINS = {"hardest_positive": True, "positive_margin": 0.9, "negative_margin": 0.5}
-SOFTMAX = {"inverse_temperature": ONE}
+MARGINS: dict[str, Any] = {"hardest_positive": True, "positive_margin": 0.9, "negative_margin": 0.5}
+SOFTMAX: dict[str, Any] = {"inverse_temperature": ONE}
 REQUESTS = {
     "maximum": WalkRequest(top_k=1, **MARGINS),
     "softmax": WalkRequest(top_k=1, **MARGINS, softmax="all", **SOFTMAX),
@@ -36,6 +37,8 @@ REQUESTS = {
     "list": WalkRequest(top_k=10, **MARGINS),
     "long": WalkRequest(top_k=128, **MARGINS),
     "counts": WalkRequest(),
+    "positives": WalkRequest(hardest_positive=True, positive_margin=0.9),
+    "negatives": WalkRequest(negative_margin=0.5),
     "top 1": WalkRequest(top_k=1),
     "offset": WalkRequest(softmax="all", label_offset=ONE, **SOFTMAX),
     "everything": WalkRequest(
@@ -91,8 +94,9 @@ def _walks(target: str) -> Iterator[Variant]:
             yield _walk(target, request, d=d, relations="ids-csr", guard=True)
     for relations in ("empty-empty", "index-index", "csr-csr", "ids-ids", "csr-empty"):
         yield _walk(target, "maximum", relations=relations, fast=relations == "ids-ids")
-    for request in ("counts", "top 1", "offset", "everything"):
+    for request in ("counts", "positives", "negatives", "top 1", "offset", "everything"):
         yield _walk(target, request)
+    yield _walk(target, "counts", guard=True)
     yield _walk(target, "everything", relations="ids-csr", guard=True)
     yield _walk(target, "everything", torch.float32, relations="ids-csr", guard=True)
 
