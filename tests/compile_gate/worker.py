@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--share", default="0/1", help="i/n: every n-th variant from the i-th on")
     options = parser.parse_args()
     index, count = map(int, options.share.split("/"))
-    chosen = [variant for variant in variants() if variant.fast or not options.fast]
+    chosen = [variant for variant in variants(options.target) if variant.fast or not options.fast]
     for variant in chosen[index::count]:
         start = time.monotonic()
         line: dict[str, Any] = {"name": variant.name, "products": variant.products}

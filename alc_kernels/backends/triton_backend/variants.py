@@ -199,6 +199,14 @@ def _coefficient_variants() -> Iterator[Variant]:
         yield _coefficients(dtype, "sigmoid", positives="ids", exclude="ids", options=everything)
 
 
-def variants() -> list[Variant]:
-    """All of them, in a fixed order."""
-    return [*_normalize_variants(), *_pair_variants(), *_coefficient_variants()]
+def variants(target: str) -> list[Variant]:
+    """All of them in a fixed order, for "sm_80", "sm_90", "sm_100" or another target's name."""
+    # That module builds its list with this one's make_variant.
+    from alc_kernels.backends.triton_backend.walk_variants import walk_variants
+
+    return [
+        *_normalize_variants(),
+        *_pair_variants(),
+        *_coefficient_variants(),
+        *walk_variants(target),
+    ]
