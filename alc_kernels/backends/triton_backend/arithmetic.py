@@ -3,9 +3,26 @@
 import triton
 import triton.language as tl
 
+from alc_kernels.backends.triton_backend.launch import INTERPRETED
+
+# Triton's interpreter truncates to bfloat16 where a GPU rounds to nearest even.
+ROUND_BY_HAND = tl.constexpr(INTERPRETED)
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
 LOWEST = tl.constexpr(-3.4028234663852886e38)  # of the finite float32 numbers
+
+
+@triton.jit
+def rounded(x, dtype: tl.constexpr):
+    """x in ``dtype``, rounded to nearest even everywhere."""
+    if ROUND_BY_HAND:
+        if dtype == tl.bfloat16:
+            wide = x.to(tl.float32)
+            bits = wide.to(tl.int32, bitcast=True)
+            bits = (bits + (0x7FFF + ((bits >> 16) & 1))) & -65536
+            wide = tl.where(wide == wide, bits.to(tl.float32, bitcast=True), wide)
+            return wide.to(dtype)
+    return x.to(dtype)
 
 
 @triton.jit

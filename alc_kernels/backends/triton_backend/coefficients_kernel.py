@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from alc_kernels.backends.triton_backend.arithmetic import LOG2_E
+from alc_kernels.backends.triton_backend.arithmetic import LOG2_E, rounded
 from alc_kernels.backends.triton_backend.relation import open_rows, take_tile, tile_may_hold
 from alc_kernels.backends.triton_backend.tile_product import row_pointers, tile_product
 
@@ -268,4 +268,4 @@ def coefficients_kernel(
     # registers: pointers of 64 bits per element would take as many as S.
     tile_ptr = out_ptr + (row - row_start) * out_stride + (column - col_start)
     b_local = tl.arange(0, BLOCK_ROWS)[:, None] * out_stride + tl.arange(0, BLOCK_COLS)[None, :]
-    tl.store(tile_ptr + b_local, b_total.to(out_ptr.dtype.element_ty))
+    tl.store(tile_ptr + b_local, rounded(b_total, out_ptr.dtype.element_ty))

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from alc_kernels.backends.triton_backend.arithmetic import rounded
 from alc_kernels.backends.triton_backend.launch import on_device_of
 
 ZERO_NORM = tl.constexpr(1e-12)  # a row with a norm up to this is a zero row
@@ -52,7 +53,7 @@ def normalize_rows_kernel(
             b_squares += b_wide * b_wide
             b_small_squares += b_small * b_small
         else:
-            tl.store(b_out_ptr + b_d[None, :], b_x.to(rows_ptr.dtype.element_ty), mask=b_mask)
+            tl.store(b_out_ptr + b_d[None, :], rounded(b_x, rows_ptr.dtype.element_ty), mask=b_mask)
     # Every program that finds one writes the same value.
     tl.store(finite_ptr, 0, mask=tl.max(tl.max(b_bad, 1), 0) != 0)
 
@@ -69,7 +70,8 @@ def normalize_rows_kernel(
             b_mask = b_in[:, None] & (b_d < d)[None, :]
             b_x = tl.load(b_x_ptr + b_d[None, :].to(tl.int64) * stride_d, mask=b_mask, other=0.0)
             b_unit = (b_x.to(tl.float32) * b_shrink[:, None]) * b_factor[:, None]
-            b_unit = b_unit.to(x_ptr.dtype.element_ty).to(rows_ptr.dtype.element_ty)
+            b_unit = rounded(b_unit, x_ptr.dtype.element_ty)
+            b_unit = rounded(b_unit, rows_ptr.dtype.element_ty)
             tl.store(b_out_ptr + b_d[None, :], b_unit, mask=b_mask)
 
 
@@ -115,7 +117,8 @@ def normalize_rows_backward_kernel(
             b_x = tl.load(b_x_ptr + b_d[None, :].to(tl.int64) * stride_d, mask=b_mask, other=0.0)
             b_out -= (b_x.to(tl.float32) * b_inverse[:, None]) * b_along[:, None]
         b_out = b_out * b_scale[:, None]
-        tl.store(b_out_ptr + b_d[None, :], b_out.to(out_ptr.dtype.element_ty), mask=b_mask)
+        b_out = rounded(b_out, out_ptr.dtype.element_ty)
+        tl.store(b_out_ptr + b_d[None, :], b_out, mask=b_mask)
 
 
 def normalize_rows(
