@@ -54,9 +54,10 @@ def check(drawn, dtype: torch.dtype, backend: str, device: torch.device) -> None
     found.backward()
     allowed = TOLERANCES[dtype]
     assert abs(found.item() - expected.item()) <= 4 * allowed.value * max(1, abs(expected.item()))
-    for side, x, y in zip(("queries", "labels"), mine, exact, strict=True):
-        # Small random cases are less averaged than the fixed ones: four times the table.
-        assert_close(side, x.grad, y.grad, 4 * allowed.gradient)
+    # Both sides as one vector: a column's gradient alone may cancel to almost nothing. Small
+    # random cases are less averaged than the fixed ones: four times the table.
+    gradients = [torch.cat([x.grad.flatten().double().cpu() for x in xs]) for xs in (mine, exact)]
+    assert_close("gradients", *gradients, 4 * allowed.gradient)
 
 
 # A width of 1 leaves unit rows no direction to move in: the gradient is rounding alone.
