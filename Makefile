@@ -13,7 +13,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 .PHONY: demo install test test-slow lint format typecheck bench dist clean
 
 demo: install
-	$(BIN)/alc demo --output $(DEMO_OUTPUT) --overwrite
+	$(BIN)/alc demo --output $(DEMO_OUTPUT)
 
 install: $(VENV)/.installed
 
