@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache, partial
 
 import torch
@@ -26,6 +26,7 @@ from alc_kernels.settings import (
     Triplet,
     base_from_name,
 )
+from alc_kernels.terms import LossTerms
 
 _log = logging.getLogger("alc_kernels")
 _WHOLE_BATCH_LIMIT = 8192
@@ -33,25 +34,6 @@ _WHOLE_BATCH_LIMIT = 8192
 DEFAULT_BASE = Triplet()
 DEFAULT_AUXILIARY = Auxiliary()
 DEFAULT_THRESHOLD = ThresholdMargin(negative_scope="hardest", reduction="rows")
-
-
-@dataclass(frozen=True)
-class LossTerms:
-    """One evaluation, taken apart. ``total`` carries the graph, all else is detached.
-
-    The parts are given before their weights; parts that are not used are 0.
-    """
-
-    total: Tensor  # 0-d acc
-    base: Tensor  # 0-d acc
-    pair: Tensor  # 0-d acc
-    batch: Tensor  # 0-d acc
-    tcm_positive: Tensor  # 0-d acc
-    tcm_negative: Tensor  # 0-d acc
-    hardest_score: Tensor  # (B,) acc: each row's hardest negative, -inf where there is none
-    hardest_index: Tensor  # (B,) int64, -1 where there is none
-    active_positives: Tensor  # 0-d int64: positives below positive_margin
-    active_negatives: Tensor  # 0-d int64: negatives above negative_margin, within the scope
 
 
 class ALCLoss(nn.Module):

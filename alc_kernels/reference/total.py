@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,25 +25,7 @@ from alc_kernels.settings import (
     ThresholdMargin,
     Triplet,
 )
-
-
-@dataclass(frozen=True)
-class LossTerms:
-    """What a loss is made of. ``total`` carries the graph, all else is detached.
-
-    The parts come before their weights; a part that is not used is 0.
-    """
-
-    total: Tensor  # 0-d acc
-    base: Tensor  # 0-d acc
-    pair: Tensor  # 0-d acc
-    batch: Tensor  # 0-d acc
-    tcm_positive: Tensor  # 0-d acc
-    tcm_negative: Tensor  # 0-d acc
-    hardest_score: Tensor  # (B,) acc: each row's hardest negative, -inf where it has none
-    hardest_index: Tensor  # (B,) int64, -1 where it has none
-    active_positives: Tensor  # 0-d int64
-    active_negatives: Tensor  # 0-d int64
+from alc_kernels.terms import LossTerms
 
 
 def base_value(
