@@ -1,5 +1,6 @@
 """Fused losses for large-batch retrieval: ALC, TCM, mined triplets, softmax, sigmoid."""
 
+from alc_kernels import functional, reference
 from alc_kernels.alc_loss import ALCLoss
 from alc_kernels.backends.choose import BackendUnavailableError
 from alc_kernels.positives import Positives
@@ -24,4 +25,6 @@ __all__ = [
     "ThresholdMargin",
     "Triplet",
     "__version__",
+    "functional",
+    "reference",
 ]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
 from alc_kernels import checks
-from alc_kernels.context import group_loss, groupwise_loss
+from alc_kernels.context import groupwise_loss
 from alc_kernels.dispatch import check_backend, similarity_loss
 from alc_kernels.objective import Objective
 from alc_kernels.ops.similarity_loss import SimilarityLoss
@@ -88,14 +88,26 @@ class ALCLoss(nn.Module):
         _check_type("threshold", threshold, (ThresholdMargin,))
         check_backend(backend)
         checks.check_group(process_group)
+        if isinstance(base_weight, bool) or not isinstance(base_weight, int | float):
+            raise TypeError(f"base_weight: expected a number, got {type(base_weight).__name__}")
         if not math.isfinite(base_weight) or base_weight < 0:
             raise ValueError(f"base_weight={base_weight!r}: expected a finite number >= 0")
+        if embedding_dim is not None and (
+            isinstance(embedding_dim, bool)
+            or not isinstance(embedding_dim, int)
+            or embedding_dim < 1
+        ):
+            raise ValueError(
+                f"embedding_dim={embedding_dim!r}: expected the embeddings' width, an integer >= 1"
+            )
+        checks.check_flag("normalize", normalize)
+        checks.check_flag("deterministic", deterministic)
         if auxiliary is not None and auxiliary.pair_weight == 0 and auxiliary.batch_weight == 0:
             auxiliary = None
         self.embedding_dim = embedding_dim
         self.auxiliary = auxiliary
         self.threshold = threshold
-        self.base_weight = base_weight
+        self.base_weight = float(base_weight)
         self.normalize = normalize
         self.backend = backend
         self.deterministic = deterministic
@@ -104,14 +116,15 @@ class ALCLoss(nn.Module):
         self._make_heads()
 
     def _adopt_scalars(self, base: Base | None) -> Base | None:
-        """Register learnable scalars; ``self.base`` keeps the rest."""
+        """Register learnable scalars; ``self.base`` keeps the rest.
+
+        A tensor that wants a gradient itself is used as it is, whatever ``learnable`` says.
+        """
         if isinstance(base, Sigmoid) and base.learnable:
-            scale, bias = (
-                x.detach().clone() if isinstance(x, Tensor) else torch.tensor(float(x))
-                for x in (base.scale, base.bias)
-            )
-            self.log_scale = nn.Parameter(scale.log())
-            self.bias = nn.Parameter(bias)
+            if not _learns_itself(base.scale):
+                self.log_scale = nn.Parameter(torch.as_tensor(base.scale).detach().clone().log())
+            if not _learns_itself(base.bias):
+                self.bias = nn.Parameter(torch.as_tensor(base.bias).detach().clone())
         for name in ("temperature", "scale", "bias"):
             value = getattr(base, name, None)
             if isinstance(value, nn.Parameter) and not hasattr(self, name):
@@ -121,32 +134,33 @@ class ALCLoss(nn.Module):
     def _current_base(self) -> Base | None:
         """The base settings with today's scalars."""
         base = self.base
-        if isinstance(base, Sigmoid) and base.learnable:
-            return replace(base, scale=self.log_scale.exp(), bias=self.bias)
         changes = {
             name: getattr(self, name)
             for name in ("temperature", "scale", "bias")
             if name in self._parameters
         }
+        if "log_scale" in self._parameters:
+            changes["scale"] = self.log_scale.exp()
         return replace(base, **changes) if base is not None and changes else base
 
     def _make_heads(self) -> None:
         auxiliary, d = self.auxiliary, self.embedding_dim
         if auxiliary is None:
             return
-        if isinstance(d, bool) or not isinstance(d, int) or d < 1:
+        if d is None:
             raise ValueError(
-                f"embedding_dim={d!r}: the auxiliary heads need the embeddings' width, an integer "
-                ">= 1 (or pass auxiliary=None)"
+                "embedding_dim=None: the auxiliary heads need the embeddings' width "
+                "(or pass auxiliary=None)"
             )
         if auxiliary.pair_weight:
             self.pair_head = nn.Linear(4 * d, 1)
         if auxiliary.batch_weight:
             width = auxiliary.context_dim or d
             if width % auxiliary.context_heads:
+                name = "embedding_dim" if auxiliary.context_dim is None else "context_dim"
                 raise ValueError(
-                    f"context_dim={width}: expected a multiple of context_heads="
-                    f"{auxiliary.context_heads}"
+                    f"{name}={width}: expected a multiple of context_heads="
+                    f"{auxiliary.context_heads} (Auxiliary sets context_dim and context_heads)"
                 )
             self.context_in = nn.Linear(4 * d, width)
             self.context_layer = nn.TransformerEncoderLayer(
@@ -234,7 +248,7 @@ class ALCLoss(nn.Module):
         """Total, the operator's results and the batch part."""
         checks.check_embeddings(queries, labels)
         auxiliary = self.auxiliary
-        if auxiliary is not None and queries.shape[1] != self.embedding_dim:
+        if self.embedding_dim is not None and queries.shape[1] != self.embedding_dim:
             raise ValueError(
                 f"queries: expected width embedding_dim={self.embedding_dim}, "
                 f"got {tuple(queries.shape)}"
@@ -277,12 +291,10 @@ class ALCLoss(nn.Module):
         size, rows = self.auxiliary.context_size, found.rows.shape[0]
         if size is None and rows > _WHOLE_BATCH_LIMIT and not torch.compiler.is_compiling():
             _warn_about_whole_batch()
-        heads = (self.context_in, self.context_layer, self.context_head)
-        parameters = [p for head in heads for p in head.parameters()]
+        names = ("context_in", "context_layer", "context_head")
+        heads = {name: getattr(self, name) for name in names}
         members = found.pair_index[:, 0] >= 0
-        total = groupwise_loss(
-            partial(group_loss, *heads), parameters, size, found.rows, found.pairs, members
-        )
+        total = groupwise_loss(heads, size, found.rows, found.pairs, members)
         count = members.sum()
         return total * torch.where(count > 0, 0.5 / count.to(total.dtype), 0.0) * found.poison
 
@@ -294,6 +306,10 @@ class ALCLoss(nn.Module):
         defaults["deterministic"] = False
         parts += [f"{k}={getattr(self, k)!r}" for k, v in defaults.items() if getattr(self, k) != v]
         return ", ".join(parts)
+
+
+def _learns_itself(value: object) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad
 
 
 @lru_cache(maxsize=1)

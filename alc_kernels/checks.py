@@ -26,8 +26,8 @@ def check_embeddings(queries: Tensor, labels: Tensor) -> torch.dtype:
                 f"{name}: expected float64, float32, float16 or bfloat16, got {x.dtype} "
                 f"with shape {tuple(x.shape)}"
             )
-        if x.dim() != 2:
-            raise ValueError(f"{name}: expected shape (rows, d), got {tuple(x.shape)}")
+        if x.dim() != 2 or x.shape[1] == 0:
+            raise ValueError(f"{name}: expected shape (rows, d), d >= 1, got {tuple(x.shape)}")
     if queries.shape[1] != labels.shape[1]:
         raise ValueError(
             f"labels: expected width {queries.shape[1]} as queries {tuple(queries.shape)}, "
@@ -117,14 +117,21 @@ def check_vector(
     return vector.to(acc).contiguous()
 
 
-def check_exclude_above(value: float | None) -> None:
+def check_exclude_above(value: float | None) -> float | None:
     """``exclude_above`` is None or a finite number."""
     if value is None:
-        return
+        return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"exclude_above: expected a number or None, got {type(value).__name__}")
     if value != value or value in (float("inf"), float("-inf")):
         raise ValueError(f"exclude_above={value!r}: expected a finite number or None")
+    return float(value)
+
+
+def check_flag(name: str, value: bool) -> None:
+    """``value`` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}={value!r}: expected True or False")
 
 
 def check_k(k: int) -> None:
@@ -139,6 +146,11 @@ def check_group(process_group: object | None) -> str:
     """Name of the process group. Only groups of one process are supported by this version."""
     if process_group is None:
         return ""
+    if not callable(getattr(process_group, "size", None)):
+        raise TypeError(
+            "process_group: expected a torch.distributed process group or None, "
+            f"got {type(process_group).__name__}"
+        )
     size = process_group.size()  # type: ignore[attr-defined]
     if size > 1:
         raise NotImplementedError(

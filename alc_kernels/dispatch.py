@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -44,7 +46,10 @@ def similarity_loss(
     """
     compute_dtype = checks.check_embeddings(queries, labels)
     check_backend(backend)
-    checks.check_exclude_above(objective.exclude_above)
+    guard = checks.check_exclude_above(objective.exclude_above)
+    objective = replace(objective, exclude_above=guard)
+    checks.check_flag("normalize", objective.normalize)
+    checks.check_flag("deterministic", objective.deterministic)
     relation = checks.check_relation("positives", positives, queries, labels)
     excluded = checks.check_relation("exclude", exclude, queries, labels)
     acc, base = accumulation_dtype(compute_dtype), objective.base

@@ -79,6 +79,7 @@ def hardest_negatives(
         (B, k) int64. Where a row has fewer than k negatives: -inf and -1. Gradients flow through
         the scores at the chosen labels, not through the choice.
     """
+    checks.check_embeddings(queries, labels)
     relation = checks.check_relation("positives", positives, queries, labels)
     return _mine(
         queries, labels, relation, exclude, k, normalize, exclude_above, backend, deterministic,
@@ -124,7 +125,9 @@ def _mine(
     compute_dtype = checks.check_embeddings(queries, labels)
     check_backend(backend)
     checks.check_k(k)
-    checks.check_exclude_above(exclude_above)
+    exclude_above = checks.check_exclude_above(exclude_above)
+    checks.check_flag("normalize", normalize)
+    checks.check_flag("deterministic", deterministic)
     excluded = checks.check_relation("exclude", exclude, queries, labels)
     scores, indices, _ = hardest_negatives_op(
         queries,
@@ -174,6 +177,8 @@ def triplet_loss(
     if dynamic_margin is None:
         base = Triplet(margin, *shared)
     else:
+        if not isinstance(dynamic_margin, tuple | list) or len(dynamic_margin) != 2:
+            raise ValueError(f"dynamic_margin={dynamic_margin!r}: expected (min, max) or None")
         base = DynamicTriplet(dynamic_margin[0], dynamic_margin[1], *shared)
     objective = Objective(
         base=base,

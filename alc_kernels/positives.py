@@ -47,6 +47,13 @@ def _as_index(name: str, value: object, *, dim: int | None = 1) -> Tensor:
     return value.detach().to(torch.int64)
 
 
+def _as_size(name: str, value: object) -> int:
+    """Check a number of queries or labels."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{name}: expected an integer >= 0, got {value!r}")
+    return value
+
+
 def _check_range(name: str, index: Tensor, size: int, what: str) -> None:
     """Raise when an index leaves [0, size); names the first offender."""
     bad = (index < 0) | (index >= size)
@@ -83,8 +90,7 @@ class Positives:
     @classmethod
     def diagonal(cls, n: int) -> Positives:
         """Query i matches label i; B = M = ``n``."""
-        if isinstance(n, bool) or not isinstance(n, int) or n < 0:
-            raise ValueError(f"n: expected an integer >= 0, got {n!r}")
+        n = _as_size("n", n)
         return cls("diagonal", n, n, ())
 
     @classmethod
@@ -98,7 +104,7 @@ class Positives:
         Raises:
             IndexError: an index is outside [0, M).
         """
-        index = _as_index("index", index)
+        index, num_labels = _as_index("index", index), _as_size("num_labels", num_labels)
         _check_range("index", index, num_labels, "num_labels")
         return cls("index", index.numel(), num_labels, (index,))
 
@@ -133,6 +139,7 @@ class Positives:
             IndexError: a column is outside [0, M).
         """
         crow, col = _as_index("crow", crow), _as_index("col", col)
+        num_labels = _as_size("num_labels", num_labels)
         if crow.device != col.device:
             raise ValueError(f"col: expected device {crow.device} (as crow), got {col.device}")
         if crow.numel() < 1:
@@ -170,7 +177,10 @@ class Positives:
             raise ValueError(
                 f"{_names[1]}: expected device {rows.device} (as {_names[0]}), got {cols.device}"
             )
-        num_queries, num_labels = (int(size) for size in shape)
+        if not isinstance(shape, tuple | list | torch.Size) or len(shape) != 2:
+            raise ValueError(f"shape: expected (num_queries, num_labels), got {shape!r}")
+        num_queries = _as_size("shape[0]", shape[0])
+        num_labels = _as_size("shape[1]", shape[1])
         if rows.numel() != cols.numel():
             raise ValueError(
                 f"{_names[1]}: expected {rows.numel()} entries (as {_names[0]}), got {cols.numel()}"
@@ -191,7 +201,10 @@ class Positives:
         if not isinstance(mask, Tensor) or mask.dim() != 2:
             got = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
             raise ValueError(f"mask: expected a (B, M) tensor, got {got}")
-        rows, cols = mask.detach().to(torch.bool).nonzero(as_tuple=True)
+        mask = mask.detach()
+        if mask.dtype != torch.bool and not bool(((mask == 0) | (mask == 1)).all()):
+            raise ValueError(f"mask: expected booleans, or zeros and ones, got other {mask.dtype}")
+        rows, cols = mask.to(torch.bool).nonzero(as_tuple=True)
         return cls.from_pairs(rows, cols, (mask.shape[0], mask.shape[1]))
 
     @classmethod
@@ -213,7 +226,9 @@ class Positives:
 
     def to(self, device: torch.device | str) -> Positives:
         """The same relation on another device."""
-        moved = tuple(t.to(device, non_blocking=True) for t in self.tensors)
+        # Towards the host the copy must be complete before anybody looks.
+        wait = torch.device(device).type == "cpu"
+        moved = tuple(t.to(device, non_blocking=not wait) for t in self.tensors)
         return Positives(self.kind, self.num_queries, self.num_labels, moved)
 
     def transpose(self) -> Positives:

@@ -28,6 +28,7 @@ def _number(owner: object, name: str, *, low: float = -math.inf, above: float = 
         raise ValueError(f"{where}: expected a number >= {low:g}")
     if value <= above:
         raise ValueError(f"{where}: expected a number > {above:g}")
+    object.__setattr__(owner, name, float(value))  # numpy's numbers become plain ones
 
 
 def _scalar(owner: object, name: str, *, above: float = -math.inf) -> None:

@@ -41,7 +41,7 @@ class Objective:
         """
         base, threshold = "None", "None"
         if self.base is not None:
-            name = type(self.base).__name__
+            name = next(n for n, made in _BASES.items() if isinstance(self.base, made))
             base = f"({name!r}, {_literal(self.base, _FIELDS[name])})"
         if self.threshold is not None:
             threshold = _literal(self.threshold, _FIELDS["ThresholdMargin"])

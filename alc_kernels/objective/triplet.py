@@ -26,7 +26,7 @@ def triplet_rows(
     if base.weight_temperature is None:
         count = exists.sum(dim=1, keepdim=True).clamp(min=1)
         values = loss.sum(dim=1) / count[:, 0]
-        slope_n = active / count
+        slope_n = active.to(loss.dtype) / count
     else:
         weight = _weights(s_n, active, base.weight_temperature)
         values = (weight * loss).sum(dim=1)

@@ -182,11 +182,13 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     result = SimilarityLoss(*output)
     ctx.mark_non_differentiable(*result[3:])
     ctx.set_materialize_grads(False)
-    tensors, (positives, exclude), (offset, weight) = inputs[:5], inputs[5:7], inputs[7:9]
+    tensors, (positives, exclude), vectors = inputs[:5], inputs[5:7], inputs[7:9]
     ctx.plain = inputs[9:15]
     ctx.counts = len(positives), len(exclude)
-    gradients = result[7:]
-    ctx.save_for_backward(*tensors, offset, weight, *gradients, *positives, *exclude)
+    again = (*vectors, *positives, *exclude)
+    if Objective.decode(ctx.plain[2]).reduction != "none":
+        again = ()  # not evaluated again, so nobody minds what becomes of these buffers
+    ctx.save_for_backward(*tensors, *result[7:], *again)
 
 
 def _backward(
@@ -197,9 +199,8 @@ def _backward(
     *_: None,
 ) -> tuple[Any, ...]:
     saved = ctx.saved_tensors
-    inputs, offset, weight, rest = saved[:5], saved[5], saved[6], saved[7:]
-    pair_index, poison, *gradients = rest[:9]
-    relations = rest[9:]
+    inputs, again = saved[:5], saved[14:]
+    pair_index, poison, *gradients = saved[5:14]
     objective = Objective.decode(ctx.plain[2])
     if not objective.gather:  # the two outputs are empty then, and so are their gradients
         upstream_rows = upstream_pairs = None
@@ -210,13 +211,14 @@ def _backward(
     want = ctx.needs_input_grad[:5]
     if objective.reduction == "none" and upstream is not None:
         # A gradient per row weights the rows: evaluate again with those weights.
+        offset, weight, *relations = again
         weight = upstream if weight is None else upstream * weight
         summed = replace(objective, reduction="sum").encode()
-        again = similarity_loss_op(
-            *inputs, list(relations[:split]), list(relations[split:]), offset, weight, *kinds,
+        output = similarity_loss_op(
+            *inputs, relations[:split], relations[split:], offset, weight, *kinds,
             summed, dtype, backend, group, *want[:3], False,
         )  # fmt: skip
-        gradients = SimilarityLoss(*again)[9:]
+        gradients = list(SimilarityLoss(*output)[9:])
         upstream = torch.ones_like(poison)
     by_queries, by_labels, by_scalars, by_weight, by_bias, inverse_q, inverse_k = gradients
     upstream = torch.zeros_like(poison) if upstream is None else upstream

@@ -37,7 +37,7 @@ class Case:
 CASES = [
     Case("triplet", "triplet_loss"),
     Case("triplet-k1", "triplet_loss", {"num_negatives": 1}),
-    Case("triplet-plain-mean", "triplet_loss", {"weight_temperature": None, "num_negatives": 4}),
+    Case("triplet-plain-mean", "triplet_loss", {"weight_temperature": None, "num_negatives": 3}),
     Case("triplet-hardest-positive", "triplet_loss", {"positive": "hardest"}, weighted=True),
     Case("triplet-symmetric-mean", "triplet_loss", {"symmetric": "mean"}),
     Case("triplet-symmetric-sum", "triplet_loss", {"symmetric": "sum", "positive": "hardest"}),

@@ -154,6 +154,60 @@ def test_learnable_sigmoid_starts_where_told_and_learns():
     torch.testing.assert_close(loss_fn.bias.grad, bias.grad, rtol=1e-6, atol=0)
 
 
+def test_sigmoid_uses_a_parameter_that_it_is_given():
+    scale = torch.nn.Parameter(torch.tensor(5.0))
+    loss_fn = ALCLoss(base=Sigmoid(scale=scale), auxiliary=None, threshold=None)
+    assert {n for n, _ in loss_fn.named_parameters()} == {"scale", "bias"}
+    data = make_data("csr").to(torch.float32)
+    loss_fn(data.queries, data.labels, data.positives).backward()
+    assert all(p.grad is not None and p.grad != 0 for p in loss_fn.parameters())
+
+
+def test_second_derivative_through_the_heads_raises():
+    data = make_data("diagonal").to(torch.float32)
+    loss_fn = build("default")
+    for parameter in (loss_fn.context_in.weight, loss_fn.pair_head.weight):
+        loss = loss_fn(data.queries, data.labels)
+        (grad,) = torch.autograd.grad(loss, parameter, create_graph=True)
+        with pytest.raises(RuntimeError, match="first derivatives only"):
+            grad.square().sum().backward()
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_without_gradients_only_the_value_is_computed(mode):
+    data = make_data("diagonal").to(torch.float32)
+    loss_fn = build("default")
+    expected = loss_fn(data.queries, data.labels)
+    from tests.losses.test_operators import Largest
+
+    with mode(), Largest() as seen:
+        found = loss_fn(data.queries, data.labels)
+    torch.testing.assert_close(found, expected.detach())
+    assert not any("backward" in name for name in seen.operators)
+
+
+def test_gradients_of_half_precision_heads_are_summed_in_float32():
+    """Over 256 groups sums in bfloat16 would lose a percent and more."""
+    torch.manual_seed(0)
+    parts = Auxiliary(pair_weight=0.0, context_size=8, dropout=0.0)
+    loss_fn = ALCLoss(32, base=None, threshold=None, auxiliary=parts)
+    loss_fn.to(torch.bfloat16)
+    exact = copy.deepcopy(loss_fn).double()
+    q = torch.randn(2048, 32)
+    k = q + 0.8 * torch.randn(2048, 32)
+    loss_fn(q, k).backward()
+    exact(q.double(), k.double()).backward()
+    for (name, p), (_, e) in zip(loss_fn.named_parameters(), exact.named_parameters(), strict=True):
+        assert_close(name, p.grad, e.grad, 4e-3)  # the one rounding to bfloat16
+
+
+def test_an_empty_batch_leaves_every_parameter_in_the_graph():
+    loss_fn = ALCLoss(8)
+    x = torch.randn(0, 8, requires_grad=True)
+    loss_fn(x, x).backward()
+    assert all(p.grad is not None and (p.grad == 0).all() for p in loss_fn.parameters())
+
+
 def test_fixed_sigmoid_has_no_parameters():
     base = Sigmoid(scale=1.0, bias=0.0, learnable=False)
     assert not list(ALCLoss(base=base, auxiliary=None).parameters())
@@ -268,6 +322,9 @@ def test_extra_repr_names_what_differs():
         ({"backend": "cuda"}, ValueError, "expected one of 'auto'"),
         ({"base_weight": float("nan")}, ValueError, "base_weight=nan"),
         ({"embedding_dim": None}, ValueError, "embedding_dim=None"),
+        ({"embedding_dim": "abc", "auxiliary": None}, ValueError, "embedding_dim='abc'"),
+        ({"base_weight": None}, TypeError, "base_weight: expected a number"),
+        ({"deterministic": "no"}, TypeError, "deterministic='no'"),
         ({"embedding_dim": 30}, ValueError, "multiple of context_heads=4"),
     ],
 )
@@ -278,8 +335,9 @@ def test_bad_options_are_named(options, error, words):
 
 def test_wrong_width_is_named():
     data = make_data("diagonal").to(torch.float32)
-    with pytest.raises(ValueError, match=r"embedding_dim=16, got \(37, 24\)"):
-        ALCLoss(16)(data.queries, data.labels)
+    for options in ({}, {"auxiliary": None}):
+        with pytest.raises(ValueError, match=r"embedding_dim=16, got \(37, 24\)"):
+            ALCLoss(16, **options)(data.queries, data.labels)
 
 
 def test_native_backend_says_why_it_cannot_run():

@@ -222,6 +222,13 @@ BAD_CALLS = {
     "relation shape": (lambda: functional.triplet_loss(Q, K, Positives.diagonal(4)), ValueError, r"relation of shape \(4, 6\)"),
     "relation type": (lambda: functional.triplet_loss(Q, K, [0, 1]), TypeError, "positives: expected None"),
     "exclude type": (lambda: functional.triplet_loss(Q, SQUARE, exclude="x"), TypeError, "exclude: expected None"),
+    "mined not a tensor": (lambda: functional.hardest_negatives([1.0], K), TypeError, "queries: expected a tensor"),
+    "mined dims": (lambda: functional.hardest_negatives(Q[0], K), ValueError, r"queries: expected shape \(rows, d\)"),
+    "no width": (lambda: functional.softmax_loss(Q[:, :0], SQUARE[:, :0]), ValueError, "d >= 1"),
+    "dynamic type": (lambda: functional.triplet_loss(Q, SQUARE, dynamic_margin=0.1), ValueError, r"expected \(min, max\)"),
+    "dynamic length": (lambda: functional.triplet_loss(Q, SQUARE, dynamic_margin=(0.1, 0.2, 0.3)), ValueError, r"expected \(min, max\)"),
+    "flag": (lambda: functional.triplet_loss(Q, SQUARE, normalize="no"), TypeError, "normalize='no': expected True or False"),
+    "group": (lambda: functional.triplet_loss(Q, SQUARE, process_group="gloo"), TypeError, "process_group: expected"),
     "k": (lambda: functional.hardest_negatives(Q, SQUARE, k=0), ValueError, "k=0: expected an integer >= 1"),
     "k type": (lambda: functional.topk_similarity(Q, K, 2.0), TypeError, "k: expected an integer"),
     "margin": (lambda: functional.triplet_loss(Q, SQUARE, margin=float("nan")), ValueError, "expected a finite number"),
@@ -260,6 +267,21 @@ def test_an_index_out_of_range_on_the_gpu_makes_the_loss_nan():
     loss = functional.triplet_loss(q, k, torch.tensor([0, 9, 1, 2], device="cuda"))
     loss.backward()
     assert loss.isnan() and q.grad.isnan().all()
+
+
+def test_numpy_numbers_are_numbers():
+    import numpy as np
+
+    x = leaves(5, 8)
+    found = functional.triplet_loss(
+        x,
+        x,
+        margin=np.float64(0.25),
+        exclude_above=np.float64(0.5),
+        weight_temperature=np.float64(1),
+    )
+    expected = functional.triplet_loss(x, x, margin=0.25, exclude_above=0.5, weight_temperature=1.0)
+    assert torch.equal(found, expected)
 
 
 class FakeGroup:

@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from alc_kernels import ALCLoss, Auxiliary, Positives, Softmax, ThresholdMargin, functional
 from alc_kernels.objective import Objective
+from alc_kernels.ops import similarity_loss as similarity_loss_module
 from alc_kernels.ops.finish import finish_gradient, scale_gradient
 from alc_kernels.ops.mining import hardest_negatives_op, score_gradient_op
 from alc_kernels.ops.similarity_loss import similarity_loss_op
@@ -174,32 +175,77 @@ def test_gradient_checkpointing_gives_the_same_gradients():
 
 
 class Largest(TorchDispatchMode):
-    """Remembers the element count of the largest tensor that any operation made."""
+    """Remembers the bytes of the largest tensor that any operation made, and all shapes."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.elements = 0
+        self.bytes = 0
         self.shapes: set[tuple[int, ...]] = set()
+        self.operators: set[str] = set()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
+        self.operators.add(str(func))
         for x in torch.utils._pytree.tree_leaves(out):
             if isinstance(x, torch.Tensor):
-                self.elements = max(self.elements, x.numel())
+                self.bytes = max(self.bytes, x.numel() * x.element_size())
                 self.shapes.add(tuple(x.shape))
         return out
 
 
+ROWS, COLUMNS = 700, 900
+
+
+def largest_inside(case, backend, device, monkeypatch) -> Largest:
+    """Watch every allocation of a forward and backward, inside the operator too.
+
+    A dispatch mode entered outside an operator does not see what the operator does.
+    """
+    seen = Largest()
+
+    def watched(function):
+        def call(*args, **kwargs):
+            with seen:
+                return function(*args, **kwargs)
+
+        return call
+
+    for name in ("prepare", "evaluate"):
+        inner = getattr(similarity_loss_module, name)
+        monkeypatch.setattr(similarity_loss_module, name, watched(inner))
+    data = make_data("index", ROWS, COLUMNS, 8).to(torch.float32, device)
+    with seen:
+        case.call(functional, data, backend=backend).backward()
+    return seen
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_torch_backend_never_makes_the_whole_matrix(case, monkeypatch):
+def test_torch_backend_never_makes_the_whole_matrix(case, device, monkeypatch):
     monkeypatch.setattr("alc_kernels.backends.torch_backend.chunks.WORKSPACE_BYTES", 1 << 20)
-    rows, columns, width = 700, 900, 8
-    data = make_data("csr" if "index" not in case.name else "index", rows, columns, width)
-    data = data.to(torch.float32)
-    with Largest() as seen:
-        case.call(functional, data, backend="torch").backward()
-    assert seen.elements < rows * columns // 4, "a tensor of the order of B x M was made"
-    assert (rows, columns) not in seen.shapes and (columns, rows) not in seen.shapes
+    seen = largest_inside(case, "torch", device, monkeypatch)
+    assert 4 * 8 * COLUMNS < seen.bytes < 4 * ROWS * COLUMNS // 4
+
+
+def test_the_watch_sees_a_whole_matrix(device, monkeypatch):
+    """With a workspace for everything the matrix is made, and the watch must say so."""
+    monkeypatch.setattr("alc_kernels.backends.torch_backend.chunks.WORKSPACE_BYTES", 1 << 40)
+    seen = largest_inside(CASES[0], "torch", device, monkeypatch)
+    assert (ROWS, COLUMNS) in seen.shapes
+
+
+@pytest.mark.parametrize(
+    "case",
+    [c for c in CASES if c.name in ("triplet", "softmax", "decoupled", "sigmoid", "tcm")],
+    ids=lambda case: case.name,
+)
+def test_triton_backend_never_makes_the_whole_matrix(case, device, monkeypatch):
+    """One tile of rows is the least that a chunk of coefficients can hold."""
+    module = "alc_kernels.backends.triton_backend.coefficients"
+    monkeypatch.setattr(f"{module}.WORKSPACE_BYTES", 1 << 18)
+    monkeypatch.setattr(f"{module}.MIN_CHUNK_ROWS", 128)
+    seen = largest_inside(case, "triton", device, monkeypatch)
+    assert seen.bytes < 4 * ROWS * COLUMNS // 4
+    assert (ROWS, COLUMNS) not in seen.shapes and (COLUMNS, ROWS) not in seen.shapes
 
 
 @pytest.mark.parametrize("side", ["queries", "labels"])

@@ -69,6 +69,10 @@ BAD = {
     "rows": (lambda: Positives.from_pairs(torch.tensor([2]), torch.tensor([0]), (2, 3)), IndexError, r"rows\[0\] = 2"),
     "lengths": (lambda: Positives.from_pairs(torch.tensor([1]), torch.tensor([0, 1]), (2, 3)), ValueError, "expected 1 entries"),
     "mask": (lambda: Positives.from_dense(torch.ones(3)), ValueError, r"\(B, M\) tensor"),
+    "shape": (lambda: Positives.from_pairs(torch.tensor([0]), torch.tensor([0]), (3,)), ValueError, "shape: expected"),
+    "fractional": (lambda: Positives.from_pairs(torch.tensor([0]), torch.tensor([0]), (3.7, 2)), ValueError, r"shape\[0\]"),
+    "labels": (lambda: Positives.from_csr(torch.tensor([0]), torch.zeros(0).long(), None), ValueError, "num_labels"),
+    "not a mask": (lambda: Positives.from_dense(torch.full((2, 2), 0.5)), ValueError, "zeros and ones"),
     "diagonal": (lambda: Positives.diagonal(-1), ValueError, "n: expected an integer >= 0"),
 }  # fmt: skip
 
