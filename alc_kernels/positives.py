@@ -289,22 +289,19 @@ class Positives:
     def mask(self, start: int, stop: int, device: torch.device | None = None) -> Tensor:
         """(stop - start, M) bool: membership of rows ``start`` to ``stop``. No synchronisation."""
         stop = min(stop, self.num_queries)
-        columns = torch.arange(self.num_labels, device=self.device or device)
-        if self.kind == "diagonal":
-            rows = torch.arange(start, stop, device=columns.device)
-            return rows[:, None] == columns
-        if self.kind == "empty":
-            return columns.new_zeros(stop - start, self.num_labels, dtype=torch.bool)
-        if self.kind == "index":
-            return self.tensors[0][start:stop, None] == columns
+        size, device = stop - start, self.device or device
         if self.kind == "ids":
             return self.tensors[0][start:stop, None] == self.tensors[1]
-        _, col, row, _ = self.tensors[:4]
-        size = stop - start
-        # Entries of other rows land in one spare row: a slice by crow would make the host wait.
-        inside = (row >= start) & (row < stop)
-        found = torch.zeros((size + 1, self.num_labels), dtype=torch.bool, device=col.device)
-        found[torch.where(inside, row - start, size), col] = True
+        found = torch.zeros((size + 1, self.num_labels), dtype=torch.bool, device=device)
+        if self.kind == "diagonal":
+            found[:size].diagonal(start).fill_(True)
+        elif self.kind == "index":
+            found[:size].scatter_(1, self.tensors[0][start:stop, None], True)
+        elif self.kind == "csr":
+            _, col, row, _ = self.tensors[:4]
+            # Entries of other rows land in one spare row: a slice by crow would make the host wait.
+            inside = (row >= start) & (row < stop)
+            found[torch.where(inside, row - start, size), col] = True
         return found[:size]
 
     def to_dense(self, device: torch.device | None = None) -> Tensor:

@@ -52,7 +52,9 @@ def relation(
                 f"{num_labels} (number of labels)"
             )
         return Positives(kind, num_queries, num_labels, (index,)), None
-    clamped = index.clamp(0, max(num_labels - 1, 0))
+    if num_labels == 0:
+        return Positives._empty(num_queries, 0), inside
+    clamped = index.clamp(0, num_labels - 1)
     return Positives(kind, num_queries, num_labels, (clamped,)), inside
 
 
