@@ -1,5 +1,8 @@
 """Sizes and compilers that take longer."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -27,6 +30,28 @@ def test_more_pairs_than_31_bits_count(device):
     pairs = float(n) * n - 2 * n
     expected = (0.5 * (pairs - (n - 2)) + 1.0 * (n - 2)) / pairs
     assert abs(loss.item() - expected) < 1e-5 * expected
+
+
+def test_resident_memory_stays_bounded():
+    """The whole process, as the system sees it: S alone would take 549 MiB here.
+
+    Watching tensors would not see a heap that grows with every chunk.
+    """
+    code = (
+        "import resource, torch\n"
+        "from alc_kernels import functional\n"
+        "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
+        "x = torch.randn(12_000, 4, requires_grad=True)\n"
+        "small = x[:500]\n"
+        "functional.triplet_loss(small, small, backend='torch').backward()\n"
+        "before = peak()\n"
+        "functional.triplet_loss(x, x.detach(), backend='torch').backward()\n"
+        "functional.softmax_loss(x, x.detach(), backend='torch').backward()\n"
+        "print(peak() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 250  # MiB: the workspace and what the allocator keeps around it
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,14 +22,21 @@ def logits(scores: Tensor, inverse_temperature: Tensor, label_offset: Tensor | N
 
 def walk(problem: Problem, request: WalkRequest) -> RowStatistics:
     """See ``interface.Backend.walk``."""
-    parts = [_statistics(chunk_of(problem, a, b), request) for a, b in problem_chunks(problem)]
-    if not parts:
-        parts = [_statistics(chunk_of(problem, 0, 0), request)]
-    merged: dict[str, Any] = {}
+    num_rows = problem.queries.shape[0]
+    whole = _statistics(chunk_of(problem, 0, 0), request)
     for field in fields(RowStatistics):
-        values = [getattr(part, field.name) for part in parts]
-        merged[field.name] = None if values[0] is None else torch.cat(values)
-    return RowStatistics(**merged)
+        empty = getattr(whole, field.name)
+        if empty is not None:
+            setattr(whole, field.name, empty.new_empty(num_rows, *empty.shape[1:]))
+    # Results go straight to their place: small tensors that outlive a chunk would settle in the
+    # gaps between the large ones, and the heap would grow with every chunk.
+    for start, stop in problem_chunks(problem):
+        part = _statistics(chunk_of(problem, start, stop), request)
+        for field in fields(RowStatistics):
+            found = getattr(part, field.name)
+            if found is not None:
+                getattr(whole, field.name)[start:stop] = found
+    return whole
 
 
 def _statistics(chunk: Chunk, request: WalkRequest) -> RowStatistics:
