@@ -355,3 +355,21 @@ def test_row_weight_of_zero_removes_a_row_from_the_base():
     relation = Positives.from_index(torch.arange(5), 37)
     expected = loss_fn(data.queries[:5], data.labels, relation)
     torch.testing.assert_close(loss, expected)
+
+
+def test_the_whole_loss_under_autocast_over_several_groups():
+    data = make_data("diagonal").to(torch.float32)
+    loss_fn = build("default")
+    results = []
+    for enabled in (False, True):
+        loss_fn.zero_grad()
+        data.queries.grad = None
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            loss = loss_fn(data.queries, data.labels)
+        loss.backward()
+        assert loss.dtype == torch.float32
+        grads = [p.grad.clone() for p in loss_fn.parameters()]
+        results.append((loss.detach(), [data.queries.grad.clone(), *grads]))
+    torch.testing.assert_close(results[1][0], results[0][0], rtol=1e-2, atol=0)
+    for found, expected in zip(results[1][1], results[0][1], strict=True):
+        assert_close("gradient", found, expected, 0.05)  # bfloat16 rounds every product
