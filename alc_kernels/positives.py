@@ -257,14 +257,6 @@ class Positives:
         first_t = torch.where(first_t == self.num_queries, -1, first_t)
         return _sorted_rows(index, rows, self.num_labels, first_t), forward
 
-    def sparse_rows(self) -> SparseRows:
-        """The pairs by row (kinds diagonal, index and csr; ids are never expanded)."""
-        if self.kind == "csr":
-            return SparseRows(*self.tensors[:4])
-        if self.kind == "index":
-            return self._index_as_rows()[1]
-        raise ValueError(f"sparse_rows() is for index and csr relations, this is {self.kind!r}")
-
     def first(self, device: torch.device | None = None) -> Tensor:
         """(B,) int64: each row's first positive, -1 where it has none. No synchronisation."""
         if self.kind == "diagonal":

@@ -316,10 +316,10 @@ def _add_gradient(
             problem, index, slope, grad_queries, grad_labels, objective.deterministic
         )
     if dense is None:
-        return scalars_like(problem)
+        return _no_scalars(problem)
     result = backend.dense_gradient(problem, dense, grad_queries, grad_labels)
     if result.weighted_sum is None or result.plain_sum is None:
-        return scalars_like(problem)
+        return _no_scalars(problem)
     weighted, plain = result.weighted_sum.sum(), result.plain_sum.sum()
     if dense.inverse_temperature is None:
         return torch.stack([weighted, plain])  # x = scale s + bias
@@ -328,6 +328,6 @@ def _add_gradient(
     return torch.stack([weighted * slope, torch.zeros_like(slope)])
 
 
-def scalars_like(problem: Problem) -> Tensor:
+def _no_scalars(problem: Problem) -> Tensor:
     """(2,) acc zeros."""
     return torch.zeros(2, dtype=problem.acc, device=problem.queries.device)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from alc_kernels.backends.choose import choose_backend
+from alc_kernels.backends.torch_backend.pairs import add_by_label
 from alc_kernels.ops.prepare import plain_arithmetic
 
 SECOND_DERIVATIVE = (
@@ -17,18 +18,6 @@ SECOND_DERIVATIVE = (
 def no_second_derivative(*_: object) -> None:
     """Backward of an operator that is itself a backward."""
     raise RuntimeError(SECOND_DERIVATIVE)
-
-
-def add_pairs(grad: Tensor, index: Tensor, values: Tensor, deterministic: bool) -> None:
-    """grad[index[i, t]] += values[i, t] (B, t, d); nothing where the index is -1."""
-    if grad.shape[0] == 0:
-        return
-    rows = torch.where((index < 0)[..., None], 0.0, values).flatten(0, 1)
-    flat = index.clamp(min=0).flatten()
-    if deterministic and grad.is_cuda:
-        grad.index_put_((flat,), rows, accumulate=True)  # sorts first, adds in order
-    else:
-        grad.index_add_(0, flat, rows)
 
 
 @torch.library.custom_op("alc_kernels::finish_gradient", mutates_args=())
@@ -60,7 +49,9 @@ def finish_gradient(
                 grad = torch.addcmul(more, grad, upstream)
             else:
                 grad = grad * upstream
-                add_pairs(grad, index, more, deterministic)
+                if grad.shape[0] > 0:
+                    more = torch.where((index < 0)[..., None], 0.0, more)
+                    add_by_label(grad, index, more, deterministic)
             upstream = torch.ones_like(upstream)
         return chosen.normalize_rows_backward(grad, x, inverse, upstream)
 
