@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from alc_kernels import checks
+from alc_kernels.backends.choose import check_backend
 from alc_kernels.context import groupwise_loss
-from alc_kernels.dispatch import check_backend, similarity_loss
+from alc_kernels.dispatch import similarity_loss
 from alc_kernels.objective import Objective
 from alc_kernels.ops.similarity_loss import SimilarityLoss
 from alc_kernels.positives import Positives

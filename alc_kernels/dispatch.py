@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from alc_kernels import checks
-from alc_kernels.backends.choose import BACKENDS
+from alc_kernels.backends.choose import check_backend
 from alc_kernels.backends.interface import accumulation_dtype
 from alc_kernels.objective import Objective
 from alc_kernels.ops.similarity_loss import SimilarityLoss, similarity_loss_op
@@ -19,12 +19,6 @@ from alc_kernels.settings import Sigmoid, Softmax
 def wants_gradient(x: Tensor) -> bool:
     """Whether a backward could ask for the gradient of ``x``."""
     return x.requires_grad and torch.is_grad_enabled()
-
-
-def check_backend(backend: str) -> None:
-    """``backend`` is a known name; whether it can run is decided where it runs."""
-    if backend not in BACKENDS:
-        raise ValueError(f"backend={backend!r}: expected one of {', '.join(map(repr, BACKENDS))}")
 
 
 def similarity_loss(

@@ -28,10 +28,12 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from alc_kernels import checks
-from alc_kernels.dispatch import check_backend, similarity_loss
+from alc_kernels.backends.choose import check_backend
+from alc_kernels.dispatch import similarity_loss
 from alc_kernels.objective import Objective
 from alc_kernels.ops.mining import hardest_negatives_op
 from alc_kernels.positives import Positives
@@ -79,11 +81,11 @@ def hardest_negatives(
         (B, k) int64. Where a row has fewer than k negatives: -inf and -1. Gradients flow through
         the scores at the chosen labels, not through the choice.
     """
-    checks.check_embeddings(queries, labels)
+    compute_dtype = checks.check_embeddings(queries, labels)
     relation = checks.check_relation("positives", positives, queries, labels)
     return _mine(
-        queries, labels, relation, exclude, k, normalize, exclude_above, backend, deterministic,
-        process_group,
+        queries, labels, compute_dtype, relation, exclude, k, normalize, exclude_above, backend,
+        deterministic, process_group,
     )  # fmt: skip
 
 
@@ -103,16 +105,18 @@ def topk_similarity(
     Returns:
         As :func:`hardest_negatives`, over all labels that are not excluded.
     """
-    checks.check_embeddings(queries, labels)
+    compute_dtype = checks.check_embeddings(queries, labels)
     nothing = Positives._empty(queries.shape[0], labels.shape[0])
     return _mine(
-        queries, labels, nothing, exclude, k, normalize, None, backend, deterministic, process_group
-    )
+        queries, labels, compute_dtype, nothing, exclude, k, normalize, None, backend,
+        deterministic, process_group,
+    )  # fmt: skip
 
 
 def _mine(
     queries: Tensor,
     labels: Tensor,
+    compute_dtype: torch.dtype,
     positives: Positives,
     exclude: Relation,
     k: int,
@@ -122,7 +126,6 @@ def _mine(
     deterministic: bool,
     process_group: object | None,
 ) -> tuple[Tensor, Tensor]:
-    compute_dtype = checks.check_embeddings(queries, labels)
     check_backend(backend)
     checks.check_k(k)
     exclude_above = checks.check_exclude_above(exclude_above)

@@ -34,6 +34,12 @@ def unavailable(name: str, example: Tensor, compute_dtype: torch.dtype) -> str |
     return None
 
 
+def check_backend(name: str) -> None:
+    """``name`` is a known backend; whether it can run is decided where it runs."""
+    if name not in BACKENDS:
+        raise ValueError(f"backend={name!r}: expected one of {', '.join(map(repr, BACKENDS))}")
+
+
 def choose_backend(name: str, example: Tensor, compute_dtype: torch.dtype) -> Backend:
     """The module for ``name``; "auto" takes triton on GPUs where it can run, else torch.
 
@@ -44,8 +50,7 @@ def choose_backend(name: str, example: Tensor, compute_dtype: torch.dtype) -> Ba
     if name == "auto":
         fast = example.is_cuda and unavailable("triton", example, compute_dtype) is None
         return _module("triton" if fast else "torch")
-    if name not in BACKENDS:
-        raise ValueError(f"backend={name!r}: expected one of {', '.join(map(repr, BACKENDS))}")
+    check_backend(name)
     reason = unavailable(name, example, compute_dtype)
     if reason is not None:
         raise BackendUnavailableError(f"backend={name!r} cannot run here: {reason}")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from alc_kernels.backends.choose import choose_backend
 from alc_kernels.backends.interface import Backend, Problem, accumulation_dtype
-from alc_kernels.positives import Positives
+from alc_kernels.positives import Positives, _check_range
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,10 @@ def relation(
     if kind != "index":
         return Positives(kind, num_queries, num_labels, tuple(tensors)), None
     index = tensors[0]
-    inside = ((index >= 0) & (index < num_labels)).all()
     if not index.is_cuda:
-        if not bool(inside):
-            at = int(((index < 0) | (index >= num_labels)).nonzero()[0])
-            raise IndexError(
-                f"{name}[{at}] = {int(index[at])} is out of range: expected 0 <= index < "
-                f"{num_labels} (number of labels)"
-            )
+        _check_range(name, index, num_labels, "number of labels")
         return Positives(kind, num_queries, num_labels, (index,)), None
+    inside = ((index >= 0) & (index < num_labels)).all()
     if num_labels == 0:
         return Positives._empty(num_queries, 0), inside
     clamped = index.clamp(0, num_labels - 1)

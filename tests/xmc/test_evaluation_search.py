@@ -1,5 +1,7 @@
 """Exact search: against a full sort, over chunk sizes, with ties, and its refusals."""
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alc_kernels.xmc.evaluation import topk_labels
+
+WORKSPACE = "alc_kernels.backends.torch_backend.chunks.WORKSPACE_BYTES"
 
 
 def full_sort(queries, labels, k, candidates):
@@ -21,11 +25,10 @@ def full_sort(queries, labels, k, candidates):
     st.integers(1, 9),
     st.integers(1, 23),
     st.integers(1, 6),
-    st.integers(1, 5),
-    st.integers(1, 7),
+    st.integers(1, 2000),
     st.integers(0, 10**6),
 )
-def test_agrees_with_a_full_sort_on_many_ties(rows, columns, k, query_chunk, label_chunk, seed):
+def test_agrees_with_a_full_sort_on_many_ties(rows, columns, k, workspace, seed):
     generator = torch.Generator().manual_seed(seed)
     # Small whole numbers: products are exact and ties, also with -0.0, are frequent.
     queries = torch.randint(-1, 2, (rows, 3), generator=generator).float()
@@ -33,9 +36,8 @@ def test_agrees_with_a_full_sort_on_many_ties(rows, columns, k, query_chunk, lab
     candidates = np.flatnonzero(torch.rand(columns, generator=generator).numpy() < 0.8)
     if not len(candidates):
         candidates = np.array([columns - 1])
-    indices, scores = topk_labels(
-        queries, labels, k, candidates, query_chunk=query_chunk, label_chunk=label_chunk
-    )
+    with patch(WORKSPACE, workspace):  # from one row at a time to all at once
+        indices, scores = topk_labels(queries, labels, k, candidates)
     expected, values = full_sort(queries, labels, k, candidates.tolist())
     have = expected.shape[1]
     np.testing.assert_array_equal(indices[:, :have], expected)
@@ -47,7 +49,8 @@ def test_real_valued_scores_come_back_in_order():
     generator = torch.Generator().manual_seed(0)
     queries = torch.nn.functional.normalize(torch.randn(50, 16, generator=generator))
     labels = torch.nn.functional.normalize(torch.randn(300, 16, generator=generator))
-    indices, scores = topk_labels(queries, labels, 10, query_chunk=16, label_chunk=64)
+    with patch(WORKSPACE, 100_000):
+        indices, scores = topk_labels(queries, labels, 10)
     assert (np.diff(scores, axis=1) <= 0).all()
     expected = (queries @ labels.T).topk(10).values.numpy()
     np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-6)
