@@ -23,8 +23,12 @@ def exact_topk(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if taken == 1:
         top, index = values.max(dim=1, keepdim=True)  # documented to return the first maximum
     else:
-        top, index = values.topk(taken, dim=1)
-        if values.is_cuda or _splits_a_tie(values, top, taken):
+        # One value more tells whether the cut goes through a tie (looked at on the CPU only).
+        look = not values.is_cuda and taken < num_columns
+        top, index = values.topk(taken + look, dim=1)
+        tied = look and _cuts_a_tie(top, taken)
+        top, index = top[:, :taken], index[:, :taken]
+        if values.is_cuda or tied:
             index = _smallest_indices(values, top)
         index, _ = index.sort(dim=1)
         top, order = values.gather(1, index).sort(dim=1, descending=True, stable=True)
@@ -37,10 +41,10 @@ def exact_topk(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return top, index
 
 
-def _splits_a_tie(values: Tensor, top: Tensor, taken: int) -> bool:
-    """Whether a value equal to a row's last taken one was left out (CPU only: it looks)."""
-    last = top[:, -1:]
-    return bool((((values >= last).sum(dim=1) > taken) & (last[:, 0] > -torch.inf)).any())
+def _cuts_a_tie(top: Tensor, taken: int) -> bool:
+    """Whether the last value taken equals the first one left out, in any row."""
+    last, left_out = top[:, taken - 1], top[:, taken]
+    return bool(((last == left_out) & (last > -torch.inf)).any())
 
 
 def _smallest_indices(values: Tensor, top: Tensor) -> Tensor:
