@@ -22,6 +22,9 @@ EXTRAS = {
     "safetensors": ("safetensors", "trainer"),
     "tomli": ("tomli", "trainer"),
     "transformers": ("transformers", "transformers"),
+    "faiss": ("faiss", "faiss-cpu"),
+    "pyarrow": ("pyarrow", "parquet"),
+    "tensorboard": ("tensorboard", "tensorboard"),
 }
 BAD_INPUT, INTERNAL, INTERRUPTED = 2, 1, 130
 

@@ -120,7 +120,7 @@ def _train(config: TrainConfig, dataset: Dataset, folder: Path) -> Group:
     name = loss_name(config.loss)
     trained = train(config, dataset, folder, progress=make_progress(f"Training with {name}"))
     return evaluate_run(
-        trained.encoder,
+        trained.model,
         dataset,
         folder,
         name=name,

@@ -59,7 +59,7 @@ def _score_again(folder: Path, data: Path) -> None:
     if device == "auto" or not torch.cuda.is_available():
         device = "cuda" if torch.cuda.is_available() else "cpu"
     evaluate_and_report(
-        checkpoint.encoder.to(device).eval(),
+        checkpoint.model.to(device).eval(),
         checkpoint.config,
         load_dataset(data),
         folder,

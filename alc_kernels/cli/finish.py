@@ -16,8 +16,8 @@ from alc_kernels.xmc.evaluation.run import REPORT
 if TYPE_CHECKING:
     from alc_kernels.xmc.config import TrainConfig
     from alc_kernels.xmc.data import Dataset
-    from alc_kernels.xmc.encoders import Encoder
     from alc_kernels.xmc.evaluation import Group
+    from alc_kernels.xmc.model import Model
 
 EXTRA = "trainer"
 
@@ -46,7 +46,7 @@ def make_baseline(dataset: Dataset) -> Group | None:
 
 
 def evaluate_and_report(
-    encoder: Encoder,
+    model: Model,
     config: TrainConfig,
     dataset: Dataset,
     folder: Path,
@@ -54,7 +54,7 @@ def evaluate_and_report(
     history: Sequence[Mapping[str, float]],
     training_seconds: float | None,
 ) -> None:
-    """Score the encoder and the yardstick, write the run's files, print the table.
+    """Score the model and the yardstick, write the run's files, print the table.
 
     Raises:
         Interrupted: Ctrl-C; the message says that the trained model is safe.
@@ -66,7 +66,7 @@ def evaluate_and_report(
     print("Scoring against the open and the closed catalogue ...", file=sys.stderr)
     try:
         group = evaluate_run(
-            encoder,
+            model,
             dataset,
             folder,
             name=loss_name(config.loss),

@@ -89,10 +89,12 @@ def _config(arguments: argparse.Namespace) -> TrainConfig:
         source = arguments.output / CONFIG
         if not source.is_file():
             raise BadInput(f"{arguments.output}: holds no run to resume")
-    config = TrainConfig() if source is None else TrainConfig.from_toml(source)
-    names = [field.name for field in dataclasses.fields(TrainConfig)]
     given = vars(arguments)
-    return config.replace(**{name: given[name] for name in names if name in given})
+    names = [field.name for field in dataclasses.fields(TrainConfig)]
+    options = {name: given[name] for name in names if name in given}
+    if source is None:
+        return TrainConfig.resolve(options)
+    return TrainConfig.from_toml(source, **options)
 
 
 def _train(config: TrainConfig, arguments: argparse.Namespace) -> None:
@@ -116,7 +118,7 @@ def _train(config: TrainConfig, arguments: argparse.Namespace) -> None:
         resume=arguments.resume,
     )
     evaluate_and_report(
-        trained.encoder,
+        trained.model,
         config,
         dataset,
         output,

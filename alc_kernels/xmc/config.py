@@ -7,14 +7,14 @@ import difflib
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from alc_kernels.xmc.errors import ConfigError
 
-METHODS = ("ngame",)
+METHODS = ("ngame", "dexa", "dexml", "prime")
 LOSSES = ("base", "alc", "tcm", "alc+tcm", "alc-pair", "alc-batch")
 
 
@@ -31,7 +31,7 @@ class TrainConfig:
         ConfigError: a value of the wrong type or out of range.
     """
 
-    method: str = setting("ngame", "how batches are made", group="run", choices=METHODS)
+    method: str = setting("ngame", "method, which also sets defaults", group="run", choices=METHODS)
     loss: str = setting("alc+tcm", "loss terms", group="run", choices=LOSSES)
     encoder: str = setting(
         "ngrams", "ngrams, or path or hub name of a Hugging Face text model", group="run"
@@ -44,17 +44,37 @@ class TrainConfig:
 
     epochs: int = setting(10, "passes over the training queries", group="training")
     batch_size: int = setting(1024, "queries per batch", group="training")
+    accumulate: int = setting(1, "batches per optimizer step", group="training")
+    precision: str = setting(
+        "fp32", "arithmetic of the encoder", group="training", choices=("fp32", "bf16", "fp16")
+    )
     learning_rate: float = setting(
         1e-3, "peak learning rate of the dense layers (2e-4 suits MiniLM)", group="training"
     )
     embedding_learning_rate: float = setting(
-        1e-2, "peak learning rate of the n-gram embedding table", group="training"
+        1e-2, "peak learning rate of sparse tables (n-grams, free vectors)", group="training"
     )
     weight_decay: float = setting(0.01, "AdamW weight decay of the dense layers", group="training")
     warmup: float = setting(0.1, "share of the steps with rising learning rate", group="training")
+    schedule: str = setting(
+        "linear",
+        "learning rate after the rise",
+        group="training",
+        choices=("linear", "cosine", "constant"),
+    )
     clip_norm: float = setting(0.0, "gradient norm limit, 0 for none", group="training")
+    ema: float = setting(
+        0.0, "decay per step of the weights' moving average, 0 for none", group="training"
+    )
     keep_unmatched: bool = setting(False, "also train on queries without a label", group="training")
     evaluate_every: int = setting(1, "epochs between validations, 0 for never", group="training")
+    early_stopping: int = setting(
+        0, "validations without a gain before training stops, 0 for never", group="training"
+    )
+    checkpoint_every: int = setting(
+        0, "steps between checkpoints beside those at epoch ends, 0 for none", group="training"
+    )
+    tensorboard: bool = setting(False, "also write RUN/tensorboard", group="training")
 
     embedding_dim: int = setting(256, "width of the vectors (n-grams)", group="encoder")
     ngram_buckets: int = setting(2**17, "rows of the n-gram table", group="encoder")
@@ -64,18 +84,73 @@ class TrainConfig:
         "mean", "pooling (Hugging Face)", group="encoder", choices=("mean", "cls")
     )
     max_length: int = setting(64, "tokens per text (Hugging Face)", group="encoder")
+    gradient_checkpointing: bool = setting(
+        False, "recompute layers in the backward pass (Hugging Face)", group="encoder"
+    )
+
+    cluster_size: int = setting(
+        1,
+        "largest cluster of similar queries that a batch is made of, 1 to shuffle",
+        group="batches",
+    )
+    refresh_every: int = setting(
+        1, "epochs between new clusters, hard negatives and centroids", group="batches"
+    )
+    hard_negatives: int = setting(
+        0, "labels per query, mined across all labels, added to the batch", group="batches"
+    )
+    hard_negative_pool: int = setting(
+        100, "nearest labels from which they are drawn", group="batches"
+    )
+    index: str = setting(
+        "exact", "search for them", group="batches", choices=("exact", "approximate")
+    )
+    false_negative_margin: float = setting(
+        -2.0,
+        "leave out negatives that score above the positive less this; -2 leaves out none",
+        group="batches",
+    )
+    all_labels: bool = setting(
+        False, "compare with all labels, those outside the batch from a cache", group="batches"
+    )
 
     margin: float = setting(0.3, "margin of the triplet loss", group="loss")
+    min_margin: float = setting(0.1, "smallest margin of the dynamic triplet loss", group="loss")
+    max_margin: float = setting(0.3, "largest margin of the dynamic triplet loss", group="loss")
     num_negatives: int = setting(10, "hardest negatives per query", group="loss")
     weight_temperature: float = setting(0.1, "temperature of the negatives' weights", group="loss")
+    temperature: float = setting(0.05, "temperature of the softmax losses", group="loss")
     pair_weight: float = setting(1.0, "weight of ALC's pair part", group="loss")
     batch_weight: float = setting(1.0, "weight of ALC's batch part", group="loss")
     # Groups of 256 did as well on validation as 1024, in a third of the time on a CPU.
     context_size: int = setting(256, "queries per attention group, ALC batch part", group="loss")
     context_dropout: float = setting(0.1, "dropout of ALC's batch part", group="loss")
     tcm_weight: float = setting(1.0, "weight of both sides of the threshold margin", group="loss")
+    tcm_scope: str = setting(
+        "hardest",
+        "negatives of the threshold margin",
+        group="loss",
+        choices=("hardest", "all"),
+    )
+    tcm_reduction: str = setting(
+        "rows",
+        "what the threshold margin is averaged over",
+        group="loss",
+        choices=("rows", "active"),
+    )
     positive_margin: float = setting(0.9, "threshold margin for positives", group="loss")
     negative_margin: float = setting(0.5, "threshold margin for negatives", group="loss")
+
+    label_cluster_size: int = setting(
+        8, "labels that share a free vector (DEXA)", group="label side"
+    )
+    prototype_layers: int = setting(
+        1, "layers of the prototype network (PRIME)", group="label side"
+    )
+    prototype_heads: int = setting(4, "its attention heads (PRIME)", group="label side")
+    prototype_weight: float = setting(
+        1.0, "weight of the text part beside the prototypes (PRIME)", group="label side"
+    )
 
     def __post_init__(self) -> None:
         kinds = get_type_hints(type(self))
@@ -92,15 +167,21 @@ class TrainConfig:
             for name in names:
                 if getattr(self, name) < low:
                     raise ConfigError(f"{name} = {getattr(self, name)!r}: expected {text}")
-        for name in ("dropout", "context_dropout", "warmup"):
+        for name in ("dropout", "context_dropout", "warmup", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(
                     f"{name} = {getattr(self, name)!r}: expected a number from 0 to below 1"
                 )
-        if not self.weight_temperature > 0:
+        for name in ("weight_temperature", "temperature"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} = {getattr(self, name)!r}: expected a number above 0")
+        if self.max_margin < self.min_margin:
             raise ConfigError(
-                f"weight_temperature = {self.weight_temperature!r}: expected a number above 0"
+                f"max_margin = {self.max_margin!r}: expected at least min_margin = "
+                f"{self.min_margin!r}"
             )
+        if self.early_stopping and not self.evaluate_every:
+            raise ConfigError("early_stopping needs validations: expected evaluate_every above 0")
 
     def replace(self, **changes: Any) -> TrainConfig:
         """A copy with some settings changed; unknown names raise :class:`ConfigError`."""
@@ -123,43 +204,63 @@ class TrainConfig:
         return "\n".join(lines) + "\n"
 
     @classmethod
-    def from_toml(cls, path: str | Path) -> TrainConfig:
-        """Read a TOML file; what it does not name keeps its default.
+    def resolve(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """The settings ``values``, then the defaults of their method, then the common ones.
+
+        Raises:
+            ConfigError: an unknown or bad setting.
+        """
+        from alc_kernels.xmc.methods import METHODS as methods  # which read this class
+
+        _check_names(values, "settings")
+        method = methods.get(values.get("method", cls.method))
+        return cls(**{**(method.settings if method else {}), **values})
+
+    @classmethod
+    def from_toml(cls, path: str | Path, **changes: Any) -> TrainConfig:
+        """Read a TOML file; what neither it nor ``changes`` names keeps its method's default.
 
         Raises:
             ConfigError: the file is missing or not TOML, or names an unknown or bad setting.
         """
-        path = Path(path)
-        try:
-            values = _toml().loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-        except UnicodeDecodeError:
-            raise ConfigError(f"{path}: not UTF-8 text, expected a TOML file") from None
-        except ValueError as error:  # TOMLDecodeError; its text names line and column
-            raise ConfigError(f"{path}: not TOML ({error})") from None
+        values = read_toml(Path(path))
         try:
             _check_names(values, str(path))
-            return cls(**values)
+            return cls.resolve({**values, **changes})
         except ConfigError as error:
             text = str(error)
             raise ConfigError(text if text.startswith(str(path)) else f"{path}: {text}") from None
 
 
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file, or a :class:`ConfigError` that names it."""
+    try:
+        return dict(_toml().loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8 text, expected a TOML file") from None
+    except ValueError as error:  # TOMLDecodeError; its text names line and column
+        raise ConfigError(f"{path}: not TOML ({error})") from None
+
+
 # (names, smallest value, what is expected)
 _RANGES: tuple[tuple[tuple[str, ...], float, str], ...] = (
     (
-        ("epochs", "batch_size", "embedding_dim", "ngram_buckets", "hidden_dim", "max_length",
-         "num_negatives", "context_size"),
+        ("epochs", "batch_size", "accumulate", "embedding_dim", "ngram_buckets", "hidden_dim",
+         "max_length", "cluster_size", "refresh_every", "hard_negative_pool", "num_negatives",
+         "context_size", "label_cluster_size", "prototype_layers", "prototype_heads"),
         1,
         "a whole number of at least 1",
     ),
     (
-        ("seed", "evaluate_every", "learning_rate", "embedding_learning_rate", "weight_decay",
-         "clip_norm", "pair_weight", "batch_weight", "tcm_weight"),
+        ("seed", "evaluate_every", "early_stopping", "checkpoint_every", "learning_rate",
+         "embedding_learning_rate", "weight_decay", "clip_norm", "hard_negatives", "min_margin",
+         "pair_weight", "batch_weight", "tcm_weight", "prototype_weight"),
         0,
         "a number of at least 0",
     ),
+    (("false_negative_margin",), -2, "a difference of similarities of at least -2"),
 )  # fmt: skip
 
 
@@ -175,7 +276,7 @@ def _checked(name: str, value: Any, kind: type) -> Any:
     return value
 
 
-def _check_names(values: dict[str, Any], where: str) -> None:
+def _check_names(values: Iterable[str], where: str) -> None:
     known = [spec.name for spec in dataclasses.fields(TrainConfig)]
     for name in values:
         if name not in known:

@@ -142,7 +142,7 @@ def test_interrupted_scoring_says_how_to_go_on(data, tmp_path, capsys, monkeypat
     def press(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluate, "score_encoder", press)
+    monkeypatch.setattr(evaluate, "score_model", press)
     run = tmp_path / "run"
     assert train(data, run, "--evaluate-every", "0") == 130
     error = capsys.readouterr().err.splitlines()[-1]

@@ -5,7 +5,7 @@ import torch
 
 from alc_kernels.xmc.data import Dataset, Split
 from alc_kernels.xmc.data.dataset import relation_from_rows
-from alc_kernels.xmc.evaluation import Scored, data_fingerprint, score_encoder
+from alc_kernels.xmc.evaluation import Scored, data_fingerprint, score_model
 from alc_kernels.xmc.evaluation.results import describe_data
 
 NAMES = [f"product {number} <b>&{number}</b>" for number in range(40)]
@@ -25,13 +25,13 @@ def make_dataset(seed=0, queries=200):
     return Dataset("toy <data>", NAMES, splits, held_out, generated=True)
 
 
-class ToyEncoder:
+class ToyModel:
     """Unit vectors: a name's own direction, and noise that depends on the text."""
 
     def __init__(self, noise=1.0):
         self.noise = noise
 
-    def encode_texts(self, texts):
+    def encode_queries(self, texts):
         rows = []
         for text in texts:
             name = int(text.split()[1])
@@ -43,14 +43,16 @@ class ToyEncoder:
         vectors = torch.tensor(np.array(rows), dtype=torch.float32)
         return torch.nn.functional.normalize(vectors)
 
+    encode_labels = encode_queries
+
 
 def make_scored(name="run", noise=0.6, dataset=None, **config):
-    """A scored run of :class:`ToyEncoder`."""
+    """A scored run of :class:`ToyModel`."""
     dataset = dataset or make_dataset()
     fingerprint = data_fingerprint(dataset)
     return Scored(
         name,
-        score_encoder(ToyEncoder(noise), dataset),
+        score_model(ToyModel(noise), dataset),
         fingerprint,
         describe_data(dataset, fingerprint),
         {"loss": "base", "seed": 0, **config},

@@ -111,4 +111,4 @@ def test_trained_saved_and_loaded(model_folder: str, tmp_path: Path) -> None:
     run = train(config, data, tmp_path)
     assert run.history[1]["loss"] < run.history[0]["loss"]
     again = load_encoder(tmp_path)
-    assert torch.equal(again.encode_texts(TEXTS), run.encoder.encode_texts(TEXTS))
+    assert torch.equal(again.encode_texts(TEXTS), run.model.encoder.encode_texts(TEXTS))

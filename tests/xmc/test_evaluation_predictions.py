@@ -4,11 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-from evaluation_cases import NAMES, ToyEncoder, make_dataset
+from evaluation_cases import NAMES, ToyModel, make_dataset
 
 from alc_kernels.xmc.data import Split
 from alc_kernels.xmc.data.dataset import relation_from_rows
-from alc_kernels.xmc.evaluation import data_fingerprint, score_encoder, score_ranker
+from alc_kernels.xmc.evaluation import data_fingerprint, score_model, score_ranker
 from alc_kernels.xmc.evaluation.predictions import (
     CATALOGUES,
     SPLITS,
@@ -21,7 +21,7 @@ from alc_kernels.xmc.evaluation.scoring import first_labels, is_member
 
 def test_perfect_encoder_is_right_wherever_it_can_be():
     dataset = make_dataset()
-    found = score_encoder(ToyEncoder(noise=0.0), dataset)
+    found = score_model(ToyModel(noise=0.0), dataset)
     for split in SPLITS:
         truth = dataset.splits[split].relation.indices
         closed, opened = found["closed"][split], found["open"][split]
@@ -63,7 +63,7 @@ def test_membership_and_first_labels_with_empty_and_crowded_rows():
 
 
 def test_predictions_survive_the_file(tmp_path):
-    found = score_encoder(ToyEncoder(), make_dataset())
+    found = score_model(ToyModel(), make_dataset())
     save_predictions(tmp_path / "p.npz", found, "abc")
     loaded, fingerprint = load_predictions(tmp_path / "p.npz")
     assert fingerprint == "abc"
@@ -80,7 +80,7 @@ def test_predictions_survive_the_file(tmp_path):
 @pytest.mark.parametrize("cut", [0, 40, 2000])
 def test_a_truncated_file_is_named(tmp_path, cut):
     path = tmp_path / "p.npz"
-    save_predictions(path, score_encoder(ToyEncoder(), make_dataset()), "abc")
+    save_predictions(path, score_model(ToyModel(), make_dataset()), "abc")
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(ValueError, match=r"p\.npz"):
         load_predictions(path)

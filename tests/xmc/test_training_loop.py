@@ -14,7 +14,7 @@ import torch
 
 from alc_kernels.xmc.config import LOSSES, TrainConfig
 from alc_kernels.xmc.data import Dataset, generate_catalogue
-from alc_kernels.xmc.encoders import load_encoder
+from alc_kernels.xmc.encoders import build_encoder, load_encoder
 from alc_kernels.xmc.errors import (
     CheckpointError,
     ConfigError,
@@ -84,7 +84,7 @@ def same_weights(a: torch.nn.Module, b: torch.nn.Module) -> bool:
 def test_every_loss_learns(data: Dataset, tmp_path: Path, loss: str) -> None:
     watch = Watch()
     config = SMALL.replace(loss=loss, epochs=4)
-    run = train(config, data, tmp_path, watch, lambda e: {"p1": p_at_1(e, data)})
+    run = train(config, data, tmp_path, watch, lambda e: {"p1": p_at_1(e.encoder, data)})
     steps = run.history[0]["step"]
     assert watch.calls == [
         f"start 4 {steps:.0f} 0",
@@ -102,18 +102,18 @@ def test_every_loss_learns(data: Dataset, tmp_path: Path, loss: str) -> None:
         "alc+tcm": set(loop_module.TERMS),
     }  # fmt: skip
     assert terms == expected[loss]
-    assert not run.encoder.training
+    assert not run.model.encoder.training
     assert TrainConfig.from_toml(tmp_path / "config.toml") == config
-    assert same_weights(load_encoder(tmp_path), run.encoder)
+    assert same_weights(load_encoder(tmp_path), run.model.encoder)
 
 
 def test_training_beats_the_untrained_encoder(data: Dataset, tmp_path: Path) -> None:
     config = SMALL.replace(loss="base", epochs=6, evaluate_every=5)
-    run = train(config, data, tmp_path, evaluate=lambda e: {"p1": p_at_1(e, data)})
+    run = train(config, data, tmp_path, evaluate=lambda e: {"p1": p_at_1(e.encoder, data)})
     looked = [entry["epoch"] for entry in run.history if "validation_p1" in entry]
     assert looked == [5, 6]  # the last epoch is always looked at
-    fresh = loop_module.build_encoder("ngrams", SMALL)
-    assert p_at_1(run.encoder, data) > p_at_1(fresh, data)
+    fresh = build_encoder("ngrams", SMALL)
+    assert p_at_1(run.model.encoder, data) > p_at_1(fresh, data)
 
 
 def test_the_seed_decides_everything(data: Dataset, tmp_path: Path) -> None:
@@ -123,8 +123,8 @@ def test_the_seed_decides_everything(data: Dataset, tmp_path: Path) -> None:
     torch.manual_seed(99)
     two = train(SMALL.replace(epochs=1), data, tmp_path / "b")
     other = train(SMALL.replace(epochs=1, seed=1), data, tmp_path / "c")
-    assert same_weights(one.encoder, two.encoder)
-    assert not same_weights(one.encoder, other.encoder)
+    assert same_weights(one.model.encoder, two.model.encoder)
+    assert not same_weights(one.model.encoder, other.model.encoder)
 
 
 TWO_EPOCHS = SMALL.replace(epochs=2, clip_norm=1.0)
@@ -150,7 +150,7 @@ def test_ctrl_c_then_resume_is_exact(
     assert watch.calls[-1] == "finish"
     load_encoder(tmp_path / "cut").encode_texts(["usable"])
     resumed = train(config, data, tmp_path / "cut", Watch(), resume=True)
-    assert same_weights(resumed.encoder, whole.encoder)
+    assert same_weights(resumed.model.encoder, whole.model.encoder)
     drop = {"seconds"}
     for a, b in zip(resumed.history, whole.history, strict=True):
         assert {k: v for k, v in a.items() if k not in drop} == {
@@ -182,9 +182,9 @@ def poison(step: int, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def poisoned(self: loop_module._Trainer, batch: object) -> None:
         if self.position.step == step - 1:
             if what == "weights":
-                self.encoder.mlp[0].weight.data[0, 0] = float("nan")
+                self.model.encoder.mlp[0].weight.data[0, 0] = float("nan")
             else:
-                self.encoder.mlp[0].weight.register_hook(lambda g: g * float("inf"))
+                self.model.encoder.mlp[0].weight.register_hook(lambda g: g * float("inf"))
         original(self, batch)
 
     monkeypatch.setattr(loop_module._Trainer, "_step", poisoned)

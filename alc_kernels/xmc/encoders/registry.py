@@ -66,4 +66,4 @@ def load_encoder(run: str | Path) -> Encoder:
     # Imported late: checkpoints rebuild encoders, so the module imports this one.
     from alc_kernels.xmc.training.checkpoint import checkpoint_folder, load_checkpoint
 
-    return load_checkpoint(checkpoint_folder(Path(run))).encoder.eval()
+    return load_checkpoint(checkpoint_folder(Path(run))).model.encoder.eval()

@@ -6,7 +6,7 @@ from alc_kernels.xmc.evaluation.measures import BY_KEY, MEASURES, PRECISIONS, Me
 from alc_kernels.xmc.evaluation.predictions import CATALOGUES, Predictions
 from alc_kernels.xmc.evaluation.results import Estimate, figures
 from alc_kernels.xmc.evaluation.run import RunError, Scored, load_scored
-from alc_kernels.xmc.evaluation.scoring import score_encoder, score_ranker, validation_check
+from alc_kernels.xmc.evaluation.scoring import score_model, score_ranker, validation_check
 from alc_kernels.xmc.evaluation.search import topk_labels
 
 __all__ = [
@@ -26,7 +26,7 @@ __all__ = [
     "group_runs",
     "load_scored",
     "loss_name",
-    "score_encoder",
+    "score_model",
     "score_ranker",
     "topk_labels",
     "validation_check",

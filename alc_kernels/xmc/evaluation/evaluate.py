@@ -22,15 +22,15 @@ from alc_kernels.xmc.evaluation.run import (
 )
 from alc_kernels.xmc.evaluation.scoring import (
     Done,
-    TextEncoder,
+    TextModel,
     TextRanker,
-    score_encoder,
+    score_model,
     score_ranker,
 )
 
 
 def evaluate_run(
-    encoder: TextEncoder,
+    model: TextModel,
     dataset: Dataset,
     folder: Path,
     *,
@@ -40,7 +40,7 @@ def evaluate_run(
     training_seconds: float | None = None,
     done: Done | None = None,
 ) -> Group:
-    """Score ``encoder``; write ``predictions.npz`` and ``metrics.json`` into ``folder``.
+    """Score ``model``; write ``predictions.npz`` and ``metrics.json`` into ``folder``.
 
     Args:
         name: what reports call the run.
@@ -48,13 +48,13 @@ def evaluate_run(
         done: called with the name of every scored part.
 
     Raises:
-        RunError: the encoder gives numbers that are not finite.
+        RunError: the model gives numbers that are not finite.
     """
     start = time.perf_counter()
     try:
-        predictions = score_encoder(encoder, dataset, done=done)
+        predictions = score_model(model, dataset, done=done)
     except ValueError as error:
-        raise RunError(f"{folder}: the encoder cannot be scored: {error}") from error
+        raise RunError(f"{folder}: the model cannot be scored: {error}") from error
     fingerprint = data_fingerprint(dataset)
     seconds = {"evaluation": time.perf_counter() - start}
     if training_seconds is not None:

@@ -1,4 +1,4 @@
-"""From an encoder, or the TF-IDF yardstick, and a data set to predictions."""
+"""From a model, or the TF-IDF yardstick, and a data set to predictions."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ K = 10
 Done = Callable[[str], None]
 
 
-class TextEncoder(Protocol):
-    """Whatever turns texts into unit vectors (n, d)."""
+class TextModel(Protocol):
+    """Whatever turns query texts (n) and all label texts (L) into vectors (n, d) and (L, d)."""
 
-    def encode_texts(self, texts: Sequence[str]) -> Tensor: ...
+    def encode_queries(self, texts: Sequence[str]) -> Tensor: ...
+
+    def encode_labels(self, texts: Sequence[str]) -> Tensor: ...
 
 
 class TextRanker(Protocol):
@@ -68,24 +70,24 @@ def _predictions(
     )
 
 
-def score_encoder(
-    encoder: TextEncoder, dataset: Dataset, k: int = K, done: Done | None = None
+def score_model(
+    model: TextModel, dataset: Dataset, k: int = K, done: Done | None = None
 ) -> dict[str, dict[str, Predictions]]:
     """Every validation and test query against the open and the closed catalogue.
 
     Args:
-        encoder: its vectors are compared by inner product, exactly.
+        model: its vectors are compared by inner product, exactly.
         dataset: texts and relations.
         k: labels kept per query.
         done: called with the name of every part that is finished.
 
     Raises:
-        ValueError: the encoder returns numbers that are not finite.
+        ValueError: the model returns numbers that are not finite.
     """
-    labels = encoder.encode_texts(dataset.labels)  # (L, d)
+    labels = model.encode_labels(dataset.labels)  # (L, d)
     made: dict[str, dict[str, Predictions]] = {"open": {}, "closed": {}}
     for split in SPLITS:
-        queries = encoder.encode_texts(dataset.splits[split].queries)  # (n, d)
+        queries = model.encode_queries(dataset.splits[split].queries)  # (n, d)
         for name, catalogue in _catalogues(dataset).items():
             indices, scores = topk_labels(queries, labels, k, catalogue.label_ids)
             made[name][split] = _predictions(dataset, catalogue, split, indices, scores)
@@ -110,15 +112,15 @@ def score_ranker(
     return made
 
 
-def validation_check(dataset: Dataset) -> Callable[[TextEncoder], dict[str, float]]:
+def validation_check(dataset: Dataset) -> Callable[[TextModel], dict[str, float]]:
     """What the training loop asks for between epochs: open-catalogue P@1 and C@.9, validation."""
     from alc_kernels.metrics import coverage_at_precision
 
     catalogue = dataset.open_catalogue()
 
-    def check(encoder: TextEncoder) -> dict[str, float]:
-        labels = encoder.encode_texts(dataset.labels)
-        queries = encoder.encode_texts(dataset.validation.queries)
+    def check(model: TextModel) -> dict[str, float]:
+        labels = model.encode_labels(dataset.labels)
+        queries = model.encode_queries(dataset.validation.queries)
         indices, scores = topk_labels(queries, labels, 1, catalogue.label_ids)
         found = _predictions(dataset, catalogue, "validation", indices, scores)
         coverage = coverage_at_precision(found.top_score, found.correct, 0.9)

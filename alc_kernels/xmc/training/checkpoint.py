@@ -1,7 +1,7 @@
 """Checkpoints: written whole or not at all, read without executing code.
 
     RUN/checkpoint/state.json             settings, position, history, checksums
-    RUN/checkpoint/model.safetensors      encoder.* and loss.*
+    RUN/checkpoint/model.safetensors      encoder.*, label_side.* and loss.*
     RUN/checkpoint/training.safetensors   dense.* and table.* (optimizers), random state
 
 An encoder may add files of its own (a tokenizer's).
@@ -23,13 +23,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from alc_kernels.xmc.config import TrainConfig
-from alc_kernels.xmc.encoders.base import Encoder
 from alc_kernels.xmc.encoders.registry import describe, rebuild
 from alc_kernels.xmc.errors import CheckpointError, ConfigError, EncoderError
+from alc_kernels.xmc.model import Model, build_model
 
 CURRENT, PREVIOUS = "checkpoint", "checkpoint.previous"
 STATE, MODEL, TRAINING = "state.json", "model.safetensors", "training.safetensors"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Checkpoint:
     """What :func:`load_checkpoint` returns.
 
     Attributes:
-        encoder: with its trained weights.
+        model: with its trained weights.
         config: the settings of the run.
         position: how far it came.
         loss_state: state dict of the loss module.
@@ -66,7 +66,7 @@ class Checkpoint:
         folder: where it was read from.
     """
 
-    encoder: Encoder
+    model: Model
     config: TrainConfig
     position: Position
     loss_state: dict[str, Tensor]
@@ -86,7 +86,7 @@ def checkpoint_folder(run: Path) -> Path:
 
 def save_checkpoint(
     run: Path,
-    encoder: Encoder,
+    model: Model,
     loss: torch.nn.Module,
     optimizers: dict[str, Optimizer],
     config: TrainConfig,
@@ -99,9 +99,9 @@ def save_checkpoint(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        model = {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
-        model |= {f"loss.{name}": value for name, value in loss.state_dict().items()}
-        files = {MODEL: model, TRAINING: _training_tensors(optimizers)}
+        weights = dict(model.state_dict())
+        weights |= {f"loss.{name}": value for name, value in loss.state_dict().items()}
+        files = {MODEL: weights, TRAINING: _training_tensors(optimizers)}
         checksums = {}
         for name, tensors in files.items():
             # Cloned because models may share weights between names, which the format refuses.
@@ -111,10 +111,11 @@ def save_checkpoint(
             )
             checksums[name] = _checksum(temporary / name)
             _flush(temporary / name)
-        encoder.save_assets(temporary)
+        model.encoder.save_assets(temporary)
         state = {
             "format": FORMAT_VERSION,
-            "encoder": describe(encoder),
+            "encoder": describe(model.encoder),
+            "num_labels": model.num_labels,
             "config": dataclasses.asdict(config),
             "position": dataclasses.asdict(position),
             "sha256": checksums,
@@ -139,20 +140,23 @@ def load_checkpoint(folder: Path) -> Checkpoint:
                 f"{folder / name}: checksum differs from {STATE}, expected the file as it was "
                 "written (truncated or altered)"
             )
-    model, training = (_read_tensors(folder / name) for name in (MODEL, TRAINING))
+    weights, training = (_read_tensors(folder / name) for name in (MODEL, TRAINING))
     try:
         config = TrainConfig().replace(**state["config"])
         position = Position(**state["position"])
         encoder = rebuild(state["encoder"], folder)
-        encoder.load_state_dict(_without_prefix(model, "encoder."))
+        model = build_model(config, int(state["num_labels"]), encoder)
+        model.load_state_dict(
+            {name: value for name, value in weights.items() if not name.startswith("loss.")}
+        )
     except (ConfigError, EncoderError, TypeError) as error:
         raise CheckpointError(f"{folder / STATE}: {error}") from None
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"{folder / MODEL}: weights do not fit the encoder ({reason})"
+            f"{folder / MODEL}: weights do not fit the model ({reason})"
         ) from None
-    return Checkpoint(encoder, config, position, _without_prefix(model, "loss."), training, folder)
+    return Checkpoint(model, config, position, _without_prefix(weights, "loss."), training, folder)
 
 
 def restore_training(
@@ -196,7 +200,7 @@ def _read_state(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError:
         raise CheckpointError(f"{path}: not JSON, expected the state of a checkpoint") from None
-    needed = ("format", "encoder", "config", "position", "sha256")
+    needed = ("format", "encoder", "num_labels", "config", "position", "sha256")
     missing = [key for key in needed if key not in state] if isinstance(state, dict) else needed
     if missing:
         raise CheckpointError(

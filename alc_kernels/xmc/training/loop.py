@@ -13,8 +13,7 @@ import torch
 from alc_kernels import ALCLoss, Positives
 from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.data.dataset import Dataset
-from alc_kernels.xmc.encoders.base import Encoder, TokenizedTexts
-from alc_kernels.xmc.encoders.registry import build_encoder
+from alc_kernels.xmc.encoders.base import TokenizedTexts
 from alc_kernels.xmc.errors import (
     CheckpointError,
     ConfigError,
@@ -22,6 +21,7 @@ from alc_kernels.xmc.errors import (
     Interrupted,
     TrainingDiverged,
 )
+from alc_kernels.xmc.model import Model, build_model
 from alc_kernels.xmc.training.batches import Batch, epoch_batches, num_batches
 from alc_kernels.xmc.training.checkpoint import (
     CURRENT,
@@ -36,7 +36,7 @@ from alc_kernels.xmc.training.objective import build_loss
 from alc_kernels.xmc.training.optimizers import RowAdagrad, clip_gradients, learning_rate_factor
 from alc_kernels.xmc.training.progress import Progress
 
-Evaluate = Callable[[Encoder], dict[str, float]]
+Evaluate = Callable[[Model], dict[str, float]]
 
 TERMS = ("base", "pair", "batch", "tcm_positive", "tcm_negative")
 
@@ -46,7 +46,7 @@ class TrainedRun:
     """What training leaves behind.
 
     Attributes:
-        encoder: the trained encoder, in evaluation mode.
+        model: the trained model, in evaluation mode.
         config: the settings it was trained with.
         history: one entry per epoch: ``epoch``, ``step``, ``loss`` and its terms (``base``,
             ``pair``, ``batch``, ``tcm_positive``, ``tcm_negative``; means over the epoch's
@@ -55,7 +55,7 @@ class TrainedRun:
         output: the run folder, with ``config.toml`` and ``checkpoint/``.
     """
 
-    encoder: Encoder
+    model: Model
     config: TrainConfig
     history: list[dict[str, float]] = field(default_factory=list)
     output: Path = Path()
@@ -77,7 +77,7 @@ def train(
         dataset: only its training split and the names in its open catalogue are used here.
         output: run folder; gets ``config.toml`` and ``checkpoint/``.
         progress: callbacks, see :class:`Progress`.
-        evaluate: called with the encoder every ``config.evaluate_every`` epochs (0: never); it
+        evaluate: called with the model every ``config.evaluate_every`` epochs (0: never); it
             should look at the validation split only. Returns numbers for the history.
         resume: continue from the run folder's checkpoint, which must have the same settings
             (``epochs`` included: the learning rate's course depends on it). On the CPU the
@@ -103,7 +103,7 @@ def train(
             raise Interrupted(trainer.saved_text("interrupted")) from None
         finally:
             trainer.progress.finish()
-    return TrainedRun(trainer.encoder.eval(), config, trainer.position.history, output)
+    return TrainedRun(trainer.model.eval(), config, trainer.position.history, output)
 
 
 class _Trainer:
@@ -125,23 +125,23 @@ class _Trainer:
         self.total_steps = self.steps_per_epoch * config.epochs
         self.position = Position()
         self.saved_step: int | None = None
-        self._use(build_encoder(config.encoder, config))
+        self._use(build_model(config, dataset.num_labels))
 
-    def _use(self, encoder: Encoder) -> None:
-        """Take ``encoder`` into training: device, loss heads, optimizers, tokenised texts."""
-        self.encoder = encoder.to(self.device)
-        self.loss: ALCLoss = build_loss(self.config, encoder.dim).to(self.device)
-        self.optimizers = _optimizers(self.encoder, self.loss, self.config)
+    def _use(self, model: Model) -> None:
+        """Take ``model`` into training: device, loss heads, optimizers, tokenised texts."""
+        self.model = model.to(self.device)
+        self.loss: ALCLoss = build_loss(self.config, model.dim).to(self.device)
+        self.optimizers = _optimizers(self.model, self.loss, self.config)
         # Queries and labels in one ragged array: a batch is then a single pass of the encoder.
-        self.texts = encoder.tokenize([*self.dataset.train.queries, *self.dataset.labels])
+        self.texts = model.encoder.tokenize([*self.dataset.train.queries, *self.dataset.labels])
 
     def prepare(self) -> None:
         """A fresh run."""
         seen: list[TokenizedTexts] = [
-            self.encoder.tokenize([self.dataset.train.queries[row] for row in self.queries]),
-            self.encoder.tokenize(self.dataset.open_catalogue().texts),
+            self.model.encoder.tokenize([self.dataset.train.queries[row] for row in self.queries]),
+            self.model.encoder.tokenize(self.dataset.open_catalogue().texts),
         ]
-        self.encoder.adapt(*seen)
+        self.model.encoder.adapt(*seen)
         self.output.mkdir(parents=True, exist_ok=True)
         text = self.config.to_toml()
         (self.output / "config.toml").write_text(text, encoding="utf-8", newline="\n")
@@ -159,7 +159,7 @@ class _Trainer:
                 f"{checkpoint.folder}: was trained with other settings "
                 f"({', '.join(differing)} differ), expected the same to resume"
             )
-        self._use(checkpoint.encoder)
+        self._use(checkpoint.model)
         restore_training(checkpoint, self.loss, self.optimizers)
         self.position = checkpoint.position
         self.saved_step = self.position.step
@@ -196,23 +196,31 @@ class _Trainer:
                 group["lr"] = group["peak"] * factor
             optimizer.zero_grad(set_to_none=True)
 
-        self.encoder.train()
+        self.model.train()
         rows = np.concatenate([batch.queries, batch.labels + len(self.dataset.train)])
-        vectors = self.encoder(self.texts.select(rows))  # (B + M, d)
-        queries, labels = vectors[: len(batch.queries)], vectors[len(batch.queries) :]
+        numbers = torch.from_numpy(batch.labels).to(self.device)
+        queries, text, labels = self.model(
+            self.texts.select(rows), len(batch.queries), numbers
+        )  # (B, d), (M, d), (M, d)
         positives = Positives.from_csr(
             torch.from_numpy(batch.crow), torch.from_numpy(batch.col), len(batch.labels)
         ).to(self.device)
         terms = self.loss.terms(queries, labels, positives=positives)
+        penalty = self.model.label_side.penalty(queries, text, labels, positives)
+        total = terms.total if penalty is None else terms.total + penalty
         # One transfer per step: the loss itself says whether anything became non-finite.
-        values = torch.stack([terms.total.detach(), *(getattr(terms, name) for name in TERMS)])
+        values = torch.stack([total.detach(), *(getattr(terms, name) for name in TERMS)])
         self.last_loss, *parts = values.tolist()
         if not np.isfinite(self.last_loss):
-            where = "the loss" if bool(vectors.isfinite().all()) else "the embeddings"
+            where = (
+                "the loss"
+                if bool(queries.isfinite().all() & labels.isfinite().all())
+                else "the embeddings"
+            )
             raise TrainingDiverged(
                 self.saved_text(f"{where} became {self.last_loss} at step {at.step + 1}")
             )
-        terms.total.backward()
+        total.backward()
         if self.config.clip_norm > 0:
             clip_gradients(self._parameters(), self.config.clip_norm)
         for optimizer in self.optimizers.values():
@@ -232,8 +240,8 @@ class _Trainer:
         factor = learning_rate_factor(at.step - 1, self.total_steps, config.warmup)
         record |= {"learning_rate": config.learning_rate * factor, "seconds": at.seconds}
         if evaluate is not None and config.evaluate_every and self._evaluates(at.epoch):
-            self.encoder.eval()
-            found = evaluate(self.encoder)
+            self.model.eval()
+            found = evaluate(self.model)
             record |= {f"validation_{name}": value for name, value in found.items()}
         at.history.append(record)
         at.step_in_epoch, at.sums = 0, {}
@@ -244,7 +252,7 @@ class _Trainer:
         return epoch % self.config.evaluate_every == 0 or epoch == self.config.epochs
 
     def _parameters(self) -> list[torch.nn.Parameter]:
-        return [*self.encoder.parameters(), *self.loss.parameters()]
+        return [*self.model.parameters(), *self.loss.parameters()]
 
     def _save(self) -> None:
         if not all(bool(parameter.isfinite().all()) for parameter in self._parameters()):
@@ -252,7 +260,7 @@ class _Trainer:
                 self.saved_text(f"the weights became non-finite by step {self.position.step}")
             )
         save_checkpoint(
-            self.output, self.encoder, self.loss, self.optimizers, self.config, self.position
+            self.output, self.model, self.loss, self.optimizers, self.config, self.position
         )
         self.saved_step = self.position.step
 
@@ -286,12 +294,12 @@ def _training_queries(dataset: Dataset, config: TrainConfig) -> np.ndarray:
 
 
 def _optimizers(
-    encoder: Encoder, loss: ALCLoss, config: TrainConfig
+    model: Model, loss: ALCLoss, config: TrainConfig
 ) -> dict[str, torch.optim.Optimizer]:
     """AdamW for everything dense, row-wise Adagrad for tables with sparse gradients."""
-    table = encoder.table_parameters()
+    table = model.table_parameters()
     is_table = {id(parameter) for parameter in table}
-    dense = [p for p in [*encoder.parameters(), *loss.parameters()] if id(p) not in is_table]
+    dense = [p for p in [*model.parameters(), *loss.parameters()] if id(p) not in is_table]
     made: dict[str, torch.optim.Optimizer] = {}
     if dense:
         made["dense"] = torch.optim.AdamW(

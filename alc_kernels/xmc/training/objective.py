@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from alc_kernels import ALCLoss, Auxiliary, ThresholdMargin, Triplet
+from typing import Literal, cast
+
+from alc_kernels import ALCLoss, Auxiliary, ThresholdMargin
 from alc_kernels.xmc.config import TrainConfig
+from alc_kernels.xmc.methods import METHODS
 
 # loss -> (ALC's pair part, ALC's batch part, threshold margin)
 PARTS = {
@@ -32,16 +35,12 @@ def build_loss(config: TrainConfig, dim: int) -> ALCLoss:
         negative_margin=config.negative_margin,
         positive_weight=config.tcm_weight,
         negative_weight=config.tcm_weight,
-        negative_scope="hardest",
-        reduction="rows",
+        negative_scope=cast(Literal["hardest", "all"], config.tcm_scope),
+        reduction=cast(Literal["rows", "active"], config.tcm_reduction),
     )
     return ALCLoss(
         embedding_dim=dim,
-        base=Triplet(
-            margin=config.margin,
-            num_negatives=config.num_negatives,
-            weight_temperature=config.weight_temperature,
-        ),
+        base=METHODS[config.method].base_loss(config),
         auxiliary=auxiliary if pair or batch else None,
         threshold=threshold if tcm else None,
         backend=config.backend,

@@ -1,0 +1,93 @@
+"""What a method is: default settings, a base loss, and what it adds on the label side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from alc_kernels import DynamicTriplet, Positives, Sigmoid, Softmax, Triplet
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+    from alc_kernels.xmc.config import TrainConfig
+
+Base = Triplet | DynamicTriplet | Softmax | Sigmoid
+
+
+class Snapshot(NamedTuple):
+    """All training vectors at one moment, from the encoder alone, in evaluation mode.
+
+    Attributes:
+        queries: (N, d) float32 on the CPU, one row per training query in use.
+        labels: (L, d) float32 on the CPU.
+        relation: (N, L) CSR of those queries.
+    """
+
+    queries: Tensor
+    labels: Tensor
+    relation: csr_matrix
+
+
+class LabelSide(nn.Module):
+    """From the encoder's vectors of label texts to the vectors that queries are compared with.
+
+    This one leaves them as they are. Everything a subclass learns or collects is a parameter or
+    a buffer, so that checkpoints hold it.
+    """
+
+    needs_snapshot = False
+
+    def forward(self, text: Tensor, label_ids: Tensor) -> Tensor:
+        """Label vectors (m, d) from text vectors (m, d) and label numbers (m,) int64."""
+        return text
+
+    def penalty(
+        self, queries: Tensor, text: Tensor, labels: Tensor, positives: Positives
+    ) -> Tensor | None:
+        """What the method adds to the loss beside its base loss, 0-d, or None.
+
+        Args:
+            queries: (B, d).
+            text: (M, d) the encoder's vectors of the labels.
+            labels: (M, d) what :meth:`forward` made of them.
+            positives: the relation B x M.
+        """
+        return None
+
+    def refresh(self, snapshot: Snapshot, generator: torch.Generator) -> None:
+        """Take new statistics of the training data; called where ``needs_snapshot`` is set."""
+
+    def table_parameters(self) -> list[nn.Parameter]:
+        """Parameters with sparse gradients, which go to the table optimizer."""
+        return []
+
+
+def plain_label_side(config: TrainConfig, dim: int, num_labels: int) -> LabelSide:
+    """Labels are their texts."""
+    return LabelSide()
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to train for extreme multi-label classification.
+
+    Attributes:
+        name: as ``--method`` takes it.
+        title: as reports write it.
+        source: the paper.
+        base_loss: the loss that ``--loss base`` trains alone.
+        label_side: builds the module between label texts and label vectors.
+        settings: defaults that differ from :class:`TrainConfig`'s.
+    """
+
+    name: str
+    title: str
+    source: str
+    base_loss: Callable[[TrainConfig], Base]
+    label_side: Callable[[TrainConfig, int, int], LabelSide] = plain_label_side
+    settings: Mapping[str, Any] = field(default_factory=dict)
