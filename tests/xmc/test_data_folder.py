@@ -18,8 +18,11 @@ LABELS = ["Velmora Nova 8 64GB", "Krellmann Kühlschrank 60cm", "Osakura 55QX80A
 
 
 def make_dataset() -> Dataset:
-    def split(queries: list[str], rows: list[list[int]]) -> Split:
-        return Split(queries, relation_from_rows(rows, len(LABELS)))
+    def split(
+        queries: list[str], rows: list[list[int]], excluded: list[list[int]] | None = None
+    ) -> Split:
+        left_out = None if excluded is None else relation_from_rows(excluded, len(LABELS))
+        return Split(queries, relation_from_rows(rows, len(LABELS)), left_out)
 
     return Dataset(
         name="tiny",
@@ -27,12 +30,13 @@ def make_dataset() -> Dataset:
         splits={
             "train": split(["nova 8", "kühl 60", "no label"], [[0, 1], [1], []]),
             "validation": split(["a\u2028b", "55qx\tx"], [[2], [3]]),
-            "test": split(["電話", "nova"], [[3, 0], []]),
+            "test": split(["電話", "nova"], [[3, 0], []], [[1], [0, 3]]),
         },
         held_out=np.array([False, False, True, True]),
         description="für den Test",
         generated=True,
         protocol="by hand",
+        propensity=(0.6, 2.6),
     )
 
 
@@ -52,6 +56,32 @@ def test_round_trip_keeps_everything(folder: Path) -> None:
         np.testing.assert_array_equal(
             read.splits[name].relation.toarray(), split.relation.toarray()
         )
+    assert read.propensity == (0.6, 2.6) and read.folder == folder
+    assert read.train.excluded is None
+    assert read.test.excluded is not None
+    assert read.test.excluded.toarray().tolist() == [[0, 1, 0, 0], [1, 0, 0, 1]]
+
+
+def test_excluded_pairs_follow_into_the_catalogues(folder: Path) -> None:
+    made = load_dataset(folder).catalogues()
+    assert list(made) == ["open", "closed"]
+    assert made["open"].excluded["test"].toarray().tolist() == [[0, 1], [1, 0]]
+    assert made["closed"].excluded["test"].toarray().tolist() == [[0, 1, 0, 0], [1, 0, 0, 1]]
+    assert made["open"].excluded["train"].shape == (3, 2)
+    assert made["open"].excluded["train"].nnz == 0
+    (folder / "held_out.txt").write_bytes(b"")
+    (folder / "dataset.json").write_text('{"name": "tiny"}\n')
+    assert list(load_dataset(folder).catalogues()) == ["closed"]
+
+
+def test_a_filter_may_be_empty_or_missing(folder: Path) -> None:
+    (folder / "dataset.json").write_text('{"name": "tiny"}\n')
+    (folder / "test_filter.txt").write_bytes(b"")
+    read = load_dataset(folder)
+    assert read.test.excluded is not None and read.test.excluded.nnz == 0
+    assert read.propensity == (0.55, 1.5)
+    (folder / "test_filter.txt").unlink()
+    assert load_dataset(folder).test.excluded is None
 
 
 def test_open_catalogue_leaves_held_out_labels_out(folder: Path) -> None:
@@ -164,10 +194,35 @@ FAULTS = {
         write("held_out.txt", b"1\n2\n3\n"),
         r"train_X_Y\.txt, line 2: found label 1, which held_out\.txt lists",
     ),
+    "filter row out of range": (
+        write("test_filter.txt", b"0 1\n2 0\n"),
+        r"test_filter\.txt, line 2: found row 2, expected 0 to 1",
+    ),
+    "filter label out of range": (
+        write("test_filter.txt", b"0 4\n"),
+        r"test_filter\.txt, line 1: found label 4, expected 0 to 3",
+    ),
+    "filter without label": (
+        write("test_filter.txt", b"0 1\n1\n"),
+        r"test_filter\.txt, line 2: found '1', expected 'row label'",
+    ),
+    "right and excluded": (
+        write("test_filter.txt", b"0 3\n"),
+        r"test_filter\.txt: found the pair of row 0 and label 3, which test_X_Y\.txt has",
+    ),
+    "propensity of three": (
+        write("dataset.json", b'{"name": "x", "propensity": [1, 2, 3]}\n'),
+        r"dataset\.json: found \[1, 2, 3\] for 'propensity', expected two numbers",
+    ),
+    "negative propensity": (
+        write("dataset.json", b'{"name": "x", "propensity": [-1, 2]}\n'),
+        r"found \[-1, 2\] for 'propensity', expected two numbers",
+    ),
     "queries and rows lost together": (
         lambda f: [
             write("test.raw.txt", "電話\n".encode())(f),
             write("test_X_Y.txt", b"1 4\n3:1 0:1\n")(f),
+            write("test_filter.txt", b"0 1\n")(f),
         ],
         r"dataset\.json: states 2 for 'test', found 1 in the files",
     ),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -11,6 +13,10 @@ from scipy.sparse import csr_matrix
 from alc_kernels.xmc.errors import DataError
 
 SPLITS = ("train", "validation", "test")
+TOKENS = ".tokens"  # folder of tokenised texts, inside the data set's own
+
+# (a, b) of the inverse propensity 1 + C (N_l + b)^-a (Jain et al., KDD 2016).
+PROPENSITIES = {"amazon": (0.6, 2.6), "wikipedia": (0.5, 0.4), "other": (0.55, 1.5)}
 
 
 @dataclass(frozen=True)
@@ -21,10 +27,14 @@ class Split:
         queries: n texts.
         relation: (n, num_labels) CSR of float32 ones, sorted column indices, no duplicates.
             A row may be empty.
+        excluded: (n, num_labels) CSR like ``relation``: pairs that are neither right nor wrong
+            (a filter file), so that a loss and a ranking leave them out; None without a filter.
+            No pair is in both.
     """
 
     queries: Sequence[str]
     relation: csr_matrix
+    excluded: csr_matrix | None = None
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -45,12 +55,15 @@ class Catalogue:
         texts: the C label texts.
         relations: split name -> (n, C) CSR of float32 ones. In the open catalogue, a query all
             of whose labels are held out has an empty row: it has no right answer.
+        excluded: split name -> (n, C) CSR of float32 ones: pairs that are neither right nor
+            wrong; without any pair where the split has no filter.
     """
 
     name: str
     label_ids: np.ndarray
     texts: Sequence[str]
     relations: Mapping[str, csr_matrix]
+    excluded: Mapping[str, csr_matrix] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -69,6 +82,8 @@ class Dataset:
         description: one or two sentences.
         generated: True when the texts were made by a program.
         protocol: how splits and held-out labels were chosen.
+        propensity: (a, b) of the labels' inverse propensities, see ``psp_at_k``.
+        folder: where it was read from; None for one that was made in memory.
     """
 
     name: str
@@ -78,6 +93,8 @@ class Dataset:
     description: str = ""
     generated: bool = False
     protocol: str = ""
+    propensity: tuple[float, float] = PROPENSITIES["other"]
+    folder: Path | None = field(default=None, compare=False)
     _catalogues: dict[str, Catalogue] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -99,6 +116,16 @@ class Dataset:
     def test(self) -> Split:
         return self.splits["test"]
 
+    @property
+    def cache(self) -> Path | None:
+        """Where tokenised texts are kept between runs, for :meth:`Encoder.tokenize`."""
+        return None if self.folder is None else self.folder / TOKENS
+
+    def catalogues(self) -> dict[str, Catalogue]:
+        """``"open"`` and ``"closed"``; without held-out labels they are one, ``"closed"``."""
+        made = {"open": self.open_catalogue()} if self.held_out.any() else {}
+        return {**made, "closed": self.closed_catalogue()}
+
     def open_catalogue(self) -> Catalogue:
         """All labels that are not held out: some queries have no right answer."""
         return self._catalogue("open", np.flatnonzero(~self.held_out))
@@ -114,16 +141,32 @@ class Dataset:
             made[name] = len(split)
             made[f"{name}_pairs"] = int(split.relation.nnz)
             made[f"{name}_unmatched"] = int(split.unmatched.sum())
+            made[f"{name}_excluded"] = 0 if split.excluded is None else int(split.excluded.nnz)
         return made
 
     def _catalogue(self, name: str, label_ids: np.ndarray) -> Catalogue:
         if name not in self._catalogues:
-            relations = {
-                split: self.splits[split].relation[:, label_ids].tocsr() for split in self.splits
-            }
-            texts = [self.labels[i] for i in label_ids]
-            self._catalogues[name] = Catalogue(name, label_ids.astype(np.int64), texts, relations)
+            whole = len(label_ids) == self.num_labels
+            relations, excluded = {}, {}
+            for split, part in self.splits.items():
+                left_out = part.excluded
+                if left_out is None:
+                    left_out = csr_matrix((len(part), self.num_labels), dtype=np.float32)
+                relations[split] = part.relation if whole else part.relation[:, label_ids].tocsr()
+                excluded[split] = left_out if whole else left_out[:, label_ids].tocsr()
+            texts = self.labels if whole else [self.labels[i] for i in label_ids]
+            self._catalogues[name] = Catalogue(
+                name, label_ids.astype(np.int64), texts, relations, excluded
+            )
         return self._catalogues[name]
+
+
+def relation_from_pairs(rows: np.ndarray, labels: np.ndarray, shape: tuple[int, int]) -> csr_matrix:
+    """CSR of float32 ones of the pairs (rows[i], labels[i]); a pair named twice counts once."""
+    made = csr_matrix((np.ones(len(rows), np.float32), (rows, labels)), shape=shape)
+    made.sum_duplicates()
+    made.data[:] = 1
+    return made
 
 
 def relation_from_rows(rows: Sequence[Sequence[int]], num_labels: int) -> csr_matrix:
@@ -156,8 +199,24 @@ def _check(data: Dataset) -> None:
             raise DataError(
                 f"{where}, {name}: relation has shape {split.relation.shape}, expected {expected}"
             )
+        if split.excluded is not None:
+            if split.excluded.shape != expected:
+                raise DataError(
+                    f"{where}, {name}: excluded has shape {split.excluded.shape}, "
+                    f"expected {expected}"
+                )
+            both = split.relation.multiply(split.excluded).tocoo()
+            if both.nnz:
+                raise DataError(
+                    f"{where}, {name}: query {both.row[0]} has label {both.col[0]} both as right "
+                    "and as excluded, expected one of them"
+                )
         if not split.queries:
             raise DataError(f"{where}, {name}: found 0 queries, expected at least 1")
+    if len(data.propensity) != 2 or not all(math.isfinite(x) and x >= 0 for x in data.propensity):
+        raise DataError(
+            f"{where}: propensity is {data.propensity!r}, expected two numbers of at least 0"
+        )
     leaked = np.unique(data.splits["train"].relation.indices)
     leaked = leaked[data.held_out[leaked]]
     if len(leaked):

@@ -1,10 +1,11 @@
 """The data set folder: plain text files that other tools of the field can read.
 
-    dataset.json       name, description, generated, protocol, counts
+    dataset.json       name, description, generated, protocol, propensity, counts
     labels.txt         one label text per line
     held_out.txt       one label index per line: no candidates in the open catalogue
     SPLIT.raw.txt      one query text per line; SPLIT is train, validation, test
     SPLIT_X_Y.txt      "rows cols", then "label:1 label:1 ..." per query; blank = no label
+    SPLIT_filter.txt   "row label" per line: pairs neither right nor wrong; may be missing
 
 All UTF-8, lines ended by LF (CRLF is understood). Indices count from 0.
 """
@@ -12,13 +13,15 @@ All UTF-8, lines ended by LF (CRLF is understood). Indices count from 0.
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from alc_kernels.xmc.data.dataset import SPLITS, Dataset, Split
+from alc_kernels.xmc.data.dataset import PROPENSITIES, SPLITS, Dataset, Split
+from alc_kernels.xmc.data.filter_pairs import read_filter, write_filter
 from alc_kernels.xmc.data.sparse_text import read_sparse_text, write_sparse_text
 from alc_kernels.xmc.data.text_lines import read_lines, write_lines
 from alc_kernels.xmc.errors import DataError
@@ -49,7 +52,12 @@ def load_dataset(folder: str | Path) -> Dataset:
         )
         if name == "train":
             _check_not_held_out(relation_file, relation, held_out)
-        splits[name] = Split(queries, relation)
+        excluded = None
+        filter_file = folder / f"{name}_filter.txt"
+        if filter_file.exists():
+            excluded = read_filter(filter_file, relation.shape)
+            _check_not_both(filter_file, relation_file.name, relation, excluded)
+        splits[name] = Split(queries, relation, excluded)
     dataset = Dataset(
         name=about["name"],
         labels=labels,
@@ -58,6 +66,8 @@ def load_dataset(folder: str | Path) -> Dataset:
         description=about["description"],
         generated=about["generated"],
         protocol=about["protocol"],
+        propensity=tuple(about["propensity"]),
+        folder=folder,
     )
     _check_counts(folder / "dataset.json", about["counts"], dataset.counts())
     return dataset
@@ -80,12 +90,18 @@ def save_dataset(dataset: Dataset, folder: str | Path) -> None:
         for name, split in dataset.splits.items():
             write_lines(folder / f"{name}.raw.txt", split.queries)
             write_sparse_text(folder / f"{name}_X_Y.txt", split.relation)
+            filter_file = folder / f"{name}_filter.txt"
+            if split.excluded is None:
+                filter_file.unlink(missing_ok=True)
+            else:
+                write_filter(filter_file, split.excluded)
         about = {
             "format": FORMAT_VERSION,
             "name": dataset.name,
             "description": dataset.description,
             "generated": dataset.generated,
             "protocol": dataset.protocol,
+            "propensity": list(dataset.propensity),
             "counts": dataset.counts(),
         }
         text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
@@ -117,12 +133,20 @@ def _read_about(path: Path) -> dict[str, Any]:
         )
     kinds = {"name": str, "description": str, "generated": bool, "protocol": str, "counts": dict}
     made: dict[str, Any] = {"description": "", "generated": False, "protocol": "", "counts": {}}
+    made["propensity"] = list(PROPENSITIES["other"])
     for key, kind in kinds.items():
         if key in about:
             made[key] = about[key]
         if not isinstance(made.get(key), kind):
             found = repr(about[key]) if key in about else "nothing"
             raise DataError(f"{path}: found {found} for {key!r}, expected {kind.__name__}")
+    stated = about.get("propensity", made["propensity"])
+    is_pair = isinstance(stated, list) and len(stated) == 2
+    if not is_pair or not all(type(x) in (int, float) and 0 <= x < math.inf for x in stated):
+        raise DataError(
+            f"{path}: found {stated!r} for 'propensity', expected two numbers [a, b] of at least 0"
+        )
+    made["propensity"] = [float(x) for x in stated]
     return made
 
 
@@ -151,6 +175,17 @@ def _check_not_held_out(path: Path, relation: csr_matrix, held_out: np.ndarray) 
         raise DataError(
             f"{path}, line {row + 2}: found label {relation.indices[at[0]]}, which held_out.txt "
             "lists, expected no held-out label in training"
+        )
+
+
+def _check_not_both(
+    path: Path, relation_name: str, relation: csr_matrix, excluded: csr_matrix
+) -> None:
+    both = relation.multiply(excluded).tocoo()
+    if both.nnz:
+        raise DataError(
+            f"{path}: found the pair of row {both.row[0]} and label {both.col[0]}, which "
+            f"{relation_name} has as well, expected a pair to be right or excluded"
         )
 
 
