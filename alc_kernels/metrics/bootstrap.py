@@ -11,17 +11,17 @@ Source: Davison and Hinkley, "Bootstrap methods and their application", 1997, ch
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from alc_kernels.metrics.clusters import ClusterDraws, percentile_bounds
 from alc_kernels.metrics.inputs import (
     FloatArray,
     IntArray,
     as_count,
-    as_groups,
     as_rate,
     check_lengths,
     to_numpy,
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
     Statistic = Callable[..., Any]
     Run = tuple[Any, ...]
-
-_CHUNK_ELEMENTS = 1 << 21  # weights held at once, 16 MB: larger chunks fall out of the cache
 
 
 class Interval(NamedTuple):
@@ -144,9 +142,9 @@ def _interval(
         return means[0] - means[1] if len(means) == 2 else means[0]
 
     estimate = float(value(lambda run: float(statistic(*run))))
-    chunks = _weight_chunks(groups, num_queries, num_samples, seed)
-    replicates = [value(partial(_evaluate, statistic, weighted, weights)) for weights in chunks]
-    return _percentile(estimate, np.concatenate(replicates), confidence)
+    draws = ClusterDraws(groups, num_queries, num_samples, seed)
+    replicates = [value(partial(_evaluate, statistic, weighted, weights)) for weights in draws]
+    return Interval(estimate, *percentile_bounds(np.concatenate(replicates), confidence))
 
 
 def _prepare(array: Any) -> Any:
@@ -186,34 +184,6 @@ def _takes_weights(statistic: Statistic) -> bool:
         return False
 
 
-def _clusters(groups: ArrayLike | None, num_queries: int) -> tuple[IntArray, int]:
-    """Cluster number of every query (n,), and the number of clusters."""
-    if groups is None:
-        return np.arange(num_queries), num_queries
-    labels = as_groups(groups)
-    check_lengths("the arrays", num_queries, "groups", len(labels))
-    if labels.dtype.kind == "i":
-        alone = labels < 0  # renumbered apart, below every real label
-        labels = np.where(alone, -1 - np.cumsum(alone), labels)
-    names, cluster = np.unique(labels, return_inverse=True)
-    return cluster, len(names)
-
-
-def _weight_chunks(
-    groups: ArrayLike | None, num_queries: int, num_samples: int, seed: int
-) -> Iterator[IntArray]:
-    """Weights (S, n) of all replicates, some rows at a time."""
-    cluster, count = _clusters(groups, num_queries)
-    rng = np.random.default_rng(seed)
-    size = max(1, _CHUNK_ELEMENTS // num_queries)
-    for start in range(0, num_samples, size):
-        rows = min(size, num_samples - start)
-        drawn = rng.integers(count, size=(rows, count))
-        drawn += np.arange(rows)[:, None] * count  # each replicate counts in its own bins
-        multiplicity = np.bincount(drawn.ravel(), minlength=rows * count)
-        yield multiplicity.reshape(rows, count).take(cluster, axis=1)
-
-
 def _evaluate(statistic: Statistic, weighted: bool, weights: IntArray, run: Run) -> FloatArray:
     """The statistic under every row of ``weights``, (S,)."""
     if not weighted:
@@ -231,14 +201,3 @@ def _evaluate(statistic: Statistic, weighted: bool, weights: IntArray, run: Run)
 def _on_rows(statistic: Statistic, run: Run, rows: IntArray) -> float:
     taken = (array.take(rows) if isinstance(array, Relation) else array[rows] for array in run)
     return float(statistic(*taken))
-
-
-def _percentile(estimate: float, replicates: FloatArray, confidence: float) -> Interval:
-    defined = np.sort(replicates[~np.isnan(replicates)])
-    undefined = len(replicates) - len(defined)
-    if not len(defined):
-        return Interval(estimate, float("nan"), float("nan"), undefined)
-    # order statistics, counted alike from both ends: exchanging two systems mirrors the interval,
-    # and infinite replicates (a threshold that no score attains) need no arithmetic
-    tail = round((1.0 - confidence) / 2.0 * (len(defined) - 1))
-    return Interval(estimate, float(defined[tail]), float(defined[-1 - tail]), undefined)

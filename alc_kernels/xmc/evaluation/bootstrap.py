@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from alc_kernels.metrics.clusters import ClusterDraws, percentile_bounds
 from alc_kernels.xmc.evaluation.measures import PRECISIONS, Judged
 from alc_kernels.xmc.evaluation.predictions import Predictions
 
 REPLICATES = 1000
 CONFIDENCE = 0.95
-_CHUNK = 1 << 20  # weights held at once
 
 
 class LabelDraws:
@@ -37,26 +37,18 @@ class LabelDraws:
         seed: int = 0,
     ) -> None:
         groups = np.concatenate([validation_group, test_group]).astype(np.int64)
-        alone = groups < 0
-        groups[alone] = groups.max(initial=0) + 1 + np.arange(int(alone.sum()))
-        unique, unit = np.unique(groups, return_inverse=True)
-        self.units = len(unique)
-        self.replicates = replicates
-        self._validation_unit = unit[: len(validation_group)]
-        self._test_unit = unit[len(validation_group) :]
-        self._seed = seed
+        self._draws = ClusterDraws(groups, len(groups), replicates, seed)
+        self._num_validation = len(validation_group)
+
+    @property
+    def units(self) -> int:
+        """How many labels, and queries without one, are drawn from."""
+        return self._draws.num_clusters
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Pairs of weights (S, N) and (S, M); the S add up to ``replicates``."""
-        generator = np.random.default_rng(self._seed)
-        rows = max(1, _CHUNK // max(1, self.units))
-        for start in range(0, self.replicates, rows):
-            count = min(rows, self.replicates - start)
-            drawn = generator.integers(self.units, size=(count, self.units))
-            drawn += np.arange(count)[:, None] * self.units  # every replicate has its own bins
-            times = np.bincount(drawn.ravel(), minlength=count * self.units)
-            times = times.reshape(count, self.units)
-            yield times[:, self._validation_unit], times[:, self._test_unit]
+        for weights in self._draws:
+            yield weights[:, : self._num_validation], weights[:, self._num_validation :]
 
 
 def replicate(
@@ -75,14 +67,8 @@ def replicate(
 
 def interval(values: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """The central ``confidence`` of the (R,) values, NaN left out; NaN if nothing remains."""
-    values = values[~np.isnan(values)]
-    if not len(values):
-        return float("nan"), float("nan")
-    tail = (1 - confidence) / 2
-    # Order statistics: an infinite threshold (nothing attains the precision) must stay infinite.
-    place = round(tail * (len(values) - 1))
-    values = np.sort(values)
-    return float(values[place]), float(values[-1 - place])
+    low, high, _ = percentile_bounds(values, confidence)
+    return low, high
 
 
 def mean_replicates(parts: Sequence[np.ndarray]) -> np.ndarray:
