@@ -151,6 +151,12 @@ class TrainConfig:
     prototype_weight: float = setting(
         1.0, "weight of the text part beside the prototypes (PRIME)", group="label side"
     )
+    prototype_regularizer: float = setting(
+        0.1, "weight of: prototypes must beat texts by max_margin (PRIME)", group="label side"
+    )
+    prototype_dropout: float = setting(
+        0.5, "share of labels per step trained as if they were unseen (PRIME)", group="label side"
+    )
 
     def __post_init__(self) -> None:
         kinds = get_type_hints(type(self))
@@ -167,7 +173,7 @@ class TrainConfig:
             for name in names:
                 if getattr(self, name) < low:
                     raise ConfigError(f"{name} = {getattr(self, name)!r}: expected {text}")
-        for name in ("dropout", "context_dropout", "warmup", "ema"):
+        for name in ("dropout", "context_dropout", "warmup", "ema", "prototype_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(
                     f"{name} = {getattr(self, name)!r}: expected a number from 0 to below 1"
@@ -256,7 +262,8 @@ _RANGES: tuple[tuple[tuple[str, ...], float, str], ...] = (
     (
         ("seed", "evaluate_every", "early_stopping", "checkpoint_every", "learning_rate",
          "embedding_learning_rate", "weight_decay", "clip_norm", "hard_negatives", "min_margin",
-         "pair_weight", "batch_weight", "tcm_weight", "prototype_weight"),
+         "pair_weight", "batch_weight", "tcm_weight", "prototype_weight",
+         "prototype_regularizer"),
         0,
         "a number of at least 0",
     ),

@@ -40,14 +40,26 @@ class LabelSide(nn.Module):
     a buffer, so that checkpoints hold it.
     """
 
-    needs_snapshot = False
+    @property
+    def needs_snapshot(self) -> bool:
+        """Whether :meth:`refresh` has something to learn; may change after a call."""
+        return False
 
     def forward(self, text: Tensor, label_ids: Tensor) -> Tensor:
-        """Label vectors (m, d) from text vectors (m, d) and label numbers (m,) int64."""
+        """Label vectors (m, d) from text vectors (m, d) and label numbers (m,) int64.
+
+        Of the dtype of ``text``; unit length, as the text vectors are.
+        """
         return text
 
     def penalty(
-        self, queries: Tensor, text: Tensor, labels: Tensor, positives: Positives
+        self,
+        queries: Tensor,
+        text: Tensor,
+        labels: Tensor,
+        positives: Positives,
+        exclude: Positives | None = None,
+        exclude_above: float | None = None,
     ) -> Tensor | None:
         """What the method adds to the loss beside its base loss, 0-d, or None.
 
@@ -56,11 +68,18 @@ class LabelSide(nn.Module):
             text: (M, d) the encoder's vectors of the labels.
             labels: (M, d) what :meth:`forward` made of them.
             positives: the relation B x M.
+            exclude: pairs that are neither positive nor negative, B x M.
+            exclude_above: false-negative guard, as in :mod:`alc_kernels.functional`.
         """
         return None
 
     def refresh(self, snapshot: Snapshot, generator: torch.Generator) -> None:
-        """Take new statistics of the training data; called where ``needs_snapshot`` is set."""
+        """Take new statistics of the training data; called where ``needs_snapshot`` is true.
+
+        Args:
+            snapshot: current vectors.
+            generator: on the CPU, the only source of randomness.
+        """
 
     def table_parameters(self) -> list[nn.Parameter]:
         """Parameters with sparse gradients, which go to the table optimizer."""
