@@ -39,7 +39,7 @@ format: install
 	$(BIN)/ruff format .
 
 bench: install
-	$(BIN)/python -m benchmarks.step
+	$(BIN)/alc bench table
 
 dist: install
 	$(BIN)/python -m build --outdir dist .

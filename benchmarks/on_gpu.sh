@@ -1,28 +1,49 @@
 #!/usr/bin/env bash
 # Everything that only a GPU can tell: values first, then times.
 #
-#   benchmarks/on_gpu.sh OUTPUT_FOLDER [values|times]     (default: both)
+#   benchmarks/on_gpu.sh OUTPUT_FOLDER [values|step|table]...     (default: values step)
 #
 # values: the kernel and loss tests, on the GPU.
-# times:  forward + backward at B = M = 16,384, d = 768 beside eager PyTorch, with peak memory,
-#         as JSON results of record in OUTPUT_FOLDER; copy them to benchmarks/results/.
+# step:   forward + backward at B = M = 16,384, d = 768 in bf16, fp16 and fp32 beside eager PyTorch.
+# table:  every work and provider at B = M = 32,768, d = 768, 384, 128; TCM at several densities;
+#         our default and softmax against eager and torch.compile from B = 1,024 to 65,536.
+#
+# Times are JSON results of record in OUTPUT_FOLDER; copy them to benchmarks/results/, draw them
+# with `alc bench charts`, and compare two runs with `alc bench compare`.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-out=${1:?usage: benchmarks/on_gpu.sh OUTPUT_FOLDER [values|times]}
-what=${2:-both}
+out=${1:?usage: benchmarks/on_gpu.sh OUTPUT_FOLDER [values|step|table]...}
+shift
+stages=${*:-values step}
 mkdir -p "$out"
 status=0
+bench() { python3 -m alc_kernels bench table "$@" || status=1; }
 nvidia-smi --query-gpu=name,driver_version,clocks.sm --format=csv
-if [ "$what" != times ]; then
-    # Most of the time goes into compiling kernels, which several processes share.
-    python3 -m pytest -q -n "${JOBS:-8}" --no-header --tb=short tests/backends tests/losses \
-        >"$out/pytest.log" 2>&1 || status=1
-    tail -n 40 "$out/pytest.log"
-fi
-if [ "$what" != values ]; then
-    for dtype in bfloat16 float16 float32; do
-        python3 -m benchmarks.step --rows 16384 --width 768 --dtype "$dtype" \
-            --output "$out/step-$dtype.json" || status=1
-    done
-fi
+for stage in $stages; do
+    case $stage in
+        values)
+            # Most of the time goes into compiling kernels, which several processes share.
+            python3 -m pytest -q -n "${JOBS:-8}" --no-header --tb=short tests/backends \
+                tests/losses >"$out/pytest.log" 2>&1 || status=1
+            tail -n 40 "$out/pytest.log"
+            ;;
+        step)
+            bench --rows 16384 --width 768 --dtype bfloat16 float16 float32 \
+                --provider alc_kernels eager \
+                --work mining triplet10+tcm alc-pair+tcm alc-default softmax sigmoid tcm \
+                --seconds 8 --output "$out/step.json"
+            ;;
+        table)
+            bench --rows 32768 --width 768 384 128 --seconds 6 --output "$out/table.json"
+            bench --rows 32768 --width 768 --work tcm --active 0.0001 0.01 0.1 0.999 --seconds 4 \
+                --provider alc_kernels eager torch.compile --output "$out/active.json"
+            bench --rows 1024 2048 4096 8192 16384 32768 65536 --width 768 --seconds 3 \
+                --work triplet10+tcm softmax --output "$out/rows.json"
+            ;;
+        *)
+            echo "unknown stage $stage" >&2
+            status=2
+            ;;
+    esac
+done
 exit $status

@@ -16,10 +16,13 @@ def similarities(queries: Tensor, labels: Tensor) -> Tensor:
     return F.normalize(queries, dim=1) @ F.normalize(labels, dim=1).T
 
 
+def _own(s: Tensor) -> Tensor:
+    return torch.eye(len(s), dtype=torch.bool, device=s.device)
+
+
 def triplet_of(s: Tensor, num_negatives: int) -> Tensor:
     """NGAME/PRIME-style margin loss over the hardest negatives of a stored matrix."""
-    own = torch.eye(len(s), dtype=torch.bool, device=s.device)
-    negatives = s.masked_fill(own, -torch.inf).topk(num_negatives, dim=1).values.float()
+    negatives = s.masked_fill(_own(s), -torch.inf).topk(num_negatives, dim=1).values.float()
     loss = (0.3 - (s.diagonal().float()[:, None] - negatives)).relu()
     active = loss > 0
     weight = torch.where(active, negatives / 0.1, -torch.inf).softmax(dim=1)
@@ -27,24 +30,50 @@ def triplet_of(s: Tensor, num_negatives: int) -> Tensor:
     return (weight * loss).sum(dim=1).mean()
 
 
-def threshold_of(s: Tensor) -> Tensor:
+def threshold_of(s: Tensor, negative_margin: float) -> Tensor:
     """The published threshold-consistent margin loss of a stored matrix."""
-    own = torch.eye(len(s), dtype=torch.bool, device=s.device)
     short = (0.9 - s.diagonal().float()).relu()
-    over = torch.where(own, 0.0, (s.float() - 0.5).relu())
+    over = torch.where(_own(s), 0.0, (s.float() - negative_margin).relu())
     return short.sum() / (short > 0).sum().clamp(min=1) + over.sum() / (over > 0).sum().clamp(min=1)
 
 
-def triplet_threshold(queries: Tensor, labels: Tensor) -> Tensor:
-    """Triplet over 10 hardest negatives plus TCM."""
+def triplet_threshold(
+    queries: Tensor, labels: Tensor, num_negatives: int = 10, negative_margin: float = 0.5
+) -> Tensor:
+    """Triplet over the hardest negatives plus TCM."""
     s = similarities(queries, labels)
-    return triplet_of(s, 10) + threshold_of(s)
+    return triplet_of(s, num_negatives) + threshold_of(s, negative_margin)
+
+
+def threshold(queries: Tensor, labels: Tensor, negative_margin: float = 0.5) -> Tensor:
+    """TCM alone."""
+    return threshold_of(similarities(queries, labels), negative_margin)
+
+
+def mining(queries: Tensor, labels: Tensor, negative_margin: float = 0.5) -> Tensor:
+    """Each row's hardest negative, then TCM: (B + 1,); forward only."""
+    s = similarities(queries, labels)
+    hardest = s.masked_fill(_own(s), -torch.inf).max(dim=1).values.float()
+    return torch.cat([hardest, threshold_of(s, negative_margin)[None]])
 
 
 def softmax(queries: Tensor, labels: Tensor) -> Tensor:
     """InfoNCE with temperature 0.05."""
     s = similarities(queries, labels)
     return F.cross_entropy(s.float() / 0.05, torch.arange(len(s), device=s.device))
+
+
+def decoupled_softmax(queries: Tensor, labels: Tensor) -> Tensor:
+    """DEXML's form; with one positive per row it equals InfoNCE."""
+    z = similarities(queries, labels).float() / 0.05
+    return F.softplus(z.masked_fill(_own(z), -torch.inf).logsumexp(dim=1) - z.diagonal()).mean()
+
+
+def symmetric_softmax(queries: Tensor, labels: Tensor) -> Tensor:
+    """InfoNCE over rows and columns, as CLIP has it."""
+    z = similarities(queries, labels).float() / 0.05
+    target = torch.arange(len(z), device=z.device)
+    return (F.cross_entropy(z, target) + F.cross_entropy(z.T, target)) / 2
 
 
 def sigmoid(queries: Tensor, labels: Tensor) -> Tensor:

@@ -11,8 +11,6 @@ from typing import Any
 
 import torch
 
-RESULTS = Path(__file__).parent / "results"
-
 
 def environment() -> dict[str, Any]:
     """Hardware, driver, versions and commit."""
@@ -46,6 +44,17 @@ def _output(*command: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a result of record; :class:`ValueError` names the file when it is not one."""
+    try:
+        made = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read as a result of record ({error})") from None
+    if not isinstance(made, dict) or not {"environment", "command", "rows"} <= made.keys():
+        raise ValueError(f"{path}: expected a result of record with environment, command and rows")
+    return made
 
 
 def write(path: Path, rows: list[dict[str, Any]], command: str) -> None:

@@ -1,0 +1,137 @@
+"""Other libraries that compute one of the losses, each behind the same call.
+
+A peer that is not installed, or cannot run here, is shown as missing, with the reason.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Step = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One library's version of one work.
+
+    Attributes:
+        name: as tables show it.
+        package: distribution name; None for what PyTorch itself brings.
+        module: what to import.
+        build: makes the step; called only where the module is importable.
+        gpu_only: cannot run on a CPU.
+    """
+
+    name: str
+    package: str | None
+    module: str
+    build: Callable[[], Step]
+    gpu_only: bool = True
+
+    def missing(self, device: str) -> str | None:
+        """Why it cannot run on ``device``, or None."""
+        if self.gpu_only and device == "cpu":
+            return "needs a GPU"
+        try:
+            importlib.import_module(self.module)
+        except Exception as error:  # a broken installation fails in any way it likes
+            return f"not installed ({type(error).__name__}: {str(error).splitlines()[0][:60]})"
+        return None
+
+    def version(self) -> str | None:
+        """The installed version."""
+        return importlib.metadata.version(self.package) if self.package else None
+
+
+def _unit(queries: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    return F.normalize(queries, dim=1), F.normalize(labels, dim=1)
+
+
+def _cut_cross_entropy() -> Step:
+    from cut_cross_entropy import linear_cross_entropy
+
+    def step(queries: Tensor, labels: Tensor) -> Tensor:
+        q, k = _unit(queries, labels)
+        target = torch.arange(len(q), device=q.device)
+        # Its temperature is in the embeddings; filter_eps=None keeps every gradient entry.
+        return linear_cross_entropy(q / 0.05, k, target, filter_eps=None)
+
+    return step
+
+
+def _cut_cross_entropy_filtered() -> Step:
+    from cut_cross_entropy import linear_cross_entropy
+
+    def step(queries: Tensor, labels: Tensor) -> Tensor:
+        q, k = _unit(queries, labels)
+        return linear_cross_entropy(q / 0.05, k, torch.arange(len(q), device=q.device))
+
+    return step
+
+
+def _inf_cl() -> Step:
+    from inf_cl import cal_flash_loss
+
+    def step(queries: Tensor, labels: Tensor) -> Tensor:
+        q, k = _unit(queries, labels)
+        head = next(h for h in (256, 128, 64, 32, 16) if q.shape[1] % h == 0)
+        return cal_flash_loss(q, k, scale=20.0, head_dim=head).mean()
+
+    return step
+
+
+def _siglip_kernel() -> Step:
+    from siglip_kernel import fused_siglip_loss
+
+    def step(queries: Tensor, labels: Tensor) -> Tensor:
+        q, k = _unit(queries, labels)
+        scale = torch.tensor(10.0, device=q.device).log()
+        bias = torch.tensor(-10.0, device=q.device)
+        return fused_siglip_loss(q, k, scale, bias)
+
+    return step
+
+
+def _metric_learning_threshold(negative_margin: float) -> Step:
+    from pytorch_metric_learning.losses import ThresholdConsistentMarginLoss
+
+    loss = ThresholdConsistentMarginLoss(margin_minus=negative_margin)
+
+    def step(queries: Tensor, labels: Tensor) -> Tensor:
+        ids = torch.arange(len(queries), device=queries.device)
+        return loss(queries, ids, ref_emb=labels, ref_labels=ids)
+
+    return step
+
+
+SOFTMAX = (
+    Peer("cut-cross-entropy", "cut-cross-entropy", "cut_cross_entropy", _cut_cross_entropy),
+    Peer(
+        "cut-cross-entropy, filtered",
+        "cut-cross-entropy",
+        "cut_cross_entropy",
+        _cut_cross_entropy_filtered,
+    ),
+    Peer("inf-cl", "inf-cl", "inf_cl", _inf_cl),
+)
+SIGMOID = (Peer("siglip-kernel", "siglip-kernel", "siglip_kernel", _siglip_kernel),)
+
+
+def threshold(negative_margin: float) -> tuple[Peer, ...]:
+    """The peers of TCM, whose negative margin sets how many pairs are active."""
+    return (
+        Peer(
+            "pytorch-metric-learning",
+            "pytorch-metric-learning",
+            "pytorch_metric_learning.losses",
+            lambda: _metric_learning_threshold(negative_margin),
+            gpu_only=False,
+        ),
+    )

@@ -1,0 +1,140 @@
+"""What is measured: each work with its plain version, ours, and the peers that compute it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alc_kernels import ALCLoss, Auxiliary, Softmax, ThresholdMargin, Triplet, functional
+from alc_kernels.bench import chunked, eager, peers
+from alc_kernels.bench.peers import Peer, Step
+
+
+@dataclass(frozen=True)
+class Work:
+    """One row of the table.
+
+    Attributes:
+        name: as ``--work`` takes it.
+        ours: our version for a backend.
+        eager: plain PyTorch with S stored; None where nobody has a plain version.
+        chunked: plain PyTorch in row chunks; None where there is none.
+        peers: other libraries.
+        backward: False times the forward pass alone.
+        products: matrix products of the size of S that the work needs at least, for TFLOP/s.
+    """
+
+    name: str
+    ours: Callable[[str], Step]
+    eager: Step | None = None
+    chunked: Step | None = None
+    peers: tuple[Peer, ...] = ()
+    backward: bool = True
+    products: int = 3
+
+
+class _Module:
+    """A loss module as a step; the auxiliary heads are the same for every backend."""
+
+    def __init__(self, width: int, device: str, backend: str, **options: Any) -> None:
+        torch.manual_seed(0)
+        self.loss: nn.Module = ALCLoss(width, backend=backend, **options).to(device)
+
+    def __call__(self, queries: Tensor, labels: Tensor) -> Tensor:
+        return self.loss.to(queries.dtype if queries.dtype == torch.float64 else torch.float32)(
+            queries, labels
+        )
+
+
+def _mining(backend: str, negative_margin: float) -> Step:
+    loss = ALCLoss(
+        base=None,
+        auxiliary=None,
+        threshold=ThresholdMargin(negative_margin=negative_margin),
+        backend=backend,
+    )
+
+    def step(queries: Tensor, labels: Tensor) -> Tensor:
+        terms = loss.terms(queries, labels)
+        return torch.cat([terms.hardest_score, terms.total[None]])
+
+    return step
+
+
+def works(width: int, device: str, negative_margin: float, active: float) -> dict[str, Work]:
+    """Every work, by name.
+
+    Args:
+        width: d.
+        device: ``"cpu"`` or ``"cuda"``, where the modules live.
+        negative_margin: TCM's, chosen so that ``active`` of all pairs exceed it.
+        active: that share; it only appears in names.
+    """
+    tcm = ThresholdMargin(negative_margin=negative_margin)
+
+    def module(**options: Any) -> Callable[[str], Step]:
+        return lambda backend: _Module(width, device, backend, **options)
+
+    def function(call: Callable[..., Tensor], **options: Any) -> Callable[[str], Step]:
+        return lambda backend: functools.partial(call, backend=backend, **options)
+
+    pair, quiet = Auxiliary(batch_weight=0.0), Auxiliary(dropout=0.0)
+    made = [
+        Work(
+            "mining",
+            lambda backend: _mining(backend, negative_margin),
+            functools.partial(eager.mining, negative_margin=negative_margin),
+            backward=False,
+            products=1,
+        ),
+        *(
+            Work(
+                f"triplet{k}+tcm",
+                module(base=Triplet(num_negatives=k), auxiliary=None, threshold=tcm),
+                functools.partial(
+                    eager.triplet_threshold, num_negatives=k, negative_margin=negative_margin
+                ),
+                products=1,
+            )
+            for k in (1, 10)
+        ),
+        Work("alc-pair+tcm", module(auxiliary=pair, threshold=tcm), products=1),
+        Work("alc-default", module(auxiliary=quiet), products=1),
+        Work(
+            "softmax",
+            function(functional.softmax_loss),
+            eager.softmax,
+            chunked.softmax,
+            peers.SOFTMAX,
+        ),
+        Work(
+            "softmax-decoupled",
+            function(functional.softmax_loss, decoupled=True),
+            eager.decoupled_softmax,
+        ),
+        Work(
+            "softmax-symmetric",
+            module(base=Softmax(symmetric=True), auxiliary=None, threshold=None),
+            eager.symmetric_softmax,
+        ),
+        Work(
+            "sigmoid",
+            function(functional.sigmoid_loss),
+            eager.sigmoid,
+            chunked.sigmoid,
+            peers.SIGMOID,
+        ),
+        Work(
+            "tcm",
+            function(functional.threshold_margin_loss, **vars(tcm)),
+            functools.partial(eager.threshold, negative_margin=negative_margin),
+            peers=peers.threshold(negative_margin),
+            products=3 if active > 0.003 else 1,
+        ),
+    ]
+    return {work.name: work for work in made}

@@ -1,0 +1,144 @@
+"""``alc bench``: time the losses beside plain PyTorch and other libraries; compare two results."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from alc_kernels.cli.arguments import number
+from alc_kernels.cli.errors import BadInput
+
+NAME = "bench"
+DTYPES = ("bfloat16", "float16", "float32")
+
+
+def add_command(commands: Any) -> None:
+    parser = commands.add_parser(
+        NAME,
+        help="time the losses beside plain PyTorch and other libraries",
+        description="Check every provider's value and gradients against float64, then time all in "
+        "turn. G is the time of torch.mm(Q, K.T) in the same dtype in the same run.",
+    )
+    kinds = parser.add_subparsers(metavar="KIND", dest="kind")
+    table = kinds.add_parser("table", help="measure at given sizes")
+    table.add_argument("--rows", type=number(int, 2), nargs="+", metavar="B", help="queries")
+    table.add_argument(
+        "--columns-per-row", type=number(int, 1), default=1, metavar="N", help="M = N B (1)"
+    )
+    table.add_argument("--width", type=number(int, 1), nargs="+", metavar="D")
+    table.add_argument("--dtype", choices=DTYPES, nargs="+")
+    table.add_argument("--work", nargs="+", default=[], help="works (all)")
+    table.add_argument("--provider", nargs="+", default=[], help="providers (all)")
+    table.add_argument(
+        "--active",
+        type=number(float, 0, 1),
+        nargs="+",
+        default=[0.0005],
+        help="shares of negatives above TCM's margin (0.0005)",
+    )
+    table.add_argument("--backend", help="ours: triton on a GPU, else torch")
+    table.add_argument("--repeats", type=number(int, 1), help="timed rounds at most")
+    table.add_argument("--seconds", type=number(float, 0), default=20.0, help="per work (20)")
+    table.add_argument("--output", type=Path, metavar="FILE", help="JSON result of record")
+    table.set_defaults(run=run_table)
+
+    compare = kinds.add_parser("compare", help="what got slower between two results of record")
+    compare.add_argument("before", type=Path)
+    compare.add_argument("after", type=Path)
+    compare.add_argument(
+        "--tolerance",
+        type=number(float, 0),
+        default=0.05,
+        help="share by which a ratio to G may grow (0.05)",
+    )
+    compare.set_defaults(run=run_compare)
+
+    charts = kinds.add_parser("charts", help="draw results of record")
+    charts.add_argument("results", type=Path, nargs="+")
+    charts.add_argument("--output", type=Path, required=True, metavar="DIR")
+    charts.set_defaults(run=run_charts)
+    parser.set_defaults(run=_no_kind)
+
+
+def _no_kind(arguments: argparse.Namespace) -> None:
+    raise BadInput("what? alc bench table, alc bench compare, or alc bench charts")
+
+
+def run_table(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from alc_kernels.bench import record
+    from alc_kernels.bench.run import HEADER, line, measure_case
+    from alc_kernels.bench.works import works
+
+    gpu = torch.cuda.is_available()
+    device = "cuda" if gpu else "cpu"
+    if not gpu:
+        print("No GPU here: the CPU table. Absolute times mean little; look at the ratios.")
+    known = list(works(16, "cpu", 0.5, 0.0))
+    for name in arguments.work:
+        if name not in known:
+            raise BadInput(f"--work {name}: expected one of {', '.join(known)}")
+    rows: list[dict[str, Any]] = []
+    for case in _cases(arguments, gpu):
+        size = f"B = {case.rows}, M = {case.columns}, d = {case.width}"
+        print(f"\n{size}, {case.describe()['dtype']}, {100 * case.active:g} % active\n{HEADER}")
+        rows += measure_case(
+            case,
+            arguments.work,
+            arguments.provider,
+            device=device,
+            repeats=arguments.repeats or (100 if gpu else 7),
+            seconds=arguments.seconds,
+            report=lambda row: print(line(row), flush=True),
+        )
+    if arguments.output is not None:
+        record.write(arguments.output, rows, "alc " + " ".join(sys.argv[1:]))
+        print(f"\nWritten: {arguments.output}")
+    if all("median_ms" not in row for row in rows if row["provider"] == "alc_kernels"):
+        raise BadInput("nothing of alc_kernels could be timed, see the table")
+
+
+def _cases(arguments: argparse.Namespace, gpu: bool) -> list[Any]:
+    import torch
+
+    from alc_kernels.bench.run import Case
+
+    return [
+        Case(
+            rows,
+            rows * arguments.columns_per_row,
+            width,
+            getattr(torch, dtype),
+            active,
+            arguments.backend or ("triton" if gpu else "torch"),
+        )
+        for dtype in arguments.dtype or ["bfloat16" if gpu else "float32"]
+        for width in arguments.width or [768 if gpu else 384]
+        for rows in arguments.rows or [32768 if gpu else 2048]
+        for active in arguments.active
+    ]
+
+
+def run_compare(arguments: argparse.Namespace) -> None:
+    from alc_kernels.bench.compare import compare
+
+    try:
+        text, slower = compare(arguments.before, arguments.after, arguments.tolerance)
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+    print(text)
+    if slower:
+        raise BadInput(f"{slower} slower than before by more than {arguments.tolerance:.0%}")
+
+
+def run_charts(arguments: argparse.Namespace) -> None:
+    from alc_kernels.bench.charts import draw
+
+    try:
+        made = draw(arguments.results, arguments.output)
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+    print(f"Written: {', '.join(str(path) for path in made)}")

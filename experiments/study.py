@@ -1,0 +1,128 @@
+"""Train every combination of a study's settings, then show what validation says of them.
+
+    python experiments/study.py experiments/methods.toml --data DATA --output RUNS --jobs 2
+
+A study is a TOML file:
+
+    [common]                      # settings of every run, as in alc train --print-config
+    epochs = 10
+    [axes]                        # every combination is one run ...
+    loss = ["base", "alc"]
+    seed = [0, 1, 2]
+    [[variant]]                   # ... of every variant, where there are any
+    name = "wide"
+    embedding_dim = 512
+
+Finished runs are kept, so a study that was cut goes on where it stopped. The table looks at
+validation only; ``alc compare`` then reports test, once, for the runs that were chosen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from alc_kernels.xmc.config import TrainConfig, read_toml
+
+SHOWN = ("p1", "coverage_90", "coverage_95")
+
+
+def combinations(study: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """(name without seed, settings) of every run."""
+    axes = study.get("axes", {})
+    made = []
+    for variant in study.get("variant", [{}]):
+        own = {key: value for key, value in variant.items() if key != "name"}
+        for values in itertools.product(*axes.values()):
+            chosen = dict(zip(axes, values, strict=True))
+            words = [str(value) for key, value in chosen.items() if key != "seed"]
+            words += [variant["name"]] if "name" in variant else []
+            settings = {**study.get("common", {}), **chosen, **own}
+            TrainConfig.resolve(settings)  # a slip shows before hours are spent
+            made.append(("_".join(words) or "run", settings))
+    return made
+
+
+def train(folder: Path, settings: dict[str, Any], data: Path, threads: int) -> str | None:
+    """Train one run; what went wrong, or None."""
+    if (folder / "metrics.json").is_file():
+        return None
+    command = [sys.executable, "-m", "alc_kernels", "train", "--data", str(data)]
+    command += ["--output", str(folder)]
+    if (folder / "checkpoint").is_dir():
+        command.append("--resume")
+    else:
+        command.append("--overwrite")
+        for name, value in settings.items():
+            option = f"--{name.replace('_', '-')}"
+            if isinstance(value, bool):
+                command.append(option if value else f"--no-{option[2:]}")
+            else:
+                command += [option, str(value)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f"{folder.name}.log").open("w") as log:
+        code = subprocess.run(command, stdout=log, stderr=log, env=environment).returncode
+    print(f"{'failed' if code else 'done'}: {folder.name}", file=sys.stderr, flush=True)
+    return f"{folder.name}: see {folder}.log" if code else None
+
+
+def validation(folder: Path) -> dict[str, float]:
+    """The validation figures at the end of a run."""
+    history = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["history"]
+    last = next(record for record in reversed(history) if "validation_p1" in record)
+    return {key: last[f"validation_{key}"] for key in SHOWN if f"validation_{key}" in last}
+
+
+def table(groups: dict[str, list[Path]]) -> str:
+    """Means over seeds, in per cent, best coverage first."""
+    width = max(len(name) for name in groups)
+    lines = [f"{'validation, %':{width}}  seeds  " + "  ".join(f"{key:>11}" for key in SHOWN)]
+    rows = []
+    for name, folders in groups.items():
+        found = [validation(folder) for folder in folders]
+        means = [sum(one[key] for one in found) / len(found) for key in SHOWN if key in found[0]]
+        cells = "  ".join(f"{100 * mean:11.1f}" for mean in means)
+        rows.append((-means[1], f"{name:{width}}  {len(folders):5}  {cells}"))
+    return "\n".join(lines + [row for _, row in sorted(rows)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("study", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each")
+    arguments = parser.parse_args()
+    runs = combinations(read_toml(arguments.study))
+    folders = [arguments.output / f"{name}_{s.get('seed', 0)}" for name, s in runs]
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        faults = list(
+            pool.map(
+                lambda run: train(run[0], run[1], arguments.data, arguments.threads),
+                zip(folders, (settings for _, settings in runs), strict=True),
+            )
+        )
+    groups: dict[str, list[Path]] = {}
+    for (name, _), folder in zip(runs, folders, strict=True):
+        if (folder / "metrics.json").is_file():
+            groups.setdefault(name, []).append(folder)
+    if groups:
+        text = table(groups)
+        (arguments.output / f"{arguments.study.stem}.txt").write_text(text + "\n")
+        print(text)
+    failed = [fault for fault in faults if fault]
+    if failed:
+        sys.exit("\n".join(["failed:", *failed]))
+
+
+if __name__ == "__main__":
+    main()
