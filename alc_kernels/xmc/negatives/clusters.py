@@ -24,14 +24,10 @@ POINTS_PER_CENTROID = 50_000
 def balanced_clusters(vectors: Tensor, size: int, generator: torch.Generator) -> Tensor:
     """Clusters of at most ``size`` similar vectors, as few as possible.
 
-    Similarity is the cosine. Neighbouring numbers are neighbours in the tree of halves, so their
-    clusters are more alike than others. Equal input and generator state give equal clusters,
-    however many threads there are.
-
     Args:
-        vectors: (n, d) floating point, finite, on any device; zero rows and n = 0 are legal.
+        vectors: as for :func:`divide`; n = 0 is legal.
         size: largest number of members, at least 1.
-        generator: on the CPU, the only source of randomness.
+        generator: as for :func:`divide`.
 
     Returns:
         (n,) int64 on the CPU: cluster numbers 0 .. ceil(n / size) - 1, whose counts of members
@@ -41,19 +37,45 @@ def balanced_clusters(vectors: Tensor, size: int, generator: torch.Generator) ->
         ValueError: a wrong shape, a size below 1, or a number that is not finite.
         MissingFaiss: the package faiss is not installed.
     """
-    if vectors.dim() != 2:
-        raise ValueError(f"vectors: expected (n, d), got shape {tuple(vectors.shape)}")
     if size < 1:
         raise ValueError(f"size = {size}: expected at least 1")
-    n = vectors.shape[0]
-    if size == 1 or n == 0:
+    if not len(vectors):
+        return torch.zeros(0, dtype=torch.int64)
+    return divide(vectors, -(-len(vectors) // size), generator)
+
+
+def divide(vectors: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """``count`` clusters of similar vectors, as even as possible.
+
+    Similarity is the cosine. Neighbouring numbers are neighbours in the tree of halves, so their
+    clusters are more alike than others. Equal input and generator state give equal clusters,
+    however many threads there are.
+
+    Args:
+        vectors: (n, d) floating point, finite, on any device; zero rows are legal.
+        count: number of clusters, from 1 to n.
+        generator: on the CPU, the only source of randomness.
+
+    Returns:
+        (n,) int64 on the CPU: cluster numbers 0 .. count - 1, whose counts of members differ by
+        at most one.
+
+    Raises:
+        ValueError: a wrong shape or count, or a number that is not finite.
+        MissingFaiss: the package faiss is not installed.
+    """
+    if vectors.dim() != 2:
+        raise ValueError(f"vectors: expected (n, d), got shape {tuple(vectors.shape)}")
+    n = len(vectors)
+    if not 1 <= count <= n:
+        raise ValueError(f"count = {count}: expected 1 to {n} clusters of {n} vectors")
+    if count == n:
         return torch.arange(n)
     points = F.normalize(vectors.detach().float().cpu(), dim=1).contiguous().numpy()
     if not np.isfinite(points).all():
         raise ValueError("vectors: expected finite numbers")
 
     faiss = load_faiss("clustering")
-    count = -(-n // size)
     members, larger = divmod(n, count)  # `larger` of the clusters have one member more
     order = np.arange(n)
     numbers = np.empty(n, np.int64)

@@ -1,0 +1,207 @@
+"""Nearest labels by cosine, exact or approximate, without what is right or excluded."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from scipy.sparse import csr_matrix
+from torch import Tensor
+from torch.nn import functional as F
+
+from alc_kernels import Positives
+from alc_kernels.functional import hardest_negatives, topk_similarity
+from alc_kernels.xmc.negatives.filters import best_first, drop_known
+from alc_kernels.xmc.negatives.library import load_faiss
+
+QUERIES_PER_PASS = 16_384
+# Below this an approximate search saves nothing over a scan.
+SCANNED_LABELS = 10_000
+LISTS_PER_ROOT = 4  # inverted lists per square root of the number of labels, as FAISS advises
+SEARCHED_SHARE = 16  # one list in so many is searched
+MIN_PROBES = 32
+
+
+class LabelIndex(Protocol):
+    """Finds the nearest labels of queries."""
+
+    def search(
+        self,
+        queries: Tensor,
+        k: int,
+        relation: csr_matrix | None = None,
+        excluded: csr_matrix | None = None,
+        margin: float | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The nearest labels that are neither positives nor excluded nor too similar.
+
+        Args:
+            queries: (n, d) floating point, on any device.
+            k: labels per query, at least 1.
+            relation: (n, L) positives of these queries, or None.
+            excluded: (n, L) further pairs to leave out, or None.
+            margin: leave out labels that score above the query's best positive less this; a query
+                without positives loses none. None leaves out none.
+
+        Returns:
+            Scores (n, k) float32, descending, and labels (n, k) int64. Where there are fewer than
+            k, -inf and -1.
+        """
+        ...
+
+
+class ExactIndex:
+    """Compares with every label, in memory that does not grow with the number of queries.
+
+    Args:
+        labels: (L, d) floating point.
+        device: where they are kept and compared; queries are moved there in parts.
+        normalize: cosine, or plain inner product.
+    """
+
+    def __init__(
+        self, labels: Tensor, device: torch.device | str = "cpu", *, normalize: bool = True
+    ) -> None:
+        self.device, self.normalize = torch.device(device), normalize
+        self.labels = self._prepared(labels)
+
+    def _prepared(self, rows: Tensor) -> Tensor:
+        rows = rows.detach().to(self.device).float()
+        return (F.normalize(rows, dim=1) if self.normalize else rows).contiguous()
+
+    @torch.no_grad()
+    def search(
+        self,
+        queries: Tensor,
+        k: int,
+        relation: csr_matrix | None = None,
+        excluded: csr_matrix | None = None,
+        margin: float | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """See :class:`LabelIndex`; ties go to the smaller label."""
+        scores = np.empty((len(queries), k), np.float32)
+        found = np.empty((len(queries), k), np.int64)
+        for start in range(0, len(queries), QUERIES_PER_PASS):
+            part = slice(start, start + QUERIES_PER_PASS)
+            rows = self._prepared(queries[part])
+            leave_out = None if excluded is None else self._pairs(excluded[part])
+            if relation is None:
+                top = topk_similarity(rows, self.labels, k, leave_out, normalize=False)
+            else:
+                # The guard goes by a row's first positive.
+                positives = best_first(rows, self.labels, relation[part])
+                top = hardest_negatives(
+                    rows,
+                    self.labels,
+                    self._pairs(positives),
+                    leave_out,
+                    k,
+                    normalize=False,
+                    exclude_above=margin,
+                )
+            scores[part], found[part] = top[0].cpu().numpy(), top[1].cpu().numpy()
+        return scores, found
+
+    def _pairs(self, relation: csr_matrix) -> Positives:
+        crow = torch.from_numpy(relation.indptr.astype(np.int64))
+        col = torch.from_numpy(relation.indices.astype(np.int64))
+        return Positives.from_csr(crow, col, relation.shape[1]).to(self.device)
+
+
+class ApproximateIndex:
+    """Looks at a part of the labels only: FAISS, inverted lists over full vectors.
+
+    About 4 √L lists, of which one in 16 and at least 32 are searched; up to 10,000 labels all
+    are. Repeatable, unlike a graph index, which depends on how threads took turns building it.
+    The index lives on the GPU where ``device`` is one and faiss-gpu is installed, else on the CPU.
+
+    Args:
+        labels: (L, d) floating point.
+        device: see above.
+
+    Raises:
+        MissingFaiss: the package faiss is not installed.
+    """
+
+    def __init__(self, labels: Tensor, device: torch.device | str = "cpu") -> None:
+        faiss = load_faiss("an approximate index")
+        self.labels = F.normalize(labels.detach().float().cpu(), dim=1).contiguous()
+        count, dim = self.labels.shape
+        if count <= SCANNED_LABELS:
+            index: Any = faiss.IndexFlatIP(dim)
+        else:
+            lists = int(LISTS_PER_ROOT * count**0.5)
+            index = faiss.IndexIVFFlat(
+                faiss.IndexFlatIP(dim), dim, lists, faiss.METRIC_INNER_PRODUCT
+            )
+            index.nprobe = max(MIN_PROBES, lists // SEARCHED_SHARE)
+            index.cp.niter = 10
+            index.cp.min_points_per_centroid = 1
+            index.cp.max_points_per_centroid = 64
+            index.train(self.labels.numpy())
+        index.add(self.labels.numpy())
+        device = torch.device(device)
+        if device.type == "cuda" and hasattr(faiss, "StandardGpuResources"):
+            self._resources = faiss.StandardGpuResources()  # has to live as long as the index
+            index = faiss.index_cpu_to_gpu(self._resources, device.index or 0, index)
+        self.index = index
+
+    def search(
+        self,
+        queries: Tensor,
+        k: int,
+        relation: csr_matrix | None = None,
+        excluded: csr_matrix | None = None,
+        margin: float | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """See :class:`LabelIndex`; true neighbours may be missing, see :meth:`recall`.
+
+        With a ``margin``, 2 k labels are looked at; a query for which more than k of them are too
+        similar gets fewer than k.
+        """
+        scores = np.empty((len(queries), k), np.float32)
+        found = np.empty((len(queries), k), np.int64)
+        for start in range(0, len(queries), QUERIES_PER_PASS):
+            part = slice(start, start + QUERIES_PER_PASS)
+            rows = F.normalize(queries[part].detach().float().cpu(), dim=1).contiguous()
+            known = [pairs[part] for pairs in (relation, excluded) if pairs is not None]
+            counts = sum(np.diff(pairs.indptr) for pairs in known)
+            wanted = k * (1 if margin is None else 2) + int(np.max(counts, initial=0))
+            top, labels = self.index.search(rows.numpy(), min(wanted, len(self.labels)))
+            ceiling = None
+            if relation is not None and margin is not None:
+                ceiling = self._ceilings(rows, relation[part], margin)
+            scores[part], found[part] = drop_known(top, labels, k, known, ceiling)
+        return scores, found
+
+    def _ceilings(self, rows: Tensor, relation: csr_matrix, margin: float) -> np.ndarray:
+        """(n,) float32: the best positive's score less ``margin``, inf where there is none."""
+        ordered = best_first(rows, self.labels, relation)
+        filled = np.diff(ordered.indptr) > 0
+        ceilings = np.full(len(rows), np.inf, np.float32)
+        ceilings[filled] = ordered.data[ordered.indptr[:-1][filled]] - np.float32(margin)
+        return ceilings
+
+    def recall(self, queries: Tensor, k: int) -> float:
+        """Share of the true ``k`` nearest labels of ``queries`` (n, d) that are found."""
+        found, true = self.search(queries, k)[1], ExactIndex(self.labels).search(queries, k)[1]
+        hits = [
+            len(np.intersect1d(mine[mine >= 0], theirs[theirs >= 0]))
+            for mine, theirs in zip(found, true, strict=True)
+        ]
+        return float(sum(hits) / max(int((true >= 0).sum()), 1))
+
+
+def build_index(kind: str, labels: Tensor, device: torch.device | str = "cpu") -> LabelIndex:
+    """The index that the setting ``index`` names, over ``labels`` (L, d).
+
+    Raises:
+        ValueError: ``kind`` is neither "exact" nor "approximate".
+        MissingFaiss: "approximate" without the package faiss.
+    """
+    if kind == "exact":
+        return ExactIndex(labels, device)
+    if kind == "approximate":
+        return ApproximateIndex(labels, device)
+    raise ValueError(f"index = {kind!r}: expected 'exact' or 'approximate'")
