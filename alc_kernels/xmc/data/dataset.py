@@ -1,8 +1,9 @@
-"""A data set in memory: texts, sparse relations, and the two catalogues it is scored against."""
+"""A data set: texts, sparse relations, and the two catalogues it is scored against."""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from alc_kernels.xmc.data.texts import TextRows
 from alc_kernels.xmc.errors import DataError
 
 SPLITS = ("train", "validation", "test")
@@ -24,7 +26,7 @@ class Split:
     """Queries of one split and the labels that are right for each.
 
     Attributes:
-        queries: n texts.
+        queries: n texts; a :class:`TextFile` where they were read from a folder.
         relation: (n, num_labels) CSR of float32 ones, sorted column indices, no duplicates.
             A row may be empty.
         excluded: (n, num_labels) CSR like ``relation``: pairs that are neither right nor wrong
@@ -118,8 +120,11 @@ class Dataset:
 
     @property
     def cache(self) -> Path | None:
-        """Where tokenised texts are kept between runs, for :meth:`Encoder.tokenize`."""
-        return None if self.folder is None else self.folder / TOKENS
+        """Where tokenised texts are kept between runs, for :meth:`Encoder.tokenize`.
+
+        None without a folder that can be written to: texts are then tokenised in memory.
+        """
+        return None if self.folder is None else token_cache(self.folder)
 
     def catalogues(self) -> dict[str, Catalogue]:
         """``"open"`` and ``"closed"``; without held-out labels they are one, ``"closed"``."""
@@ -154,11 +159,17 @@ class Dataset:
                     left_out = csr_matrix((len(part), self.num_labels), dtype=np.float32)
                 relations[split] = part.relation if whole else part.relation[:, label_ids].tocsr()
                 excluded[split] = left_out if whole else left_out[:, label_ids].tocsr()
-            texts = self.labels if whole else [self.labels[i] for i in label_ids]
+            texts = self.labels if whole else TextRows(self.labels, label_ids)
             self._catalogues[name] = Catalogue(
                 name, label_ids.astype(np.int64), texts, relations, excluded
             )
         return self._catalogues[name]
+
+
+def token_cache(folder: Path) -> Path | None:
+    """The folder for tokenised texts in a data set folder; None where it cannot be written to."""
+    path = folder / TOKENS
+    return path if os.access(path if path.exists() else folder, os.W_OK) else None
 
 
 def relation_from_pairs(rows: np.ndarray, labels: np.ndarray, shape: tuple[int, int]) -> csr_matrix:

@@ -14,16 +14,18 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from alc_kernels.xmc.data.dataset import PROPENSITIES, SPLITS, Dataset, Split
+from alc_kernels.xmc.data.dataset import PROPENSITIES, SPLITS, TOKENS, Dataset, Split, token_cache
 from alc_kernels.xmc.data.filter_pairs import read_filter, write_filter
 from alc_kernels.xmc.data.sparse_text import read_sparse_text, write_sparse_text
 from alc_kernels.xmc.data.text_lines import read_lines, write_lines
+from alc_kernels.xmc.data.texts import TextFile
 from alc_kernels.xmc.errors import DataError
 
 FORMAT_VERSION = 1
@@ -39,12 +41,13 @@ def load_dataset(folder: str | Path) -> Dataset:
     if not folder.is_dir():
         raise DataError(f"{folder}: not a folder, expected a data set folder with dataset.json")
     about = _read_about(folder / "dataset.json")
-    labels = read_lines(folder / "labels.txt", what="label texts")
+    cache = token_cache(folder)
+    labels = TextFile(folder / "labels.txt", what="label texts", token_cache=cache)
     held_out = _read_held_out(folder / "held_out.txt", len(labels))
     splits = {}
     for name in SPLITS:
         text_file, relation_file = folder / f"{name}.raw.txt", folder / f"{name}_X_Y.txt"
-        queries = read_lines(text_file, what="query texts")
+        queries = TextFile(text_file, what="query texts", token_cache=cache)
         relation = read_sparse_text(
             relation_file,
             num_rows=(len(queries), f"lines of {text_file.name}"),
@@ -84,6 +87,7 @@ def save_dataset(dataset: Dataset, folder: str | Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         # dataset.json goes last: a folder without it is not taken for a complete data set.
         (folder / "dataset.json").unlink(missing_ok=True)
+        shutil.rmtree(folder / TOKENS, ignore_errors=True)  # of the former texts
         write_lines(folder / "labels.txt", dataset.labels)
         held_out = [str(label) for label in np.flatnonzero(dataset.held_out)]
         write_lines(folder / "held_out.txt", held_out)

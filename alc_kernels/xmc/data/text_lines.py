@@ -1,37 +1,66 @@
-"""Text files with one item per line, read so that every fault names its file and line."""
+"""Text files with one item per line, read so that every fault names its file and line.
+
+Files are read in blocks, so that their size does not matter; a name that ends in ``.gz`` is
+decompressed on the way.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gzip
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
 from alc_kernels.xmc.errors import DataError
+
+BLOCK = 1 << 20  # bytes read at once
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def read_bytes(path: Path) -> bytes:
     """The file's bytes, or a :class:`DataError` that says why not."""
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file, expected it in the data set") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    return b"".join(_reads(path))
 
 
-def decode(path: Path, raw: bytes) -> str:
-    """UTF-8 text, a byte order mark removed; a fault names the line."""
+def decode(path: Path, raw: bytes, *, first_line: int = 1, encoding: str = "utf-8") -> str:
+    """Text, a byte order mark of UTF-8 removed from line 1; a fault names the line."""
+    if first_line == 1 and encoding == "utf-8":
+        raw = raw.removeprefix(BYTE_ORDER_MARK)
     try:
-        return raw.decode("utf-8-sig")
+        return raw.decode(encoding)
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
+        line = raw.count(b"\n", 0, error.start) + first_line
         found = raw[error.start : error.start + 1].hex()
-        raise DataError(f"{path}, line {line}: found byte 0x{found}, expected UTF-8 text") from None
+        raise DataError(
+            f"{path}, line {line}: found byte 0x{found}, expected {encoding.upper()} text"
+        ) from None
 
 
-def read_lines(
-    path: Path, *, what: str, allow_blank: bool = False, allow_empty: bool = False
-) -> list[str]:
-    """The lines of a UTF-8 file, without their ends.
+def line_blocks(path: Path) -> Iterator[bytes]:
+    """The file's bytes in blocks of whole lines; only the very last line may lack its end."""
+    rest: list[bytes] = []
+    for block in _reads(path):
+        cut = block.rfind(b"\n") + 1
+        if cut:
+            yield b"".join([*rest, block[:cut]])
+            rest = []
+        if cut < len(block):
+            rest.append(block[cut:])
+    if rest:
+        yield b"".join(rest)
+
+
+def iter_lines(
+    path: Path,
+    *,
+    what: str,
+    allow_blank: bool = False,
+    allow_empty: bool = False,
+    allow_unended: bool = False,
+    encoding: str = "utf-8",
+) -> Iterator[str]:
+    """The lines of a text file, without their ends, one at a time.
 
     Only LF and CRLF end a line: a title may hold any other separator character. The last line
     must be ended as well, which is how a truncated file is noticed.
@@ -41,37 +70,98 @@ def read_lines(
         what: what it holds, for messages.
         allow_blank: admit lines of white space only.
         allow_empty: admit a file without any line.
+        allow_unended: admit a last line without its end, where the format shows a cut anyway.
+        encoding: of the file.
+
+    Raises:
+        DataError: unreadable, truncated, not of that encoding, blank or empty; on reaching it.
     """
-    text = decode(path, read_bytes(path))
-    if not text:
-        if allow_empty:
-            return []
-        raise DataError(f"{path}, line 1: the file is empty, expected {what}")
-    lines = text.split("\n")
-    if lines[-1]:
-        raise DataError(
-            f"{path}, line {len(lines)}: the last line does not end, expected a line break "
-            "(the file is truncated?)"
-        )
-    del lines[-1]
-    lines = [line[:-1] if line.endswith("\r") else line for line in lines]
-    if not allow_blank:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
+    number = 0
+    for block in line_blocks(path):
+        text = decode(path, block, first_line=number + 1, encoding=encoding)
+        lines = text.split("\n")
+        if not lines[-1]:
+            lines.pop()
+        elif not allow_unended:
+            raise DataError(
+                f"{path}, line {number + len(lines)}: the last line does not end, expected a line "
+                "break (the file is truncated?)"
+            )
+        for line in lines:
+            number += 1
+            if not allow_blank and not line.strip():
                 raise DataError(f"{path}, line {number}: found a blank line, expected {what}")
-    return lines
+            yield line[:-1] if line.endswith("\r") else line
+    if not number and not allow_empty:
+        raise DataError(f"{path}, line 1: the file is empty, expected {what}")
 
 
-def write_lines(path: Path, lines: Sequence[str]) -> None:
-    """Write one item per line; an item that could not be read back raises."""
-    for number, line in enumerate(lines, 1):
+def read_lines(
+    path: Path, *, what: str, allow_blank: bool = False, allow_empty: bool = False
+) -> list[str]:
+    """All of :func:`iter_lines`, for small files."""
+    return list(iter_lines(path, what=what, allow_blank=allow_blank, allow_empty=allow_empty))
+
+
+class LineWriter:
+    """A UTF-8 file with one text per line, which takes its name only when it is complete.
+
+    A context manager. The former file of that name, which may be mapped into memory, is replaced
+    and not written over.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.count = path, 0
+        self._part = path.with_name(path.name + ".part")
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> LineWriter:
+        self._file = self._part.open("wb")
+        return self
+
+    def write(self, line: str) -> None:
+        """Append a line; one that could not be read back raises :class:`DataError`."""
+        assert self._file is not None
+        self.count += 1
         if "\n" in line or line.endswith("\r") or not line.strip():
             raise DataError(
-                f"{path}, line {number}: found {line[:40]!r}, expected a text without line break "
-                "that is not blank"
+                f"{self.path}, line {self.count}: found {line[:40]!r}, expected a text without "
+                "line break that is not blank"
             )
+        try:
+            self._file.write(f"{line}\n".encode())
+        except UnicodeEncodeError:
+            raise DataError(
+                f"{self.path}, line {self.count}: found a lone surrogate, expected valid Unicode"
+            ) from None
+
+    def __exit__(self, kind: object, *rest: object) -> None:
+        assert self._file is not None
+        self._file.close()
+        if kind is None:
+            self._part.replace(self.path)
+        else:
+            self._part.unlink(missing_ok=True)
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write one item per line; an item that could not be read back raises."""
+    with LineWriter(path) as file:
+        for line in lines:
+            file.write(line)
+
+
+def _reads(path: Path) -> Iterator[bytes]:
+    """Blocks of the decompressed file; faults of the file system become :class:`DataError`."""
     try:
-        raw = "".join(f"{line}\n" for line in lines).encode("utf-8")
-    except UnicodeEncodeError:
-        raise DataError(f"{path}: a text holds a lone surrogate, expected valid Unicode") from None
-    path.write_bytes(raw)
+        with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
+            while block := file.read(BLOCK):
+                yield block
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file, expected it in the data set") from None
+    except EOFError:
+        raise DataError(f"{path}: the compressed file ends early (truncated?)") from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path}: not a sound gzip file ({error})") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
