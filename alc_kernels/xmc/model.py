@@ -68,8 +68,12 @@ class Model(nn.Module):
             texts: label texts.
             label_ids: (L,) their numbers; None where ``texts`` are all labels in order.
         """
-        text = self.encoder.encode_texts(texts)
         ids = np.arange(len(texts)) if label_ids is None else label_ids
+        return self.label_vectors(self.encoder.encode_texts(texts), ids)
+
+    @torch.no_grad()
+    def label_vectors(self, text: Tensor, ids: np.ndarray) -> Tensor:
+        """Vectors (m, d) on the CPU of the labels ``ids`` (m,) from their texts' (m, d)."""
         device = next(self.parameters()).device
         made = torch.empty_like(text)
         was_training = self.training

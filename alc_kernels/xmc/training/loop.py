@@ -3,42 +3,49 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from alc_kernels import ALCLoss, Positives
+from alc_kernels import Positives
 from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.data.dataset import Dataset
-from alc_kernels.xmc.encoders.base import TokenizedTexts
-from alc_kernels.xmc.errors import (
-    CheckpointError,
-    ConfigError,
-    DataError,
-    Interrupted,
-    TrainingDiverged,
-)
+from alc_kernels.xmc.errors import CheckpointError, ConfigError, Interrupted, TrainingDiverged
 from alc_kernels.xmc.model import Model, build_model
-from alc_kernels.xmc.training.batches import Batch, epoch_batches, num_batches
+from alc_kernels.xmc.training.batches import Batch, Sampler
+from alc_kernels.xmc.training.board import Board
 from alc_kernels.xmc.training.checkpoint import (
     CURRENT,
-    Position,
+    MODEL,
+    Checkpoint,
     checkpoint_folder,
     load_checkpoint,
-    restore_training,
+    previous_folder,
+    restore_parts,
     save_checkpoint,
+    use_previous,
 )
+from alc_kernels.xmc.training.early_stopping import MEASURE, EarlyStopping
+from alc_kernels.xmc.training.ema import WeightAverage
+from alc_kernels.xmc.training.files import read_tensors
 from alc_kernels.xmc.training.interrupt import InterruptFlag
+from alc_kernels.xmc.training.label_cache import LabelCache
 from alc_kernels.xmc.training.objective import build_loss
-from alc_kernels.xmc.training.optimizers import RowAdagrad, clip_gradients, learning_rate_factor
+from alc_kernels.xmc.training.optimizers import Optimizers, learning_rate_factor
+from alc_kernels.xmc.training.precision import Precision, find_device
 from alc_kernels.xmc.training.progress import Progress
+from alc_kernels.xmc.training.state import Part, Position, RandomState
+from alc_kernels.xmc.training.training_set import TrainingSet
 
 Evaluate = Callable[[Model], dict[str, float]]
 
-TERMS = ("base", "pair", "batch", "tcm_positive", "tcm_negative")
+TERMS = ("base", "pair", "batch", "tcm_positive", "tcm_negative", "penalty")
 
 
 @dataclass
@@ -46,19 +53,22 @@ class TrainedRun:
     """What training leaves behind.
 
     Attributes:
-        model: the trained model, in evaluation mode.
+        model: the trained model, in evaluation mode. With ``ema`` its weights are averages over
+            the steps; with ``early_stopping`` they are those of ``best_epoch``.
         config: the settings it was trained with.
         history: one entry per epoch: ``epoch``, ``step``, ``loss`` and its terms (``base``,
-            ``pair``, ``batch``, ``tcm_positive``, ``tcm_negative``; means over the epoch's
-            steps), ``learning_rate``, ``seconds`` (of training since the start), and what
+            ``pair``, ``batch``, ``tcm_positive``, ``tcm_negative``, ``penalty``; means over the
+            epoch's steps), ``learning_rate``, ``seconds`` (of training since the start), and what
             ``evaluate`` returned, its keys prefixed with ``validation_``.
         output: the run folder, with ``config.toml`` and ``checkpoint/``.
+        best_epoch: the epoch whose weights the model has, where ``early_stopping`` chose it.
     """
 
     model: Model
     config: TrainConfig
     history: list[dict[str, float]] = field(default_factory=list)
     output: Path = Path()
+    best_epoch: int | None = None
 
 
 def train(
@@ -69,41 +79,64 @@ def train(
     evaluate: Evaluate | None = None,
     *,
     resume: bool = False,
+    from_previous: bool = False,
 ) -> TrainedRun:
-    """Train an encoder on ``dataset.train`` and leave a run folder behind.
+    """Train a model on ``dataset.train`` and leave a run folder behind.
 
     Args:
         config: all settings.
         dataset: only its training split and the names in its open catalogue are used here.
-        output: run folder; gets ``config.toml`` and ``checkpoint/``.
+        output: run folder; gets ``config.toml``, ``checkpoint/`` and ``checkpoint.previous/``.
         progress: callbacks, see :class:`Progress`.
         evaluate: called with the model every ``config.evaluate_every`` epochs (0: never); it
-            should look at the validation split only. Returns numbers for the history.
+            should look at the validation split only. Returns numbers for the history;
+            ``early_stopping`` watches ``coverage_90`` among them.
         resume: continue from the run folder's checkpoint, which must have the same settings
             (``epochs`` included: the learning rate's course depends on it). On the CPU the
-            result is bit for bit that of a run without interruption.
+            result is bit for bit that of a run without interruption. A run whose training is
+            complete comes back as it is.
+        from_previous: resume from the checkpoint before the last one, which is given up.
 
     Raises:
         DataError: no training query has a label, or ``keep_unmatched`` finds none to keep.
+        ConfigError: a setting that cannot be served here (device, early stopping without
+            validation, a missing package).
         TrainingDiverged: loss or weights became non-finite; the last good checkpoint stays.
         Interrupted: Ctrl-C; a usable checkpoint was written.
         CheckpointError: ``resume`` without a checkpoint that fits.
     """
     output = Path(output)
+    if config.early_stopping and evaluate is None:
+        raise ConfigError("early_stopping needs validations: expected evaluate")
     with torch.random.fork_rng(), InterruptFlag() as interrupt:
         torch.manual_seed(config.seed)
-        trainer = _Trainer(config, dataset, output, progress or Progress(), interrupt)
+        board = Board(output, config.tensorboard)
+        data = TrainingSet(dataset, config)
         if resume:
-            trainer.restore()
+            folder = previous_folder(output) if from_previous else checkpoint_folder(output)
+            checkpoint = load_checkpoint(folder)
+            _check_same_settings(checkpoint, config)
+            trainer = _Trainer(checkpoint.model, config, data, output, interrupt)
+            trainer.restore(checkpoint)
+            if from_previous:
+                use_previous(output)
         else:
-            trainer.prepare()
+            model = build_model(config, dataset.num_labels)
+            data.adapt(model.encoder)
+            trainer = _Trainer(model, config, data, output, interrupt)
+            output.mkdir(parents=True, exist_ok=True)
+            text = config.to_toml()
+            (output / "config.toml").write_text(text, encoding="utf-8", newline="\n")
+        progress = progress or Progress()
         try:
-            trainer.run(evaluate)
+            trainer.run(progress, board, evaluate if config.evaluate_every else None)
         except KeyboardInterrupt:  # a second Ctrl-C, or one outside the main thread
             raise Interrupted(trainer.saved_text("interrupted")) from None
         finally:
-            trainer.progress.finish()
-    return TrainedRun(trainer.model.eval(), config, trainer.position.history, output)
+            progress.finish()
+            board.close()
+    history, best_epoch = trainer.position.history, trainer.stopping.best_epoch
+    return TrainedRun(trainer.model.eval(), config, history, output, best_epoch)
 
 
 class _Trainer:
@@ -111,158 +144,247 @@ class _Trainer:
 
     def __init__(
         self,
+        model: Model,
         config: TrainConfig,
-        dataset: Dataset,
+        data: TrainingSet,
         output: Path,
-        progress: Progress,
         interrupt: InterruptFlag,
     ) -> None:
-        self.config, self.dataset, self.output = config, dataset, output
-        self.progress, self.interrupt = progress, interrupt
-        self.device = _device(config.device)
-        self.queries = _training_queries(dataset, config)
-        self.steps_per_epoch = num_batches(len(self.queries), config.batch_size)
+        self.config, self.data, self.output, self.interrupt = config, data, output, interrupt
+        self.device = find_device(config.device)
+        self.sampler = Sampler(
+            data.relation,
+            data.queries,
+            config,
+            data.excluded,
+            candidates=data.label_ids,
+            device=self.device,
+        )
+        self.steps_per_epoch = -(-self.sampler.steps_per_epoch // config.accumulate)
         self.total_steps = self.steps_per_epoch * config.epochs
         self.position = Position()
         self.saved_step: int | None = None
-        self._use(build_model(config, dataset.num_labels))
 
-    def _use(self, model: Model) -> None:
-        """Take ``model`` into training: device, loss heads, optimizers, tokenised texts."""
         self.model = model.to(self.device)
-        self.loss: ALCLoss = build_loss(self.config, model.dim).to(self.device)
-        self.optimizers = _optimizers(self.model, self.loss, self.config)
-        # Queries and labels in one ragged array: a batch is then a single pass of the encoder.
-        self.texts = model.encoder.tokenize([*self.dataset.train.queries, *self.dataset.labels])
+        self.loss = build_loss(config, model.dim).to(self.device)
+        self.optimizers = Optimizers(
+            [*self.model.parameters(), *self.loss.parameters()],
+            self.model.table_parameters(),
+            learning_rate=config.learning_rate,
+            table_learning_rate=config.embedding_learning_rate,
+            weight_decay=config.weight_decay,
+        )
+        self.precision = Precision(config.precision, self.device)
+        self.stopping = EarlyStopping(config.early_stopping)
+        self.average = (
+            WeightAverage(self.model, self.model.table_parameters(), config.ema)
+            if config.ema
+            else None
+        )
+        self.cache = LabelCache(data, model.dim, self.device) if config.all_labels else None
+        data.tokenize(model.encoder)
 
-    def prepare(self) -> None:
-        """A fresh run."""
-        seen: list[TokenizedTexts] = [
-            self.model.encoder.tokenize([self.dataset.train.queries[row] for row in self.queries]),
-            self.model.encoder.tokenize(self.dataset.open_catalogue().texts),
-        ]
-        self.model.encoder.adapt(*seen)
-        self.output.mkdir(parents=True, exist_ok=True)
-        text = self.config.to_toml()
-        (self.output / "config.toml").write_text(text, encoding="utf-8", newline="\n")
+    def parts(self) -> dict[str, Part]:
+        """All that has a state beside the weights to use."""
+        parts: dict[str, Part | None] = {
+            "loss": self.loss,
+            "optimizers": self.optimizers,
+            "scaler": self.precision.scaler,
+            "sampler": self.sampler,
+            "stopping": self.stopping,
+            "random": RandomState(self.device),
+            "cache": self.cache,
+            "average": self.average,
+            "model": self.model if self.average or self.config.early_stopping else None,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
 
-    def restore(self) -> None:
-        """Continue from the checkpoint."""
-        checkpoint = load_checkpoint(checkpoint_folder(self.output))
-        if checkpoint.config != self.config:
-            differing = [
-                name
-                for name, value in vars(self.config).items()
-                if value != getattr(checkpoint.config, name)
-            ]
-            raise CheckpointError(
-                f"{checkpoint.folder}: was trained with other settings "
-                f"({', '.join(differing)} differ), expected the same to resume"
-            )
-        self._use(checkpoint.model)
-        restore_training(checkpoint, self.loss, self.optimizers)
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue from a checkpoint, whose model this one is."""
+        restore_parts(checkpoint, self.parts())
         self.position = checkpoint.position
         self.saved_step = self.position.step
 
-    def run(self, evaluate: Evaluate | None) -> None:
-        at = self.position
-        self.progress.start(
-            epochs=self.config.epochs, steps_per_epoch=self.steps_per_epoch, first_step=at.step
+    def run(self, progress: Progress, board: Board, evaluate: Evaluate | None) -> None:
+        """From the position reached to the end of the last epoch."""
+        at, config = self.position, self.config
+        self.progress, self.board = progress, board
+        progress.start(
+            epochs=config.epochs, steps_per_epoch=self.steps_per_epoch, first_step=at.step
         )
-        for epoch in range(at.epoch, self.config.epochs):
-            # The sampler's randomness depends on seed and epoch only: a resumed epoch draws
-            # the same batches and skips those that are done.
-            rng = np.random.default_rng([self.config.seed, epoch])
-            batches = epoch_batches(
-                self.dataset.train.relation, self.queries, self.config.batch_size, rng
-            )
-            for index, batch in enumerate(batches):
-                if index < at.step_in_epoch:
-                    continue
-                self._step(batch)
-                self.progress.step(step=at.step, epoch=epoch + 1, loss=self.last_loss)
+        board.start(at.step)
+        while not self.complete:
+            if at.step_in_epoch == 0:
+                self._refresh()
+            # Batches depend on seed, epoch and the sampler's saved state only: a resumed epoch
+            # goes on with those that are left.
+            batches = self.sampler.batches(at.epoch, first=at.step_in_epoch * config.accumulate)
+            for group in _groups(batches, config.accumulate):
+                self._step(group)
                 if self.interrupt.requested:
                     self._stop()
+                if self._checkpoint_due():
+                    self._save()
             self._end_epoch(evaluate)
-            if self.interrupt.requested and at.epoch < self.config.epochs:
+            if self.interrupt.requested and not self.complete:
                 self._stop()
+        self._use_best()
 
-    def _step(self, batch: Batch) -> None:
+    @property
+    def complete(self) -> bool:
+        """Whether there is nothing left to train."""
+        return self.position.epoch >= self.config.epochs or self.stopping.enough
+
+    def _refresh(self) -> None:
+        """At the start of an epoch: new clusters, hard negatives and statistics of labels."""
         started = time.perf_counter()
-        at = self.position
-        factor = learning_rate_factor(at.step, self.total_steps, self.config.warmup)
-        for optimizer in self.optimizers.values():
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * factor
-            optimizer.zero_grad(set_to_none=True)
+        epoch, label_side = self.position.epoch, self.model.label_side
+        due = epoch % self.config.refresh_every == 0
+        for_sampler = self.sampler.needs_snapshot(epoch)
+        for_labels = due and label_side.needs_snapshot
+        if not (for_sampler or for_labels or (due and self.cache is not None)):
+            return
+        snapshot = self.data.snapshot(self.model, self.precision.autocast())
+        if for_labels:
+            seed = np.random.SeedSequence([self.config.seed, epoch, 3]).generate_state(1)
+            label_side.refresh(snapshot, torch.Generator().manual_seed(int(seed[0])))
+        if for_sampler:
+            self.sampler.refresh(epoch, snapshot)
+        if due and self.cache is not None:
+            ids = self.data.label_ids
+            self.cache.refresh(self.model.label_vectors(snapshot.labels[ids], ids))
+        self.position.seconds += time.perf_counter() - started
 
+    def _step(self, batches: list[Batch]) -> None:
+        """One step of the optimizers on the mean loss of ``batches``."""
+        started = time.perf_counter()
+        at, config, scaler = self.position, self.config, self.precision.scaler
+        factor = self._rate_factor(at.step)
+        self.optimizers.start(factor)
         self.model.train()
-        rows = np.concatenate([batch.queries, batch.labels + len(self.dataset.train)])
-        numbers = torch.from_numpy(batch.labels).to(self.device)
-        queries, text, labels = self.model(
-            self.texts.select(rows), len(batch.queries), numbers
-        )  # (B, d), (M, d), (M, d)
-        positives = Positives.from_csr(
-            torch.from_numpy(batch.crow), torch.from_numpy(batch.col), len(batch.labels)
-        ).to(self.device)
-        terms = self.loss.terms(queries, labels, positives=positives)
-        penalty = self.model.label_side.penalty(queries, text, labels, positives)
-        total = terms.total if penalty is None else terms.total + penalty
-        # One transfer per step: the loss itself says whether anything became non-finite.
-        values = torch.stack([total.detach(), *(getattr(terms, name) for name in TERMS)])
-        self.last_loss, *parts = values.tolist()
-        if not np.isfinite(self.last_loss):
-            where = (
-                "the loss"
-                if bool(queries.isfinite().all() & labels.isfinite().all())
-                else "the embeddings"
-            )
-            raise TrainingDiverged(
-                self.saved_text(f"{where} became {self.last_loss} at step {at.step + 1}")
-            )
-        total.backward()
-        if self.config.clip_norm > 0:
-            clip_gradients(self._parameters(), self.config.clip_norm)
-        for optimizer in self.optimizers.values():
-            optimizer.step()
+        values = np.zeros(1 + len(TERMS))
+        for batch in batches:
+            total, found = self._loss(batch)
+            values += np.array(found) / len(batches)
+            scaler.scale(total / len(batches)).backward()
+        if self.average is not None:
+            self.average.before_step()
+        self.optimizers.step(scaler, config.clip_norm)
+        if self.average is not None:
+            self.average.after_step()
 
         at.step += 1
         at.step_in_epoch += 1
-        for name, value in zip(("loss", *TERMS), (self.last_loss, *parts), strict=True):
+        named = dict(zip(("loss", *TERMS), values.tolist(), strict=True))
+        for name, value in named.items():
             at.sums[name] = at.sums.get(name, 0.0) + value
         at.seconds += time.perf_counter() - started
+        self.progress.step(step=at.step, epoch=at.epoch + 1, loss=named["loss"])
+        self.board.step(at.step, {**named, "learning_rate": config.learning_rate * factor})
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, list[float]]:
+        """The loss of a batch, 0-d with its graph; its value and its terms'.
+
+        Raises:
+            TrainingDiverged: it is not finite.
+        """
+        numbers = torch.from_numpy(batch.labels).to(self.device)
+        with self.precision.autocast():
+            queries, text, labels = self.model(
+                self.data.select(batch.queries, batch.labels), len(batch.queries), numbers
+            )  # (B, d), (M, d), (M, d)
+        queries, text, labels = queries.float(), text.float(), labels.float()
+        positives = _pairs(batch.crow, batch.col, len(batch.labels)).to(self.device)
+        exclude = None
+        if batch.excluded_crow is not None and batch.excluded_col is not None:
+            exclude = _pairs(batch.excluded_crow, batch.excluded_col, len(batch.labels))
+            exclude = exclude.to(self.device)
+        margin = self.config.false_negative_margin
+        exclude_above = margin if margin > -2 else None
+
+        if self.cache is None:
+            terms = self.loss.terms(
+                queries, labels, positives, exclude, exclude_above=exclude_above
+            )
+        else:
+            terms = self.loss.terms(
+                queries,
+                self.cache.with_live(batch, labels),  # (C, d)
+                self.cache.positives(batch),
+                self.cache.exclude(batch),
+                exclude_above=exclude_above,
+            )
+        penalty = self.model.label_side.penalty(
+            queries, text, labels, positives, exclude, exclude_above
+        )
+        total = terms.total if penalty is None else terms.total + penalty
+        # One transfer per batch: the loss itself says whether anything became non-finite.
+        added = torch.zeros_like(terms.base) if penalty is None else penalty.detach()
+        parts = [getattr(terms, name) for name in TERMS[:-1]]
+        found = torch.stack([total.detach(), *parts, added]).tolist()
+        if not np.isfinite(found[0]):
+            finite = bool(queries.isfinite().all() & labels.isfinite().all())
+            raise TrainingDiverged(
+                self.saved_text(
+                    f"{'the loss' if finite else 'the embeddings'} became {found[0]} at step "
+                    f"{self.position.step + 1}"
+                )
+            )
+        return total, found
+
+    def _rate_factor(self, step: int) -> float:
+        config = self.config
+        return learning_rate_factor(step, self.total_steps, config.warmup, config.schedule)
 
     def _end_epoch(self, evaluate: Evaluate | None) -> None:
         at, config = self.position, self.config
         at.epoch += 1
         record: dict[str, float] = {"epoch": at.epoch, "step": at.step}
         record |= {name: total / at.step_in_epoch for name, total in at.sums.items()}
-        factor = learning_rate_factor(at.step - 1, self.total_steps, config.warmup)
+        factor = self._rate_factor(at.step - 1)
         record |= {"learning_rate": config.learning_rate * factor, "seconds": at.seconds}
-        if evaluate is not None and config.evaluate_every and self._evaluates(at.epoch):
+        best = False
+        if evaluate is not None and self._evaluates(at.epoch):
             self.model.eval()
-            found = evaluate(self.model)
+            with self.average.applied() if self.average is not None else nullcontext():
+                found = evaluate(self.model)
             record |= {f"validation_{name}": value for name, value in found.items()}
+            if config.early_stopping:
+                if MEASURE not in found:
+                    raise ConfigError(f"early_stopping: expected evaluate to return {MEASURE!r}")
+                best = self.stopping.update(at.epoch, found[MEASURE])
         at.history.append(record)
         at.step_in_epoch, at.sums = 0, {}
-        self._save()
+        self._save(best=best)
         self.progress.epoch(record)
+        self.board.epoch(record)
 
     def _evaluates(self, epoch: int) -> bool:
         return epoch % self.config.evaluate_every == 0 or epoch == self.config.epochs
 
-    def _parameters(self) -> list[torch.nn.Parameter]:
-        return [*self.model.parameters(), *self.loss.parameters()]
+    def _checkpoint_due(self) -> bool:
+        at, every = self.position, self.config.checkpoint_every
+        # At the end of an epoch one is written anyway.
+        return every > 0 and at.step % every == 0 and at.step_in_epoch < self.steps_per_epoch
 
-    def _save(self) -> None:
-        if not all(bool(parameter.isfinite().all()) for parameter in self._parameters()):
+    def _save(self, best: bool = False) -> None:
+        """Write a checkpoint; ``best``: the weights of now are the best so far."""
+        if not all(bool(parameter.isfinite().all()) for parameter in self.optimizers.parameters):
             raise TrainingDiverged(
                 self.saved_text(f"the weights became non-finite by step {self.position.step}")
             )
-        save_checkpoint(
-            self.output, self.model, self.loss, self.optimizers, self.config, self.position
-        )
+        weights: dict[str, Tensor] | Path = dict(self.model.state_dict())
+        if self.stopping.best_epoch is not None and not best:
+            weights = checkpoint_folder(self.output) / MODEL
+        elif self.average is not None:
+            weights = {**self.model.state_dict(), **self.average.averaged()}
+        save_checkpoint(self.output, self.model, weights, self.config, self.position, self.parts())
         self.saved_step = self.position.step
+
+    def _use_best(self) -> None:
+        """Give the model the weights to use, where those under way are others."""
+        if "model" in self.parts():
+            self.model.load_state_dict(read_tensors(checkpoint_folder(self.output) / MODEL))
 
     def _stop(self) -> None:
         if self.saved_step != self.position.step:
@@ -278,48 +400,22 @@ class _Trainer:
         return f"{what}; checkpoint of step {self.saved_step} kept in {self.output / CURRENT}"
 
 
-def _training_queries(dataset: Dataset, config: TrainConfig) -> np.ndarray:
-    """(N,) int64: the rows of the training split to use."""
-    unmatched = dataset.train.unmatched
-    if unmatched.all():
-        raise DataError(f"data set {dataset.name!r}: no training query has a label, expected some")
-    if not config.keep_unmatched:
-        return np.flatnonzero(~unmatched)
-    if not unmatched.any():
-        raise DataError(
-            f"data set {dataset.name!r}: found no training query without a label for "
-            "keep_unmatched, expected a data set that was written with it"
+def _groups(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
+    """``size`` batches at a time; the last group may be smaller."""
+    while group := list(islice(batches, size)):
+        yield group
+
+
+def _pairs(crow: np.ndarray, col: np.ndarray, num_labels: int) -> Positives:
+    return Positives.from_csr(torch.from_numpy(crow), torch.from_numpy(col), num_labels)
+
+
+def _check_same_settings(checkpoint: Checkpoint, config: TrainConfig) -> None:
+    differing = [
+        name for name, value in vars(config).items() if value != getattr(checkpoint.config, name)
+    ]
+    if differing:
+        raise CheckpointError(
+            f"{checkpoint.folder}: was trained with other settings "
+            f"({', '.join(differing)} differ), expected the same to resume"
         )
-    return np.arange(len(unmatched))
-
-
-def _optimizers(
-    model: Model, loss: ALCLoss, config: TrainConfig
-) -> dict[str, torch.optim.Optimizer]:
-    """AdamW for everything dense, row-wise Adagrad for tables with sparse gradients."""
-    table = model.table_parameters()
-    is_table = {id(parameter) for parameter in table}
-    dense = [p for p in [*model.parameters(), *loss.parameters()] if id(p) not in is_table]
-    made: dict[str, torch.optim.Optimizer] = {}
-    if dense:
-        made["dense"] = torch.optim.AdamW(
-            dense, lr=config.learning_rate, weight_decay=config.weight_decay
-        )
-    if table:
-        made["table"] = RowAdagrad(table, lr=config.embedding_learning_rate)
-    for optimizer in made.values():
-        for group in optimizer.param_groups:
-            group["peak"] = group["lr"]
-    return made
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = (str(error).strip().splitlines() or ["unknown device"])[0]
-        raise ConfigError(f"device = {name!r}: cannot be used here ({reason})") from None
-    return device
