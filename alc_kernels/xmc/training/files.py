@@ -21,8 +21,7 @@ def replacing(folder: Path, previous: Path) -> Iterator[Path]:
     Whenever the process is killed, ``folder`` or else ``previous`` is whole: files reach the disk
     before the folder is renamed, and only whole folders are renamed to either.
     """
-    for stray in folder.parent.glob(f".{folder.name}.*"):  # of a process that was killed
-        shutil.rmtree(stray, ignore_errors=True)
+    sweep(folder)
     new, old = (folder.parent / f".{folder.name}.{os.getpid()}.{end}" for end in ("new", "old"))
     new.mkdir(parents=True)
     try:
@@ -39,6 +38,12 @@ def replacing(folder: Path, previous: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed process left of :func:`replacing` beside ``folder``."""
+    for stray in folder.parent.glob(f".{folder.name}.*"):
+        shutil.rmtree(stray, ignore_errors=True)
 
 
 def flush(path: Path) -> None:

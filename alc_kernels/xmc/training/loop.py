@@ -33,7 +33,7 @@ from alc_kernels.xmc.training.checkpoint import (
 )
 from alc_kernels.xmc.training.early_stopping import MEASURE, EarlyStopping
 from alc_kernels.xmc.training.ema import WeightAverage
-from alc_kernels.xmc.training.files import read_tensors
+from alc_kernels.xmc.training.files import read_tensors, sweep
 from alc_kernels.xmc.training.interrupt import InterruptFlag
 from alc_kernels.xmc.training.label_cache import LabelCache
 from alc_kernels.xmc.training.objective import build_loss
@@ -113,6 +113,7 @@ def train(
         board = Board(output, config.tensorboard)
         data = TrainingSet(dataset, config)
         if resume:
+            sweep(output / CURRENT)
             folder = previous_folder(output) if from_previous else checkpoint_folder(output)
             checkpoint = load_checkpoint(folder)
             _check_same_settings(checkpoint, config)
