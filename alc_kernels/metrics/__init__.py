@@ -14,7 +14,7 @@ from alc_kernels.metrics.coverage import (
     threshold_at_precision,
     transferred_coverage,
 )
-from alc_kernels.metrics.propensity import inverse_propensity, psp_at_k
+from alc_kernels.metrics.propensity import ideal_gains, inverse_propensity, psp_at_k
 from alc_kernels.metrics.ranking import (
     ndcg_at_k,
     precision_at_k,
@@ -29,6 +29,7 @@ __all__ = [
     "aurc",
     "bootstrap_interval",
     "coverage_at_precision",
+    "ideal_gains",
     "inverse_propensity",
     "ndcg_at_k",
     "opis",

@@ -10,7 +10,8 @@ from alc_kernels.metrics import transferred_coverage
 from alc_kernels.xmc.evaluation import Group, Predictions, RunError, best_group, figures, group_runs
 from alc_kernels.xmc.evaluation.bootstrap import LabelDraws, interval, replicate
 from alc_kernels.xmc.evaluation.comparison import differing_settings, group_names
-from alc_kernels.xmc.evaluation.measures import Judged, percent
+from alc_kernels.xmc.evaluation.judged import Judged
+from alc_kernels.xmc.evaluation.measures import percent
 
 
 def predictions(scores, correct, *, hits5=None, positives=None, group=None):
@@ -25,6 +26,8 @@ def predictions(scores, correct, *, hits5=None, positives=None, group=None):
         np.zeros((size, 5), np.int64),
         all_scores,
         hits,
+        hits.astype(np.float64),
+        np.ones((size, 5)),
         np.ones(size, np.int64) if positives is None else np.array(positives),
         np.arange(size) if group is None else np.array(group),
     )
