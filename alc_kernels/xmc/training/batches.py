@@ -213,19 +213,6 @@ def num_batches(num_queries: int, batch_size: int) -> int:
     return -(-num_queries // batch_size)
 
 
-def epoch_batches(
-    relation: csr_matrix, queries: np.ndarray, batch_size: int, rng: np.random.Generator
-) -> Iterator[Batch]:
-    """Shuffled batches, as :meth:`Sampler.batches` makes them with ``cluster_size`` 1."""
-    order = rng.permutation(queries)
-    sampled = sample_labels(relation, order, rng)
-    parts = num_batches(len(order), batch_size)
-    for rows, chosen in zip(
-        np.array_split(order, parts), np.array_split(sampled, parts), strict=True
-    ):
-        yield make_batch(relation, rows, chosen)
-
-
 def sample_labels(relation: csr_matrix, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(n,) int64: one label of each row, -1 for a row without any."""
     starts = relation.indptr[rows].astype(np.int64)
