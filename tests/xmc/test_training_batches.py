@@ -18,7 +18,8 @@ from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.data.dataset import relation_from_rows
 from alc_kernels.xmc.errors import CheckpointError
 from alc_kernels.xmc.methods.base import Snapshot
-from alc_kernels.xmc.training.batches import Batch, Sampler, make_batch
+from alc_kernels.xmc.training.batches import Batch, make_batch
+from alc_kernels.xmc.training.sampler import Sampler
 
 ROWS = st.integers(1, 8).flatmap(
     lambda labels: st.tuples(

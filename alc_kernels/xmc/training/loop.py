@@ -18,7 +18,7 @@ from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.data.dataset import Dataset
 from alc_kernels.xmc.errors import CheckpointError, ConfigError, Interrupted, TrainingDiverged
 from alc_kernels.xmc.model import Model, build_model
-from alc_kernels.xmc.training.batches import Batch, Sampler
+from alc_kernels.xmc.training.batches import Batch
 from alc_kernels.xmc.training.board import Board
 from alc_kernels.xmc.training.checkpoint import (
     CURRENT,
@@ -40,6 +40,7 @@ from alc_kernels.xmc.training.objective import build_loss
 from alc_kernels.xmc.training.optimizers import Optimizers, learning_rate_factor
 from alc_kernels.xmc.training.precision import Precision, find_device
 from alc_kernels.xmc.training.progress import Progress
+from alc_kernels.xmc.training.sampler import Sampler
 from alc_kernels.xmc.training.state import Part, Position, RandomState
 from alc_kernels.xmc.training.training_set import TrainingSet
 
