@@ -68,7 +68,7 @@ def score_model(
             rows = range(start, min(start + QUERIES_PER_PASS, len(texts)))
             queries = model.encode_queries([texts[row] for row in rows])  # (n, d)
             for name, catalogue in judge.catalogues.items():
-                excluded = catalogue.excluded[split][rows.start : rows.stop]
+                excluded = _if_any(catalogue.excluded[split][rows.start : rows.stop])
                 parts[name].append(
                     topk_labels(
                         queries, labels, k, catalogue.label_ids, excluded, device=_device(model)
@@ -116,7 +116,7 @@ def validation_check(dataset: Dataset) -> Callable[[TextModel], dict[str, float]
             model.encode_labels(dataset.labels),
             1,
             own.label_ids,
-            own.excluded["validation"],
+            _if_any(own.excluded["validation"]),
             device=_device(model),
         )
         judged = judge(name, "validation", *found)
@@ -191,3 +191,8 @@ def _device(model: TextModel) -> torch.device | None:
     """Where the model runs, so that the search runs there too; None for what is no module."""
     weights = next(model.parameters(), None) if isinstance(model, nn.Module) else None
     return None if weights is None else weights.device
+
+
+def _if_any(excluded: csr_matrix) -> csr_matrix | None:
+    """The pairs, or None where there are none and the search need not look for them."""
+    return excluded if excluded.nnz else None
