@@ -155,7 +155,7 @@ class TrainConfig:
         0.1, "weight of: prototypes must beat texts by max_margin (PRIME)", group="label side"
     )
     prototype_dropout: float = setting(
-        0.5, "share of labels per step trained as if they were unseen (PRIME)", group="label side"
+        0.8, "share of labels per step trained as if they were unseen (PRIME)", group="label side"
     )
 
     def __post_init__(self) -> None:

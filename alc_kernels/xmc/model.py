@@ -14,7 +14,7 @@ from alc_kernels.xmc.encoders.base import Encoder
 from alc_kernels.xmc.encoders.registry import build_encoder
 from alc_kernels.xmc.methods import METHODS, LabelSide
 
-LABELS_PER_PASS = 8192
+LABELS_PER_PASS = 4096
 
 
 class Model(nn.Module):
@@ -66,8 +66,16 @@ class Model(nn.Module):
 
         Args:
             texts: label texts.
-            label_ids: (L,) their numbers; None where ``texts`` are all labels in order.
+            label_ids: (L,) int64, their numbers, -1 for labels that the data set does not have;
+                None where ``texts`` are all labels in order.
+
+        Raises:
+            ValueError: ``texts`` are not all labels and have no numbers.
         """
+        if label_ids is None and len(texts) != self.num_labels:
+            raise ValueError(
+                f"texts: found {len(texts)}, expected all {self.num_labels} labels, or label_ids"
+            )
         ids = np.arange(len(texts)) if label_ids is None else label_ids
         return self.label_vectors(self.encoder.encode_texts(texts), ids)
 
