@@ -164,7 +164,7 @@ class _Conversion:
                 write_filter(filter_file, left_out)
             self.splits[split] = right, left_out
         if excluded is not None and part.filter is not None:
-            self._note_filter(part.filter, excluded, both)
+            self._note_filter(part.filter, excluded, both, targets)
         if count := int((target == DROPPED).sum()):
             self._note(f"{count} training queries dropped, all of whose labels are held out")
 
@@ -257,10 +257,14 @@ class _Conversion:
         if count:
             self._note(f"{path.name}: {count} blank texts replaced")
 
-    def _note_filter(self, path: Path, excluded: csr_matrix, both: int) -> None:
-        where = (
-            ""
-            if not both
-            else (f", {both} of them right as well: still right in training, excluded elsewhere")
-        )
+    def _note_filter(
+        self, path: Path, excluded: csr_matrix, both: int, targets: list[str]
+    ) -> None:
+        where = ""
+        if both:
+            treated = ", ".join(
+                f"{'still right' if split == 'train' else 'no longer right'} in {split}"
+                for split in targets
+            )
+            where = f", {both} of them right as well ({treated})"
         self._note(f"{path.name}: {excluded.nnz} pairs{where}")

@@ -14,6 +14,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from alc_kernels.xmc.data.mapped import NEAR, MappedFile
 from alc_kernels.xmc.data.text_lines import BYTE_ORDER_MARK, decode, line_blocks
 from alc_kernels.xmc.errors import DataError
 
@@ -93,7 +94,7 @@ class TextFile(Texts):
         if not lines:
             raise DataError(f"{path}, line 1: the file is empty, expected {what}")
         self._starts = np.concatenate([[first], *ends])  # (n + 1,), the last one is the file's end
-        self._bytes = np.asarray(np.memmap(path, np.uint8, "r"))
+        self._file = MappedFile(path, np.dtype(np.uint8))
         self._fingerprint = digest.hexdigest()
 
     @property
@@ -118,7 +119,9 @@ class TextFile(Texts):
 
     def _read(self, start: int, stop: int) -> list[str]:
         """Texts start to stop - 1, at least one."""
-        raw = self._bytes[self._starts[start] : self._starts[stop] - 1].tobytes()
+        first, end = self._starts[start], self._starts[stop] - 1  # without the last line's LF
+        raw = self._file.array[first:end].tobytes()
+        self._file.touched(max(len(raw), NEAR))
         return [line.removesuffix("\r") for line in raw.decode("utf-8").split("\n")]
 
     def __deepcopy__(self, memo: Any) -> TextFile:

@@ -76,7 +76,8 @@ class Encoder(nn.Module, ABC):
             write_tokens(folder, self.token_chunks(texts), self.token_dtype())
             found = open_tokens(folder, len(texts))
         assert found is not None, f"{folder}: just written, and not readable"
-        return RaggedTokens(*found, self.collate())
+        ids, offsets = found
+        return RaggedTokens(ids.array, offsets, self.collate(), ids)
 
     @abstractmethod
     def token_settings(self) -> dict[str, Any]:

@@ -17,22 +17,26 @@ from typing import IO
 
 import numpy as np
 
+from alc_kernels.xmc.data.mapped import MappedFile
 from alc_kernels.xmc.errors import DataError
 
 Chunk = tuple[np.ndarray, np.ndarray]  # ids, and the number of ids of each text
 
 
-def open_tokens(folder: Path, count: int) -> Chunk | None:
-    """(ids, offsets) of ``count`` texts, mapped; None where they are missing or damaged."""
+def open_tokens(folder: Path, count: int) -> tuple[MappedFile, np.ndarray] | None:
+    """Ids, mapped, and offsets of ``count`` texts; None where they are missing or damaged."""
     try:
-        ids = np.load(folder / "ids.npy", mmap_mode="r")
-        offsets = np.load(folder / "offsets.npy", mmap_mode="r")
-    except (OSError, ValueError):  # no such file; a truncated one; not an .npy file
+        offsets = np.load(folder / "offsets.npy")
+        with (folder / "ids.npy").open("rb") as file:
+            np.lib.format.read_magic(file)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            start = file.tell()
+        ids = MappedFile(folder / "ids.npy", dtype, start)
+    except (OSError, EOFError, ValueError):  # no such file; an empty or truncated one; no .npy
         return None
-    if offsets.shape != (count + 1,) or ids.shape != (int(offsets[-1]),):
+    if offsets.shape != (count + 1,) or not ids.array.shape == shape == (int(offsets[-1]),):
         return None
-    # Plain views: each access of a memmap object itself costs microseconds.
-    return np.asarray(ids), np.asarray(offsets)
+    return ids, offsets
 
 
 def write_tokens(folder: Path, chunks: Iterable[Chunk], dtype: np.dtype) -> None:

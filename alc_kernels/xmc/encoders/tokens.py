@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from alc_kernels.xmc.data.mapped import NEAR, MappedFile
+
 Collate = Callable[[np.ndarray, np.ndarray], Any]
 
 
@@ -51,20 +53,30 @@ class RaggedTokens(TokenizedTexts):
         ids: (nnz,) of an integer type.
         offsets: (n + 1,) int64: text i owns ``ids[offsets[i]:offsets[i + 1]]``.
         collate: see :class:`TokenizedTexts`.
+        file: what ``ids`` is mapped from, if it is.
     """
 
-    def __init__(self, ids: np.ndarray, offsets: np.ndarray, collate: Collate) -> None:
-        self.ids, self.offsets, self.collate = ids, offsets, collate
+    def __init__(
+        self,
+        ids: np.ndarray,
+        offsets: np.ndarray,
+        collate: Collate,
+        file: MappedFile | None = None,
+    ) -> None:
+        self.ids, self.offsets, self.collate, self._file = ids, offsets, collate, file
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def gather(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        starts = np.asarray(self.offsets[rows])
-        lengths = np.asarray(self.offsets[rows + 1]) - starts
+        starts = self.offsets[rows]
+        lengths = self.offsets[rows + 1] - starts
         offsets = _offsets(lengths)
         at = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
-        return np.asarray(self.ids[at], np.int64), offsets
+        ids = self.ids[at].astype(np.int64)
+        if self._file is not None:
+            self._file.touched(max(self.ids.itemsize * len(at), NEAR * len(rows)))
+        return ids, offsets
 
 
 class TokenRows(TokenizedTexts):
