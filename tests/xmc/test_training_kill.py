@@ -114,6 +114,34 @@ def test_every_way_to_train_killed_again_and_again(tmp_path: Path, name: str) ->
     kill_at_random_steps(tmp_path, EVERY_WAY[name], 3)
 
 
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny random text model with dropout."""
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz0123456789"]
+    words += [f"##{letter}" for letter in words[5:]]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    transformers.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+    settings = transformers.BertConfig(
+        vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16, max_position_embeddings=64,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    transformers.BertModel(settings).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_hugging_face_encoder_killed_again_and_again(
+    tmp_path: Path, model_folder: str, precision: str
+) -> None:
+    settings = {"encoder": model_folder, "precision": precision, "max_length": 16, **MINED}
+    settings |= {"gradient_checkpointing": precision == "fp32", **AVERAGED}
+    kill_at_random_steps(tmp_path, settings, 2)
+
+
 @pytest.mark.slow
 def test_killed_while_a_checkpoint_is_written(tmp_path: Path) -> None:
     """Before any operation on files: what is found then is whole, and training goes on."""
