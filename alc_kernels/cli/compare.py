@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
         shown = [Group(yardstick.name, [yardstick], reference=True), *groups]
     dataset, missing = texts_of(runs[0], arguments.data)
 
-    print(comparison_text(decide(shown), shown))
+    print(comparison_text(decide(shown), shown, dataset, missing))
     if arguments.output is not None:
         from alc_kernels.cli.finish import require_matplotlib
         from alc_kernels.xmc.report.build import Report

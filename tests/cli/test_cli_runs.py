@@ -12,6 +12,7 @@ import pytest
 import tomllib
 
 from alc_kernels.cli import main
+from alc_kernels.cli.app import COMMANDS
 from alc_kernels.cli.progress import LineProgress
 from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.evaluation import load_scored
@@ -187,7 +188,7 @@ def test_info_tells_versions_and_reasons(capsys):
 
 
 def test_help_of_every_command(capsys):
-    for words in ([], ["demo"], ["train"], ["evaluate"], ["compare"], ["data"], ["info"]):
+    for words in ([], *([module.NAME] for module in COMMANDS)):
         assert main([*words, "--help"]) == 0
         assert "usage: alc" in capsys.readouterr().out
 
