@@ -157,17 +157,17 @@ def test_averaged_weights_are_judged_stored_and_shipped(data: Dataset, tmp_path:
 def test_checkpoint_every_and_at_epoch_ends(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from alc_kernels.xmc.training import loop
+    from alc_kernels.xmc.training import run_folder
 
     saved: list[tuple[int, int]] = []
-    original = loop.save_checkpoint
+    original = run_folder.save_checkpoint
 
     def save(*arguments: Any) -> None:
         position = arguments[4]
         saved.append((position.step, position.epoch))
         original(*arguments)
 
-    monkeypatch.setattr(loop, "save_checkpoint", save)
+    monkeypatch.setattr(run_folder, "save_checkpoint", save)
     run = train(small(epochs=2, batch_size=40, checkpoint_every=2), data, tmp_path)
     assert run.history[0]["step"] == 4
     assert saved == [(2, 0), (4, 1), (6, 1), (8, 2)]  # one at step 4: that of the epoch's end

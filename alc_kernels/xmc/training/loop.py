@@ -11,42 +11,38 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from alc_kernels import Positives
 from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.data.dataset import Dataset
 from alc_kernels.xmc.errors import CheckpointError, ConfigError, Interrupted, TrainingDiverged
 from alc_kernels.xmc.model import Model, build_model
+from alc_kernels.xmc.training.batch_loss import TERMS, BatchLoss, NonFinite
 from alc_kernels.xmc.training.batches import Batch
 from alc_kernels.xmc.training.board import Board
 from alc_kernels.xmc.training.checkpoint import (
     CURRENT,
-    MODEL,
     Checkpoint,
     checkpoint_folder,
     load_checkpoint,
     previous_folder,
     restore_parts,
-    save_checkpoint,
     use_previous,
 )
 from alc_kernels.xmc.training.early_stopping import MEASURE, EarlyStopping
 from alc_kernels.xmc.training.ema import WeightAverage
-from alc_kernels.xmc.training.files import read_tensors, sweep
+from alc_kernels.xmc.training.files import sweep
 from alc_kernels.xmc.training.interrupt import InterruptFlag
 from alc_kernels.xmc.training.label_cache import LabelCache
 from alc_kernels.xmc.training.objective import build_loss
 from alc_kernels.xmc.training.optimizers import Optimizers, learning_rate_factor
 from alc_kernels.xmc.training.precision import Precision, find_device
 from alc_kernels.xmc.training.progress import Progress
+from alc_kernels.xmc.training.run_folder import RunFolder
 from alc_kernels.xmc.training.sampler import Sampler
 from alc_kernels.xmc.training.state import Part, Position, RandomState
 from alc_kernels.xmc.training.training_set import TrainingSet
 
 Evaluate = Callable[[Model], dict[str, float]]
-
-TERMS = ("base", "pair", "batch", "tcm_positive", "tcm_negative", "penalty")
 
 
 @dataclass
@@ -126,14 +122,12 @@ def train(
             model = build_model(config, dataset.num_labels)
             data.adapt(model.encoder)
             trainer = _Trainer(model, config, data, output, interrupt)
-            output.mkdir(parents=True, exist_ok=True)
-            text = config.to_toml()
-            (output / "config.toml").write_text(text, encoding="utf-8", newline="\n")
+            trainer.folder.write_config()
         progress = progress or Progress()
         try:
             trainer.run(progress, board, evaluate if config.evaluate_every else None)
         except KeyboardInterrupt:  # a second Ctrl-C, or one outside the main thread
-            raise Interrupted(trainer.saved_text("interrupted")) from None
+            raise Interrupted(trainer.folder.saved_text("interrupted")) from None
         finally:
             progress.finish()
             board.close()
@@ -152,60 +146,66 @@ class _Trainer:
         output: Path,
         interrupt: InterruptFlag,
     ) -> None:
-        self.config, self.data, self.output, self.interrupt = config, data, output, interrupt
-        self.device = find_device(config.device)
+        self.config, self.data, self.interrupt = config, data, interrupt
+        self.position = Position()
+        self.stopping = EarlyStopping(config.early_stopping)
+
+        device = find_device(config.device)
+        self.model = model.to(device)
+        loss = build_loss(config, model.dim).to(device)
+        tables = model.table_parameters()
+        self.optimizers = Optimizers(
+            [*model.parameters(), *loss.parameters()],
+            tables,
+            learning_rate=config.learning_rate,
+            table_learning_rate=config.embedding_learning_rate,
+            weight_decay=config.weight_decay,
+        )
+        self.precision = Precision(config.precision, device)
+        self.average = WeightAverage(model, tables, config.ema) if config.ema else None
+
+        data.tokenize(model.encoder)
         self.sampler = Sampler(
             data.relation,
             data.queries,
             config,
             data.excluded,
             candidates=data.label_ids,
-            device=self.device,
+            device=device,
+        )
+        self.cache = LabelCache(data, model.dim, device) if config.all_labels else None
+        self.batch_loss = BatchLoss(
+            model, loss, data, self.precision, self.cache, config.false_negative_margin
         )
         self.steps_per_epoch = -(-self.sampler.steps_per_epoch // config.accumulate)
         self.total_steps = self.steps_per_epoch * config.epochs
-        self.position = Position()
-        self.saved_step: int | None = None
 
-        self.model = model.to(self.device)
-        self.loss = build_loss(config, model.dim).to(self.device)
-        self.optimizers = Optimizers(
-            [*self.model.parameters(), *self.loss.parameters()],
-            self.model.table_parameters(),
-            learning_rate=config.learning_rate,
-            table_learning_rate=config.embedding_learning_rate,
-            weight_decay=config.weight_decay,
-        )
-        self.precision = Precision(config.precision, self.device)
-        self.stopping = EarlyStopping(config.early_stopping)
-        self.average = (
-            WeightAverage(self.model, self.model.table_parameters(), config.ema)
-            if config.ema
-            else None
-        )
-        self.cache = LabelCache(data, model.dim, self.device) if config.all_labels else None
-        data.tokenize(model.encoder)
-
-    def parts(self) -> dict[str, Part]:
-        """All that has a state beside the weights to use."""
+        weights_differ = self.average is not None or config.early_stopping > 0
         parts: dict[str, Part | None] = {
-            "loss": self.loss,
+            "loss": loss,
             "optimizers": self.optimizers,
             "scaler": self.precision.scaler,
             "sampler": self.sampler,
             "stopping": self.stopping,
-            "random": RandomState(self.device),
+            "random": RandomState(device),
             "cache": self.cache,
             "average": self.average,
-            "model": self.model if self.average or self.config.early_stopping else None,
+            # Beside the weights to use, which every checkpoint has.
+            "model": model if weights_differ else None,
         }
-        return {name: part for name, part in parts.items() if part is not None}
+        self.parts = {name: part for name, part in parts.items() if part is not None}
+        self.folder = RunFolder(output, model, self.average, config, self.parts)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint, whose model this one is."""
-        restore_parts(checkpoint, self.parts())
+        restore_parts(checkpoint, self.parts)
         self.position = checkpoint.position
-        self.saved_step = self.position.step
+        self.folder.saved_step = self.position.step
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is nothing left to train."""
+        return self.position.epoch >= self.config.epochs or self.stopping.enough
 
     def run(self, progress: Progress, board: Board, evaluate: Evaluate | None) -> None:
         """From the position reached to the end of the last epoch."""
@@ -230,12 +230,7 @@ class _Trainer:
             self._end_epoch(evaluate)
             if self.interrupt.requested and not self.complete:
                 self._stop()
-        self._use_best()
-
-    @property
-    def complete(self) -> bool:
-        """Whether there is nothing left to train."""
-        return self.position.epoch >= self.config.epochs or self.stopping.enough
+        self.folder.use_best()
 
     def _refresh(self) -> None:
         """At the start of an epoch: new clusters, hard negatives and statistics of labels."""
@@ -244,7 +239,8 @@ class _Trainer:
         due = epoch % self.config.refresh_every == 0
         for_sampler = self.sampler.needs_snapshot(epoch)
         for_labels = due and label_side.needs_snapshot
-        if not (for_sampler or for_labels or (due and self.cache is not None)):
+        for_cache = due and self.cache is not None
+        if not (for_sampler or for_labels or for_cache):
             return
         snapshot = self.data.snapshot(self.model, self.precision.autocast())
         if for_labels:
@@ -252,7 +248,7 @@ class _Trainer:
             label_side.refresh(snapshot, torch.Generator().manual_seed(int(seed[0])))
         if for_sampler:
             self.sampler.refresh(epoch, snapshot)
-        if due and self.cache is not None:
+        if self.cache is not None and for_cache:
             ids = self.data.label_ids
             self.cache.refresh(self.model.label_vectors(snapshot.labels[ids], ids))
         self.position.seconds += time.perf_counter() - started
@@ -266,9 +262,13 @@ class _Trainer:
         self.model.train()
         values = np.zeros(1 + len(TERMS))
         for batch in batches:
-            total, found = self._loss(batch)
-            values += np.array(found) / len(batches)
-            scaler.scale(total / len(batches)).backward()
+            try:
+                loss, found = self.batch_loss(batch)
+            except NonFinite as error:
+                what = f"{error} at step {at.step + 1}"
+                raise TrainingDiverged(self.folder.saved_text(what)) from None
+            scaler.scale(loss / len(batches)).backward()
+            values += found / len(batches)
         if self.average is not None:
             self.average.before_step()
         self.optimizers.step(scaler, config.clip_norm)
@@ -283,56 +283,6 @@ class _Trainer:
         at.seconds += time.perf_counter() - started
         self.progress.step(step=at.step, epoch=at.epoch + 1, loss=named["loss"])
         self.board.step(at.step, {**named, "learning_rate": config.learning_rate * factor})
-
-    def _loss(self, batch: Batch) -> tuple[Tensor, list[float]]:
-        """The loss of a batch, 0-d with its graph; its value and its terms'.
-
-        Raises:
-            TrainingDiverged: it is not finite.
-        """
-        numbers = torch.from_numpy(batch.labels).to(self.device)
-        with self.precision.autocast():
-            queries, text, labels = self.model(
-                self.data.select(batch.queries, batch.labels), len(batch.queries), numbers
-            )  # (B, d), (M, d), (M, d)
-        queries, text, labels = queries.float(), text.float(), labels.float()
-        positives = _pairs(batch.crow, batch.col, len(batch.labels)).to(self.device)
-        exclude = None
-        if batch.excluded_crow is not None and batch.excluded_col is not None:
-            exclude = _pairs(batch.excluded_crow, batch.excluded_col, len(batch.labels))
-            exclude = exclude.to(self.device)
-        margin = self.config.false_negative_margin
-        exclude_above = margin if margin > -2 else None
-
-        if self.cache is None:
-            terms = self.loss.terms(
-                queries, labels, positives, exclude, exclude_above=exclude_above
-            )
-        else:
-            terms = self.loss.terms(
-                queries,
-                self.cache.with_live(batch, labels),  # (C, d)
-                self.cache.positives(batch),
-                self.cache.exclude(batch),
-                exclude_above=exclude_above,
-            )
-        penalty = self.model.label_side.penalty(
-            queries, text, labels, positives, exclude, exclude_above
-        )
-        total = terms.total if penalty is None else terms.total + penalty
-        # One transfer per batch: the loss itself says whether anything became non-finite.
-        added = torch.zeros_like(terms.base) if penalty is None else penalty.detach()
-        parts = [getattr(terms, name) for name in TERMS[:-1]]
-        found = torch.stack([total.detach(), *parts, added]).tolist()
-        if not np.isfinite(found[0]):
-            finite = bool(queries.isfinite().all() & labels.isfinite().all())
-            raise TrainingDiverged(
-                self.saved_text(
-                    f"{'the loss' if finite else 'the embeddings'} became {found[0]} at step "
-                    f"{self.position.step + 1}"
-                )
-            )
-        return total, found
 
     def _rate_factor(self, step: int) -> float:
         config = self.config
@@ -371,45 +321,20 @@ class _Trainer:
 
     def _save(self, best: bool = False) -> None:
         """Write a checkpoint; ``best``: the weights of now are the best so far."""
-        if not all(bool(parameter.isfinite().all()) for parameter in self.optimizers.parameters):
-            raise TrainingDiverged(
-                self.saved_text(f"the weights became non-finite by step {self.position.step}")
-            )
-        weights: dict[str, Tensor] | Path = dict(self.model.state_dict())
-        if self.stopping.best_epoch is not None and not best:
-            weights = checkpoint_folder(self.output) / MODEL
-        elif self.average is not None:
-            weights = {**self.model.state_dict(), **self.average.averaged()}
-        save_checkpoint(self.output, self.model, weights, self.config, self.position, self.parts())
-        self.saved_step = self.position.step
-
-    def _use_best(self) -> None:
-        """Give the model the weights to use, where those under way are others."""
-        if "model" in self.parts():
-            self.model.load_state_dict(read_tensors(checkpoint_folder(self.output) / MODEL))
+        earlier_did_best = self.stopping.best_epoch is not None and not best
+        self.folder.save(self.position, self.optimizers.parameters, keep_weights=earlier_did_best)
 
     def _stop(self) -> None:
-        if self.saved_step != self.position.step:
+        if self.folder.saved_step != self.position.step:
             self._save()
-        raise Interrupted(
-            self.saved_text(f"interrupted at step {self.position.step} of {self.total_steps}")
-        )
-
-    def saved_text(self, what: str) -> str:
-        """``what``, and where the last good checkpoint is."""
-        if self.saved_step is None:
-            return f"{what}; no checkpoint was written before it"
-        return f"{what}; checkpoint of step {self.saved_step} kept in {self.output / CURRENT}"
+        what = f"interrupted at step {self.position.step} of {self.total_steps}"
+        raise Interrupted(self.folder.saved_text(what))
 
 
 def _groups(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
     """``size`` batches at a time; the last group may be smaller."""
     while group := list(islice(batches, size)):
         yield group
-
-
-def _pairs(crow: np.ndarray, col: np.ndarray, num_labels: int) -> Positives:
-    return Positives.from_csr(torch.from_numpy(crow), torch.from_numpy(col), num_labels)
 
 
 def _check_same_settings(checkpoint: Checkpoint, config: TrainConfig) -> None:

@@ -23,13 +23,13 @@ class Precision:
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
-        self.dtype, self.device_type = DTYPES[name], device.type
+        self.dtype, self.device = DTYPES[name], device
         self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
 
     def autocast(self) -> torch.autocast:
         """The context in which the model runs; parameters stay float32."""
         return torch.autocast(
-            self.device_type, dtype=self.dtype, enabled=self.dtype != torch.float32
+            self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32
         )
 
 
