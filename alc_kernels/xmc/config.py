@@ -142,7 +142,7 @@ class TrainConfig:
     negative_margin: float = setting(0.5, "threshold margin for negatives", group="loss")
 
     label_cluster_size: int = setting(
-        8, "labels that share a free vector (DEXA)", group="label side"
+        8, "labels that share a free vector (DEXA, PRIME)", group="label side"
     )
     prototype_layers: int = setting(
         1, "layers of the prototype network (PRIME)", group="label side"

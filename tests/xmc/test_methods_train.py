@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,10 @@ from alc_kernels.xmc.config import METHODS as NAMES
 from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.data import Dataset, generate_catalogue
 from alc_kernels.xmc.evaluation.scoring import validation_check
+from alc_kernels.xmc.errors import Interrupted
 from alc_kernels.xmc.methods import METHODS
 from alc_kernels.xmc.model import Model, build_model
-from alc_kernels.xmc.training import train
+from alc_kernels.xmc.training import Progress, train
 
 SMALL = {
     "loss": "alc+tcm", "epochs": 3, "batch_size": 64, "embedding_dim": 32, "ngram_buckets": 4096,
@@ -81,3 +84,28 @@ def test_label_vectors_need_every_text_or_the_numbers(data: Dataset) -> None:
     model = build_model(small("dexa"), data.num_labels)
     with pytest.raises(ValueError, match=r"texts: found 3, expected all 60 labels"):
         model.encode_labels(data.labels[:3])
+
+
+class InterruptAt(Progress):
+    """Ctrl-C after a step."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def step(self, *, step: int, epoch: int, loss: float) -> None:
+        if step == self.at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("name", ["dexa", "prime"])
+def test_clusters_centroids_and_hidden_labels_survive_a_resume(
+    data: Dataset, tmp_path: Path, name: str
+) -> None:
+    pytest.importorskip("faiss")
+    config = small(name)
+    whole = train(config, data, tmp_path / "whole").model.state_dict()
+    steps = -(-len(data.train) // config.batch_size)
+    with pytest.raises(Interrupted):
+        train(config, data, tmp_path / "cut", InterruptAt(steps + 1))  # within the second epoch
+    resumed = train(config, data, tmp_path / "cut", resume=True).model.state_dict()
+    assert all(torch.equal(value, whole[key]) for key, value in resumed.items())
