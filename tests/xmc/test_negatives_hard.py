@@ -23,7 +23,7 @@ from alc_kernels.xmc.negatives import (
 )
 
 TOLERANCE = 1e-5
-PASS = "alc_kernels.xmc.negatives.index.QUERIES_PER_PASS"
+PASSES = [f"alc_kernels.xmc.negatives.{name}.QUERIES_PER_PASS" for name in ("hard", "index")]
 
 
 def relations(rng: np.random.Generator, n: int, width: int) -> tuple[csr_matrix, csr_matrix]:
@@ -58,7 +58,8 @@ def test_against_a_full_comparison(
     if candidates is not None and not len(candidates):
         candidates = np.array([0])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PASS, 5)
+        for name, rows in zip(PASSES, (5, 3), strict=True):
+            patch.setattr(name, rows)
         found = mine_hard_negatives(
             queries, labels, relation, excluded, pool, margin, kind, candidates=candidates
         )
