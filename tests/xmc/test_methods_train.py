@@ -13,8 +13,8 @@ from alc_kernels import DynamicTriplet, Softmax, Triplet
 from alc_kernels.xmc.config import METHODS as NAMES
 from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.data import Dataset, generate_catalogue
-from alc_kernels.xmc.evaluation.scoring import validation_check
 from alc_kernels.xmc.errors import Interrupted
+from alc_kernels.xmc.evaluation.scoring import validation_check
 from alc_kernels.xmc.methods import METHODS
 from alc_kernels.xmc.model import Model, build_model
 from alc_kernels.xmc.training import Progress, train
@@ -108,4 +108,5 @@ def test_clusters_centroids_and_hidden_labels_survive_a_resume(
     with pytest.raises(Interrupted):
         train(config, data, tmp_path / "cut", InterruptAt(steps + 1))  # within the second epoch
     resumed = train(config, data, tmp_path / "cut", resume=True).model.state_dict()
+    assert resumed.keys() == whole.keys()
     assert all(torch.equal(value, whole[key]) for key, value in resumed.items())
