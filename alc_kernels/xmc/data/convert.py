@@ -257,9 +257,7 @@ class _Conversion:
         if count:
             self._note(f"{path.name}: {count} blank texts replaced")
 
-    def _note_filter(
-        self, path: Path, excluded: csr_matrix, both: int, targets: list[str]
-    ) -> None:
+    def _note_filter(self, path: Path, excluded: csr_matrix, both: int, targets: list[str]) -> None:
         where = ""
         if both:
             treated = ", ".join(

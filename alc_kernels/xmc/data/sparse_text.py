@@ -77,7 +77,10 @@ def _parse(path: Path, first: int, text: str, num_cols: int, rows: RelationRows)
     """Append the rows of some whole lines, the first of which has the number ``first``."""
     lines = text.removesuffix("\n").split("\n")
     if _PLAIN.fullmatch(text):
-        numbers = np.fromstring(text.replace(":", " "), np.float64, sep=" ")
+        # fromstring makes a number of white space alone.
+        numbers = np.zeros(0)
+        if ":" in text:
+            numbers = np.fromstring(text.replace(":", " "), np.float64, sep=" ")
         labels, values = numbers[::2], numbers[1::2]
         if not len(numbers) or (labels.max() < num_cols and values.min() > 0):
             rows.extend(labels, [line.count(":") for line in lines])
