@@ -7,10 +7,12 @@ from alc_kernels.metrics.bootstrap import Interval, bootstrap_interval, paired_b
 from alc_kernels.metrics.calibration import opis
 from alc_kernels.metrics.coverage import (
     PrecisionCoverageCurve,
+    Sweep,
     TransferredCoverage,
     aurc,
     coverage_at_precision,
     precision_coverage_curve,
+    sweep,
     threshold_at_precision,
     transferred_coverage,
 )
@@ -25,6 +27,7 @@ from alc_kernels.metrics.ranking import (
 __all__ = [
     "Interval",
     "PrecisionCoverageCurve",
+    "Sweep",
     "TransferredCoverage",
     "aurc",
     "bootstrap_interval",
@@ -38,6 +41,7 @@ __all__ = [
     "precision_coverage_curve",
     "psp_at_k",
     "recall_at_k",
+    "sweep",
     "threshold_at_precision",
     "topk_with_filter",
     "transferred_coverage",

@@ -13,7 +13,7 @@ import numpy as np
 
 from alc_kernels.metrics.inputs import FloatArray, as_count, as_weights, to_numpy
 from alc_kernels.metrics.ranking import ranked_hits
-from alc_kernels.metrics.relation import Relation, as_relation
+from alc_kernels.metrics.relation import as_relation
 
 if TYPE_CHECKING:
     from alc_kernels.metrics.inputs import ArrayLike

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from alc_kernels.metrics import aurc, coverage_at_precision, opis, threshold_at_precision
+from alc_kernels.metrics import Sweep, opis, sweep
 from alc_kernels.xmc.evaluation.measures import PRECISIONS, percent
 from alc_kernels.xmc.evaluation.predictions import Predictions
 
@@ -70,28 +70,24 @@ class Judged:
         with np.errstate(invalid="ignore"):  # a ratio of means; NaN without any right label
             psp = (test_w @ self._gains) / (test_w @ self._ideal)  # (S, len(CUTOFFS))
         made |= {f"psp{k}": column for k, column in zip(CUTOFFS, psp.T, strict=True)}
+        on_test = sweep(self._scores, self._correct, test_w)
+        on_validation = sweep(self._val_scores, self._val_correct, val_w)
         for precision in self.precisions:
-            made |= self._coverage(precision, val_w, test_w)
-        made["aurc"] = np.asarray(aurc(self._scores, self._correct, weights=test_w))
+            made |= self._coverage(precision, on_validation, on_test, test_w)
+        made["aurc"] = on_test.aurc()
         return {
             key: np.where(test_empty | val_empty, np.nan, values) for key, values in made.items()
         }
 
     def _coverage(
-        self, precision: float, val_w: np.ndarray, test_w: np.ndarray
+        self, precision: float, on_validation: Sweep, on_test: Sweep, test_w: np.ndarray
     ) -> dict[str, np.ndarray]:
         name = percent(precision)
-        threshold = np.asarray(
-            threshold_at_precision(self._val_scores, self._val_correct, precision, weights=val_w)
-        )
+        threshold = on_validation.threshold_at(precision)
         accepted = test_w * (self._scores >= threshold[:, None])  # (S, M)
-        coverage = coverage_at_precision(self._scores, self._correct, precision, weights=test_w)
-        on_validation = coverage_at_precision(
-            self._val_scores, self._val_correct, precision, weights=val_w
-        )
         return {
-            f"coverage_{name}": np.asarray(coverage),
-            f"validation_coverage_{name}": np.asarray(on_validation),
+            f"coverage_{name}": on_test.coverage_at(precision),
+            f"validation_coverage_{name}": on_validation.coverage_at(precision),
             f"transferred_{name}_threshold": threshold,
             f"transferred_{name}_coverage": accepted.sum(axis=1) / test_w.sum(axis=1),
             f"transferred_{name}_precision": _mean(self._correct, accepted),

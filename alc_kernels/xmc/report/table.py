@@ -80,11 +80,11 @@ class Table:
     def text(self, width: int = WIDTH) -> str:
         """The table as lines of text of at most ``width`` columns; small print below its cell.
 
-        Words are wrapped. Columns of numbers that do not fit follow in a further block, below
-        the same names.
+        Words are wrapped. Columns that still do not fit follow in a further block, beside the
+        same names.
         """
         widths = self._widths(width)
-        blocks = [list(range(1, len(widths)))] if self.prose else list(_blocks(widths, width))
+        blocks = list(_blocks(widths, width))
         written: list[str] = []
         for columns in blocks:
             if written:
@@ -113,9 +113,10 @@ class Table:
         while sum(narrowed) + len(INDENT) * len(narrowed) > width:
             widest = max(words, key=lambda column: narrowed[column])
             if narrowed[widest] <= NARROWEST:
-                if not self.prose and widths[0] <= width // 2:
-                    return widths  # narrower names alone do not help: the columns are parted
-                break
+                # Narrower columns do not help: they are parted, each at most a third of the line.
+                return [
+                    min(size, width // 3) if c in words else size for c, size in enumerate(widths)
+                ]
             narrowed[widest] -= 1
         return narrowed
 
