@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-KEPT = 1 << 27  # bytes: 128 MiB
-NEAR = 1 << 16  # bytes that the system maps around one that is touched
+KEPT = 1 << 26  # bytes: 64 MiB
+NEAR = 1 << 17  # bytes that the system may map around one that is touched
 
 
 class MappedFile:
