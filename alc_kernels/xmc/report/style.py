@@ -64,7 +64,7 @@ pre { background: var(--pale); border: 1px solid var(--line); border-radius: 8px
   th, td { padding: 6px 7px; }
   table.text td { min-width: 92px; overflow-wrap: anywhere; }
   table:not(.text) tr:not(.group) td:first-child { position: sticky; left: 0;
-    background: var(--paper); }
+    background: var(--paper); background-clip: padding-box; }
   table.stacked thead { display: none; }
   table.stacked tr { display: block; padding: 8px 0; border-bottom: 1px solid var(--line); }
   table.stacked td { display: block; border: 0; padding: 2px 0; }
