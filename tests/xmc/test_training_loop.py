@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -175,6 +176,18 @@ def test_resume_needs_a_checkpoint_that_fits(data: Dataset, tmp_path: Path) -> N
     train(SMALL.replace(epochs=1), data, tmp_path)
     with pytest.raises(CheckpointError, match=r"other settings \(epochs, margin differ\)"):
         train(SMALL.replace(margin=0.2), data, tmp_path, resume=True)
+
+
+def test_resume_needs_the_same_data(data: Dataset, finished: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(finished, tmp_path / "run")
+    config = SMALL.replace(epochs=1)
+    train(config, data, tmp_path / "run", resume=True)
+    labels = ["another name", *data.labels[1:]]
+    other = dataclasses.replace(data, labels=labels, _catalogues={})
+    with pytest.raises(CheckpointError, match="trained on other queries, labels or pairs"):
+        train(config, other, tmp_path / "run", resume=True)
 
 
 def poison(step: int, what: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -182,6 +182,7 @@ class _Trainer:
 
         weights_differ = self.average is not None or config.early_stopping > 0
         parts: dict[str, Part | None] = {
+            "data": data,
             "loss": loss,
             "optimizers": self.optimizers,
             "scaler": self.precision.scaler,

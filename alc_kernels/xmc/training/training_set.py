@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,7 @@ from torch import Tensor
 
 from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.data.dataset import Dataset
+from alc_kernels.xmc.data.texts import fingerprint as text_fingerprint
 from alc_kernels.xmc.encoders.base import Encoder
 from alc_kernels.xmc.encoders.tokens import ConcatTokens, TokenRows
 from alc_kernels.xmc.errors import DataError
@@ -75,6 +79,32 @@ class TrainingSet:
             queries = self._encode(model, self.queries, none)
             labels = self._encode(model, none, np.arange(self.dataset.num_labels))
         return Snapshot(queries, labels, self.relation[self.queries])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hexadecimal digits over all that training sees."""
+        digest = hashlib.sha256()
+        for texts in (self.dataset.train.queries, self.dataset.labels):
+            digest.update(text_fingerprint(texts).encode())
+        digest.update(np.packbits(self.dataset.held_out).tobytes())
+        for pairs in (self.relation, self.excluded):
+            if pairs is not None:
+                digest.update(pairs.indptr.astype("<i8").tobytes())
+                digest.update(pairs.indices.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+    def state_dict(self) -> dict[str, str]:
+        """The fingerprint, so that no run resumes on other data."""
+        return {"fingerprint": self.fingerprint}
+
+    def load_state_dict(self, saved: Mapping[str, str]) -> None:
+        """Check that this is the data that :meth:`state_dict` was taken of.
+
+        Raises:
+            ValueError: it is not.
+        """
+        if saved["fingerprint"] != self.fingerprint:
+            raise ValueError("it was trained on other queries, labels or pairs")
 
     def _encode(self, model: Model, queries: np.ndarray, labels: np.ndarray) -> Tensor:
         """(n, d) float32 on the CPU; one of the two is empty."""
