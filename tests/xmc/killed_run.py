@@ -26,7 +26,7 @@ from alc_kernels.xmc.evaluation import validation_check
 from alc_kernels.xmc.training import Progress, TrainedRun, train
 
 SMALL = {
-    "epochs": 3, "batch_size": 64, "embedding_dim": 16, "ngram_buckets": 1024, "hidden_dim": 16,
+    "epochs": 3, "batch_size": 24, "embedding_dim": 16, "ngram_buckets": 1024, "hidden_dim": 16,
     "backend": "torch", "device": "cpu", "dropout": 0.1, "context_size": 32,
 }  # fmt: skip
 

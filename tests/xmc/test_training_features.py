@@ -16,7 +16,7 @@ from torch import Tensor
 from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.data import Dataset, generate_catalogue
 from alc_kernels.xmc.data.relation import relation_from_pairs
-from alc_kernels.xmc.errors import ConfigError
+from alc_kernels.xmc.errors import ConfigError, Interrupted
 from alc_kernels.xmc.model import Model
 from alc_kernels.xmc.training import Progress, TrainedRun, train
 from alc_kernels.xmc.training.checkpoint import checkpoint_folder, load_checkpoint
@@ -130,6 +130,23 @@ def test_early_stopping_ships_the_best_epoch(data: Dataset, tmp_path: Path, ema:
     again = train(config, data, tmp_path, evaluate=evaluate, resume=True)
     assert same(weights(again), seen[1]) and again.history == run.history
     assert again.best_epoch == 2
+
+
+def test_early_stopping_goes_on_counting_when_resumed(data: Dataset, tmp_path: Path) -> None:
+    seen: list[dict[str, Tensor]] = []
+    config = small(epochs=6, early_stopping=3)
+
+    class Stop(Progress):
+        def epoch(self, record: Any) -> None:
+            if record["epoch"] == 3:
+                raise KeyboardInterrupt
+
+    evaluate = scripted([0.5, 0.3, 0.2, 0.4, 0.9], seen)
+    with pytest.raises(Interrupted):
+        train(config, data, tmp_path, Stop(), evaluate)
+    run = train(config, data, tmp_path, evaluate=evaluate, resume=True)
+    assert run.best_epoch == 1 and len(run.history) == 4
+    assert same(weights(run), seen[0])
 
 
 def test_early_stopping_needs_something_to_watch(data: Dataset, tmp_path: Path) -> None:
@@ -247,8 +264,6 @@ def test_a_resumed_epoch_takes_no_new_snapshot(
         def step(self, *, step: int, epoch: int, loss: float) -> None:
             if step == 7:
                 raise KeyboardInterrupt
-
-    from alc_kernels.xmc.errors import Interrupted
 
     taken: list[int] = []
     original = TrainingSet.snapshot

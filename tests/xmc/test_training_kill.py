@@ -105,7 +105,14 @@ def kill_at_random_steps(folder: Path, settings: dict[str, Any], kills: int) -> 
 
 
 def test_killed_at_a_random_step(tmp_path: Path) -> None:
-    kill_at_random_steps(tmp_path, {**MINED, **AVERAGED}, 1)
+    """In its second or third epoch; the checkpoint that it goes on from is in the midst of one."""
+    settings = {**MINED, **AVERAGED, "checkpoint_every": 1}
+    whole = run(tmp_path / "whole", settings, False, Progress())
+    steps = int(whole.history[0]["step"])
+    at = random_choice().choice([steps + 2, steps + 3, 2 * steps + 2])
+    print(f"kill at step {at}, {steps} steps per epoch")
+    start_and_die(tmp_path / "cut", settings, False, f"step {at}")
+    assert_same(go_on(tmp_path / "cut", settings), whole)
 
 
 @pytest.mark.slow
