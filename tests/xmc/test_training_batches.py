@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.data.dataset import relation_from_rows
 from alc_kernels.xmc.errors import CheckpointError
 from alc_kernels.xmc.methods.base import Snapshot
+from alc_kernels.xmc.negatives import MissingFaiss
 from alc_kernels.xmc.training.batches import Batch, make_batch
 from alc_kernels.xmc.training.sampler import Sampler
 
@@ -272,6 +274,16 @@ def test_mines_candidates_only() -> None:
     (batch,) = made.batches(0)
     assert set(batch.labels.tolist()) <= {*candidates.tolist(), 1, 3}
     assert len(batch.labels) > 4
+
+
+def test_faiss_is_asked_for_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    sampler([[0]], 1, hard_negatives=1)
+    sampler([[0]], 1, index="approximate")
+    with pytest.raises(MissingFaiss, match="cluster_size above 1 needs the package faiss"):
+        sampler([[0]], 1, cluster_size=2)
+    with pytest.raises(MissingFaiss, match="index = 'approximate' needs the package faiss"):
+        sampler([[0]], 1, hard_negatives=1, index="approximate")
 
 
 def test_refuses_the_state_of_another_run() -> None:

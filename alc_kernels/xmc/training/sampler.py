@@ -26,6 +26,7 @@ from alc_kernels.xmc.errors import CheckpointError
 from alc_kernels.xmc.negatives.clusters import divide
 from alc_kernels.xmc.negatives.deal import deal_clusters
 from alc_kernels.xmc.negatives.hard import draw_hard_negatives, mine_hard_negatives
+from alc_kernels.xmc.negatives.library import load_faiss
 from alc_kernels.xmc.training.batches import Batch, make_batch, num_batches, sample_labels
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ class Sampler:
         candidates: (C,) ascending numbers of the labels that may be mined; None for all. Labels
             held out of training do not belong to them.
         device: where hard negatives are searched.
+
+    Raises:
+        MissingFaiss: clusters or an approximate index without the package faiss.
     """
 
     def __init__(
@@ -62,6 +66,11 @@ class Sampler:
         self.clusters: np.ndarray | None = None  # (N,) cluster of every query; None: shuffled
         self.pools: np.ndarray | None = None  # (N, hard_negative_pool), -1 where there is none
         self.refreshed = -1  # epoch of the last refresh
+        # Now, not when the first epochs have been trained.
+        if config.cluster_size > 1:
+            load_faiss("cluster_size above 1")
+        if config.hard_negatives and config.index == "approximate":
+            load_faiss("index = 'approximate'")
 
     @property
     def steps_per_epoch(self) -> int:
@@ -78,9 +87,6 @@ class Sampler:
         Args:
             epoch: the epoch about to begin.
             snapshot: all vectors of now; its rows are those of ``queries``.
-
-        Raises:
-            MissingFaiss: clusters or an approximate index without the package faiss.
         """
         config = self.config
         size = self._cluster_size(epoch)
