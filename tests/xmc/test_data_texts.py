@@ -34,10 +34,16 @@ CHARACTERS = st.characters(exclude_characters="\n\r", exclude_categories=["Cs"])
     st.sampled_from(["\n", "\r\n"]),
     st.booleans(),
     st.integers(1, 40),
+    st.sampled_from([0, 1 << 20]),
 )
 @settings(max_examples=60, deadline=None)
 def test_any_lines_in_blocks_of_any_size(
-    tmp_path_factory: pytest.TempPathFactory, lines: list[str], end: str, mark: bool, block: int
+    tmp_path_factory: pytest.TempPathFactory,
+    lines: list[str],
+    end: str,
+    mark: bool,
+    block: int,
+    limit: int,
 ) -> None:
     if lines[0].startswith("\ufeff"):
         return  # a byte order mark of its own
@@ -46,7 +52,7 @@ def test_any_lines_in_blocks_of_any_size(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text_lines, "BLOCK", block)
         patch.setattr(texts, "CHUNK", 3)
-        patch.setattr(mapped, "KEPT", 1)  # give the pages back after every access
+        patch.setattr(mapped, "MAPPED", limit)
         file = TextFile(path, what="texts")
         assert list(file) == lines and file == lines and len(file) == len(lines)
         assert [file[i] for i in range(-len(lines), 0)] == lines
@@ -123,23 +129,37 @@ def test_a_writer_leaves_nothing_half_written(tmp_path: Path) -> None:
     assert opened[0] == "old"  # the mapped file was replaced, not written over
 
 
-def test_a_mapped_file_gives_pages_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mapped, "KEPT", 1 << 20)
-    numbers = np.arange(1 << 20, dtype=np.int32)
-    numbers.tofile(tmp_path / "ids")
-    file = MappedFile(tmp_path / "ids", np.dtype(np.int32))
+@given(st.data(), st.sampled_from([0, 1 << 20]))
+@settings(max_examples=40, deadline=None)
+def test_pieces_of_a_file(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, limit: int
+) -> None:
+    """Both ways of reading give the pieces of the array: through the mapping, and at positions."""
+    path = tmp_path_factory.getbasetemp() / "pieces"
+    numbers = np.arange(data.draw(st.integers(1, 50)), dtype=np.uint16) * 7
+    path.write_bytes(b"head" + numbers.tobytes())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mapped, "MAPPED", limit)
+        file = MappedFile(path, numbers.dtype, offset=4)
+    np.testing.assert_array_equal(file.array, numbers)
+    assert not file.array.flags.writeable
+    starts = np.array(data.draw(st.lists(st.integers(0, len(numbers) - 1), max_size=8)), np.int64)
+    lengths = np.array(
+        [data.draw(st.integers(0, len(numbers) - int(start))) for start in starts], np.int64
+    )
+    pieces = [numbers[a : a + n] for a, n in zip(starts, lengths, strict=True)]
+    expected = np.concatenate([np.zeros(0, np.uint16), *pieces])
+    found = file.read(starts, lengths)
+    assert found.dtype == np.uint16
+    np.testing.assert_array_equal(found, expected)
 
-    def resident() -> int:
-        text = Path("/proc/self/smaps").read_text()
-        part = text.partition(str(tmp_path / "ids"))[2]
-        return int(part.partition("Rss:")[2].split()[0])
 
-    if not Path("/proc/self/smaps").exists():
-        pytest.skip("no /proc/self/smaps here")
-    assert file.array.sum() == numbers.sum()
-    assert resident() > 3000  # KiB of 4096
-    file.touched(4 << 20)
-    assert resident() == 0
-    assert file.array[-1] == numbers[-1] and not file.array.flags.writeable
-    with pytest.raises(ValueError, match="expected a multiple of 8"):
-        MappedFile(tmp_path / "ids", np.dtype(np.int64), offset=4)
+def test_a_file_of_another_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "ids", bytes(12))
+    with pytest.raises(ValueError, match="8 bytes, expected a multiple of 3"):
+        MappedFile(path, np.dtype("S3"), offset=4)
+    monkeypatch.setattr(mapped, "MAPPED", 0)
+    file = MappedFile(path, np.dtype(np.int32))
+    path.write_bytes(bytes(8))
+    with pytest.raises(OSError, match="ids: became shorter while it was read"):
+        file.read(np.array([0]), np.array([3]))

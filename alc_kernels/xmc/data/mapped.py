@@ -1,30 +1,30 @@
-"""Files mapped into memory, of which only a bounded part stays there."""
+"""Arrays in files: mapped into memory where they are small, read piece by piece where not."""
 
 from __future__ import annotations
 
 import mmap
+import os
 from pathlib import Path
 
 import numpy as np
 
-KEPT = 1 << 26  # bytes: 64 MiB
-NEAR = 1 << 17  # bytes that the system may map around one that is touched
+MAPPED = 1 << 26  # bytes: files of up to 64 MiB are read through the mapping
 
 
 class MappedFile:
-    """A file's content as an array.
+    """A file's content as an array that need not fit into memory.
 
-    What was touched counts as the process's memory until it is given back. The system would take
-    it back when short of memory; this does so by itself, so that the process stays small to look
-    at and where its memory is limited. The content remains in the system's file cache.
+    A page that is touched through a mapping counts as the process's memory, and the system maps
+    up to megabytes around it: random rows of a large file soon hold all of it. So those are read
+    at their positions instead, some microseconds each, out of the same file cache.
 
     Args:
-        path: the file; it must not change while it is mapped.
+        path: the file; it must not change while it is open.
         dtype: of the array.
         offset: bytes before it.
 
     Attributes:
-        array: (n,) read-only, all of the file behind ``offset``.
+        array: (n,) read-only, all of the file behind ``offset``, mapped.
 
     Raises:
         OSError: unreadable.
@@ -32,17 +32,35 @@ class MappedFile:
     """
 
     def __init__(self, path: Path, dtype: np.dtype, offset: int = 0) -> None:
-        with path.open("rb") as file:
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        size = len(self._map) - offset
+        file = path.open("rb")
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        size = len(mapped) - offset
         if size < 0 or size % dtype.itemsize:
+            file.close()
             raise ValueError(f"{path}: {size} bytes, expected a multiple of {dtype.itemsize}")
-        self.array = np.frombuffer(self._map, dtype, size // dtype.itemsize, offset)
-        self._touched = 0
+        self.array = np.frombuffer(mapped, dtype, size // dtype.itemsize, offset)
+        self._path, self._offset = path, offset
+        self._file = file if size > MAPPED and hasattr(os, "preadv") else None
+        if self._file is None:
+            file.close()
 
-    def touched(self, size: int) -> None:
-        """Say that up to ``size`` bytes were just read; may give all pages back."""
-        self._touched += size
-        if self._touched >= KEPT and len(self._map) > KEPT and hasattr(self._map, "madvise"):
-            self._map.madvise(mmap.MADV_DONTNEED)
-            self._touched = 0
+    def read(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """``array[start:start + length]`` of every pair (both (n,) int64), one after the other."""
+        ends = np.cumsum(lengths)
+        total = int(ends[-1]) if len(ends) else 0
+        if self._file is None:
+            at = np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
+            return self.array[at]
+        made = np.empty(total, self.array.dtype)
+        size, descriptor = made.itemsize, self._file.fileno()
+        view = made.view(np.uint8).data
+        places = (starts * size + self._offset).tolist()
+        bounds = (ends * size).tolist()
+        begin = 0
+        for place, end in zip(places, bounds, strict=True):
+            if end > begin:
+                got = os.preadv(descriptor, [view[begin:end]], place)
+                if got != end - begin:
+                    raise OSError(f"{self._path}: became shorter while it was read")
+            begin = end
+        return made

@@ -14,7 +14,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from alc_kernels.xmc.data.mapped import NEAR, MappedFile
+from alc_kernels.xmc.data.mapped import MappedFile
 from alc_kernels.xmc.data.text_lines import BYTE_ORDER_MARK, decode, line_blocks
 from alc_kernels.xmc.errors import DataError
 
@@ -119,9 +119,8 @@ class TextFile(Texts):
 
     def _read(self, start: int, stop: int) -> list[str]:
         """Texts start to stop - 1, at least one."""
-        first, end = self._starts[start], self._starts[stop] - 1  # without the last line's LF
-        raw = self._file.array[first:end].tobytes()
-        self._file.touched(max(len(raw), NEAR))
+        first, end = self._starts[start : start + 1], self._starts[stop] - 1  # without the last LF
+        raw = self._file.read(first, end - first).tobytes()
         return [line.removesuffix("\r") for line in raw.decode("utf-8").split("\n")]
 
     def __deepcopy__(self, memo: Any) -> TextFile:

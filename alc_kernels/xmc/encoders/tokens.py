@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from alc_kernels.xmc.data.mapped import NEAR, MappedFile
+from alc_kernels.xmc.data.mapped import MappedFile
 
 Collate = Callable[[np.ndarray, np.ndarray], Any]
 
@@ -72,11 +72,10 @@ class RaggedTokens(TokenizedTexts):
         starts = self.offsets[rows]
         lengths = self.offsets[rows + 1] - starts
         offsets = _offsets(lengths)
-        at = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
-        ids = self.ids[at].astype(np.int64)
         if self._file is not None:
-            self._file.touched(max(self.ids.itemsize * len(at), NEAR * len(rows)))
-        return ids, offsets
+            return self._file.read(starts, lengths).astype(np.int64), offsets
+        at = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+        return self.ids[at].astype(np.int64), offsets
 
 
 class TokenRows(TokenizedTexts):
