@@ -20,6 +20,7 @@ from alc_kernels.xmc.errors import ConfigError, Interrupted
 from alc_kernels.xmc.model import Model
 from alc_kernels.xmc.training import Progress, TrainedRun, train
 from alc_kernels.xmc.training.checkpoint import checkpoint_folder, load_checkpoint
+from alc_kernels.xmc.training.ema import WeightAverage
 from alc_kernels.xmc.training.label_cache import LabelCache
 from alc_kernels.xmc.training.optimizers import Optimizers
 from alc_kernels.xmc.training.training_set import TrainingSet
@@ -104,6 +105,20 @@ def test_half_precision_learns_nearly_the_same(
     assert all(p.dtype == torch.float32 for p in run.model.parameters())
 
 
+def test_the_loss_scale_goes_on_where_it_was(data: Dataset, tmp_path: Path) -> None:
+    class Stop(Progress):
+        def epoch(self, record: Any) -> None:
+            if record["epoch"] == 2:
+                raise KeyboardInterrupt
+
+    config = small(precision="fp16")
+    with pytest.raises(Interrupted):
+        train(config, data, tmp_path, Stop())
+    run = train(config, data, tmp_path, resume=True)
+    scaler = load_checkpoint(checkpoint_folder(tmp_path)).parts["scaler"]
+    assert scaler["_growth_tracker"] == run.history[-1]["step"]  # good steps since it changed
+
+
 def scripted(values: list[float], seen: list[dict[str, Tensor]]) -> Callable[[Model], Any]:
     """A validation with given results that keeps the weights it is shown."""
 
@@ -169,6 +184,31 @@ def test_averaged_weights_are_judged_stored_and_shipped(data: Dataset, tmp_path:
     assert same(stored.model.state_dict(), seen[-1])
     under_way = stored.parts["model"]
     assert same(under_way, weights(plain))
+
+
+def test_averages_are_taken_after_every_step_of_every_weight(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain: dict[str, Tensor] = {}
+    before, after = WeightAverage.before_step, WeightAverage.after_step
+
+    def before_step(self: WeightAverage) -> None:
+        if not plain:
+            plain.update({name: w.detach().clone() for name, w in self.weights.items()})
+        before(self)
+
+    def after_step(self: WeightAverage) -> None:
+        after(self)
+        decay = min(0.9, (1 + self.steps) / (10 + self.steps))
+        for name, w in self.weights.items():
+            plain[name].lerp_(w.detach(), 1 - decay)
+
+    monkeypatch.setattr(WeightAverage, "before_step", before_step)
+    monkeypatch.setattr(WeightAverage, "after_step", after_step)
+    run = train(small(method="dexa", ema=0.9), data, tmp_path)
+    assert len(plain) > 3
+    for name, expected in plain.items():
+        torch.testing.assert_close(weights(run)[name], expected)
 
 
 def test_checkpoint_every_and_at_epoch_ends(

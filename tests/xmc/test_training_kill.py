@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import random
 import shutil
 import signal
@@ -76,8 +77,16 @@ def assert_same(found: TrainedRun, expected: TrainedRun) -> None:
     ]
     assert histories[0] == histories[1]
     assert found.best_epoch == expected.best_epoch
-    stored = load_checkpoint(checkpoint_folder(found.output)).model.state_dict()
+    # Whatever the checkpoints hold is the same as well: optimizers, scaler, averages, ...
+    left, right = (load_checkpoint(checkpoint_folder(made.output)) for made in (found, expected))
+    stored = left.model.state_dict()
     assert all(torch.equal(stored[name], other[name]) for name in other)
+    assert left.parts.keys() == right.parts.keys()
+    for part, state in left.parts.items():
+        assert state.keys() == right.parts[part].keys(), part
+        for key, value in state.items():
+            same = torch.equal if isinstance(value, torch.Tensor) else operator.eq
+            assert same(value, right.parts[part][key]), (part, key)
 
 
 def random_choice() -> random.Random:
