@@ -69,7 +69,10 @@ class TrainConfig:
     keep_unmatched: bool = setting(False, "also train on queries without a label", group="training")
     evaluate_every: int = setting(1, "epochs between validations, 0 for never", group="training")
     early_stopping: int = setting(
-        0, "validations without a gain before training stops, 0 for never", group="training"
+        0,
+        "validations without a gain in C@.9 until training stops and the best epoch's weights "
+        "are used, 0 for never",
+        group="training",
     )
     checkpoint_every: int = setting(
         0, "steps between checkpoints beside those at epoch ends, 0 for none", group="training"
