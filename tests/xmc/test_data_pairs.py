@@ -61,6 +61,7 @@ def check_split(data: Dataset) -> None:
     ("name", "change"),
     [
         ("pairs.csv", lambda text: text.encode()),
+        ("pairs.csv", lambda text: text.removesuffix("\n").encode()),
         ("pairs.csv", lambda text: b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode()),
         ("pairs.csv.gz", lambda text: gzip.compress(text.encode())),
         ("pairs.tsv", lambda text: text.replace(",", "\t").replace("8\t 64gb", "8, 64gb").encode()),
@@ -127,7 +128,8 @@ FAULTS = {
     ),
     "few rows": ("query,label\na,b\n", r"found no rows of (train|test), expected some \(a test"),
     "open quote": ('query,label\n"a,b\nc,d\n', r"pairs\.csv, line 3: unexpected end of data"),
-    "cut": ("query,label\na,b\nc,d", r"pairs\.csv, line 3: the last line does not end"),
+    "cut": ("query,label\na,b\nc", r"pairs\.csv, line 3: found 1 columns, expected 2"),
+    "cut quote": ('query,label\na,b\nc,"d', r"pairs\.csv, line 3: unexpected end of data"),
 }
 
 

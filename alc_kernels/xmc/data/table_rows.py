@@ -61,7 +61,10 @@ def rows_of(path: Path, columns: Sequence[str]) -> Iterator[Row]:
 
 def _csv_rows(path: Path) -> Iterator[Row]:
     """(number of its last line, cells) of every row, the header included."""
-    lines = (f"{line}\n" for _, text in text_blocks(path) for line in text[:-1].split("\n"))
+    # Spreadsheets and scripts often leave the last line without its end; a row that was cut has
+    # too few cells, or an open quote.
+    blocks = text_blocks(path, allow_unended=True)
+    lines = (f"{line}\n" for _, text in blocks for line in text.removesuffix("\n").split("\n"))
     delimiter = "\t" if ".tsv" in path.name else ","
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:

@@ -61,7 +61,7 @@ def text_blocks(
         if not text.endswith("\n") and text and not allow_unended:
             raise DataError(
                 f"{path}, line {number + text.count(chr(10))}: the last line does not end, "
-                "expected a line break (the file is truncated?)"
+                "expected a line break (truncated? if not, add it)"
             )
         if text:
             yield number, text

@@ -83,7 +83,7 @@ class TextFile(Texts):
             if found.pop():
                 raise DataError(
                     f"{path}, line {lines + len(found) + 1}: the last line does not end, expected "
-                    "a line break (the file is truncated?)"
+                    "a line break (truncated? if not, add it)"
                 )
             for number, line in enumerate(found, lines + 1):
                 if not line.strip():

@@ -17,6 +17,7 @@ from alc_kernels.metrics import (
     topk_with_filter,
 )
 from alc_kernels.xmc.data import Dataset
+from alc_kernels.xmc.data.texts import TextRows
 from alc_kernels.xmc.errors import DataError
 from alc_kernels.xmc.evaluation.predictions import CATALOGUES, SPLITS, Predictions
 from alc_kernels.xmc.evaluation.search import topk_labels
@@ -65,10 +66,10 @@ def score_model(
         texts = dataset.splits[split].queries
         parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in made}
         for start in range(0, len(texts), QUERIES_PER_PASS):
-            rows = range(start, min(start + QUERIES_PER_PASS, len(texts)))
-            queries = model.encode_queries([texts[row] for row in rows])  # (n, d)
+            stop = min(start + QUERIES_PER_PASS, len(texts))
+            queries = model.encode_queries(TextRows(texts, np.arange(start, stop)))  # (n, d)
             for name, catalogue in judge.catalogues.items():
-                excluded = _if_any(catalogue.excluded[split][rows.start : rows.stop])
+                excluded = _if_any(catalogue.excluded[split][start:stop])
                 parts[name].append(
                     topk_labels(
                         queries, labels, k, catalogue.label_ids, excluded, device=_device(model)
