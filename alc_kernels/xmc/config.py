@@ -45,6 +45,12 @@ class TrainConfig:
     epochs: int = setting(10, "passes over the training queries", group="training")
     batch_size: int = setting(1024, "queries per batch", group="training")
     accumulate: int = setting(1, "batches per optimizer step", group="training")
+    cache_chunk: int = setting(
+        0,
+        "texts encoded at a time, and again in the backward pass, for batches that do not fit; "
+        "0 for the whole batch at once",
+        group="training",
+    )
     precision: str = setting(
         "fp32", "arithmetic of the encoder", group="training", choices=("fp32", "bf16", "fp16")
     )
@@ -263,9 +269,10 @@ _RANGES: tuple[tuple[tuple[str, ...], float, str], ...] = (
         "a whole number of at least 1",
     ),
     (
-        ("seed", "evaluate_every", "early_stopping", "checkpoint_every", "learning_rate",
-         "embedding_learning_rate", "weight_decay", "clip_norm", "hard_negatives", "min_margin",
-         "pair_weight", "batch_weight", "tcm_weight", "prototype_weight",
+        ("seed", "evaluate_every", "early_stopping", "checkpoint_every", "cache_chunk",
+         "learning_rate", "embedding_learning_rate", "weight_decay", "clip_norm",
+         "hard_negatives", "min_margin", "pair_weight", "batch_weight", "tcm_weight",
+         "prototype_weight",
          "prototype_regularizer"),
         0,
         "a number of at least 0",

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from alc_kernels.cached import cached_chunks
 from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.encoders.base import Encoder
 from alc_kernels.xmc.encoders.registry import build_encoder
@@ -40,19 +41,20 @@ class Model(nn.Module):
         return self.encoder.dim
 
     def forward(
-        self, batch: Any, num_queries: int, label_ids: Tensor
+        self, chunks: Sequence[Any], num_queries: int, label_ids: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One pass over a batch of query texts followed by label texts.
 
         Args:
-            batch: texts, as the encoder takes them.
+            chunks: texts in one piece, or in several that are encoded one at a time and again in
+                the backward pass; each as the encoder takes it.
             num_queries: B, how many of them are queries.
             label_ids: (M,) int64, the numbers of the labels that follow.
 
         Returns:
             Query vectors (B, d), text vectors of the labels (M, d), label vectors (M, d).
         """
-        vectors = self.encoder(batch)
+        vectors = cached_chunks(self.encoder, chunks)
         queries, text = vectors[:num_queries], vectors[num_queries:]
         return queries, text, self.label_side(text, label_ids)
 

@@ -15,6 +15,7 @@ from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.data import Dataset, generate_catalogue
 from alc_kernels.xmc.encoders import build_encoder
 from alc_kernels.xmc.encoders.huggingface import HuggingFaceEncoder
+from alc_kernels.xmc.encoders.ngrams import NgramBatch, NgramEncoder
 from alc_kernels.xmc.errors import ConfigError
 from alc_kernels.xmc.evaluation import validation_check
 from alc_kernels.xmc.training import Progress, sampler, train
@@ -79,6 +80,7 @@ CHANGES_TRAINING: dict[str, tuple[dict[str, Any], Any]] = {
 ELSEWHERE = {
     "encoder", "pooling", "max_length", "gradient_checkpointing", "backend", "device",
     "ema", "evaluate_every", "early_stopping", "checkpoint_every", "tensorboard", "index",
+    "cache_chunk",
 }  # fmt: skip
 
 
@@ -136,6 +138,24 @@ def test_ema_and_what_is_written(data: Dataset, tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "b").iterdir()} == {
         "config.toml", "checkpoint", "checkpoint.previous", "tensorboard",
     }  # fmt: skip
+
+
+def test_cached_chunks_train_as_the_whole_batch_does(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    original = NgramEncoder.forward
+
+    def forward(self: NgramEncoder, batch: NgramBatch) -> torch.Tensor:
+        sizes.append(len(batch.offsets) - 1)
+        return original(self, batch)
+
+    whole, cached = Losses(), Losses()
+    train(small(dropout=0), data, tmp_path / "a", whole)
+    monkeypatch.setattr(NgramEncoder, "forward", forward)
+    train(small(dropout=0, cache_chunk=10), data, tmp_path / "b", cached)
+    assert max(sizes) == 10
+    assert cached.seen == pytest.approx(whole.seen, rel=1e-4)
 
 
 def test_validation(data: Dataset, tmp_path: Path) -> None:

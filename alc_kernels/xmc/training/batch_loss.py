@@ -30,6 +30,7 @@ class BatchLoss:
         data: texts and relation.
         precision: the arithmetic of the model; losses are always float32.
         cache: vectors of all labels to compare with; None compares with the batch's labels.
+        cache_chunk: texts encoded at a time, 0 for all at once.
         false_negative_margin: negatives that score above the positive less this are left out;
             -2, which no difference of similarities falls below, leaves out none.
     """
@@ -41,10 +42,11 @@ class BatchLoss:
         data: TrainingSet,
         precision: Precision,
         cache: LabelCache | None,
+        cache_chunk: int,
         false_negative_margin: float,
     ) -> None:
         self.model, self.loss, self.data = model, loss, data
-        self.precision, self.cache = precision, cache
+        self.precision, self.cache, self.cache_chunk = precision, cache, cache_chunk
         self.exclude_above = false_negative_margin if false_negative_margin > -2 else None
 
     def __call__(self, batch: Batch) -> tuple[Tensor, np.ndarray]:
@@ -84,10 +86,9 @@ class BatchLoss:
     def _vectors(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, d), label texts (M, d) and labels (M, d), float32."""
         numbers = torch.from_numpy(batch.labels).to(self.precision.device)
+        chunks = self.data.select(batch.queries, batch.labels, self.cache_chunk)
         with self.precision.autocast():
-            queries, text, labels = self.model(
-                self.data.select(batch.queries, batch.labels), len(batch.queries), numbers
-            )
+            queries, text, labels = self.model(chunks, len(batch.queries), numbers)
         return queries.float(), text.float(), labels.float()
 
     def _pairs(self, crow: np.ndarray, col: np.ndarray, num_labels: int) -> Positives:

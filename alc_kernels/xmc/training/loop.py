@@ -175,7 +175,13 @@ class _Trainer:
         )
         self.cache = LabelCache(data, model.dim, device) if config.all_labels else None
         self.batch_loss = BatchLoss(
-            model, loss, data, self.precision, self.cache, config.false_negative_margin
+            model,
+            loss,
+            data,
+            self.precision,
+            self.cache,
+            config.cache_chunk,
+            config.false_negative_margin,
         )
         self.steps_per_epoch = -(-self.sampler.steps_per_epoch // config.accumulate)
         self.total_steps = self.steps_per_epoch * config.epochs

@@ -62,9 +62,16 @@ class TrainingSet:
             encoder.tokenize(self.dataset.train.queries), encoder.tokenize(self.dataset.labels)
         )
 
-    def select(self, queries: np.ndarray, labels: np.ndarray) -> Any:
-        """The encoder's input for the texts of ``queries`` (B,), then of ``labels`` (M,)."""
-        return self.texts.select(np.concatenate([queries, labels + len(self.dataset.train)]))
+    def select(self, queries: np.ndarray, labels: np.ndarray, chunk: int = 0) -> list[Any]:
+        """The encoder's inputs for the texts of ``queries`` (B,), then of ``labels`` (M,).
+
+        In one piece, or in pieces of at most ``chunk`` texts.
+        """
+        rows = np.concatenate([queries, labels + len(self.dataset.train)])
+        size = chunk or len(rows)
+        return [
+            self.texts.select(rows[start : start + size]) for start in range(0, len(rows), size)
+        ]
 
     @torch.no_grad()
     def snapshot(self, model: Model, autocast: AbstractContextManager[Any]) -> Snapshot:
@@ -112,7 +119,8 @@ class TrainingSet:
         made = torch.empty(count, model.dim)
         for start in range(0, count, TEXTS_PER_PASS):
             part = slice(start, start + TEXTS_PER_PASS)
-            made[part] = model.encoder(self.select(queries[part], labels[part])).float().cpu()
+            (batch,) = self.select(queries[part], labels[part])
+            made[part] = model.encoder(batch).float().cpu()
         return made
 
 
