@@ -14,7 +14,7 @@ cd "$here/.."
 status=0
 study() {
     python3 experiments/study.py "$1" --data "$data" --output "$out/$2" --jobs "$jobs" \
-        --set encoder="$encoder" --set device=cuda "${@:3}" || status=1
+        --set encoder="$encoder" --set device="${DEVICE:-cuda}" "${@:3}" || status=1
 }
 minilm=(--set epochs=8 --set learning_rate=2e-4 --set max_length=32 --set precision=bf16)
 study experiments/minilm.toml minilm
