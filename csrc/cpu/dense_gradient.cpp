@@ -52,12 +52,14 @@ Tensors dense_gradient(
     const T* lse = vector_of<T>("log_sum_exp", log_sum_exp, b, keep[4]);
     const T* negative = vector_of<T>("negative_scale", negative_scale, b, keep[5]);
     const bool softmax = options.kind == Kind::kSoftmax || options.kind == Kind::kDecoupled;
-    TORCH_CHECK_VALUE(options.kind == Kind::kNone || scales != nullptr, "row_scale is missing");
     TORCH_CHECK_VALUE(
-        !softmax || (counts != nullptr && lse != nullptr),
+        options.kind == Kind::kNone || row_scale.has_value(), "row_scale is missing");
+    TORCH_CHECK_VALUE(
+        !softmax || (num_positives.has_value() && log_sum_exp.has_value()),
         "num_positives or log_sum_exp is missing");
     TORCH_CHECK_VALUE(
-        options.kind != Kind::kDecoupled || negative != nullptr, "negative_scale is missing");
+        options.kind != Kind::kDecoupled || negative_scale.has_value(),
+        "negative_scale is missing");
     T* grad_q = target_of<T>("grad_queries", grad_queries, b, q.size(1));
     T* grad_k = target_of<T>("grad_labels", grad_labels, m, q.size(1));
 

@@ -70,7 +70,7 @@ Relation::Relation(
     const int64_t* query_ids = indices(name, tensors[0], rows, keep_);
     indices(name, tensors[1], cols, keep_);
     (void)query_ids;
-    const auto [ordered, order] = at::sort(keep_[1], /*stable=*/true, /*dim=*/0);
+    const auto [ordered, order] = at::sort(keep_[1], std::optional<bool>(true), /*dim=*/0);
     keep_.push_back(order.contiguous());
     col_ = keep_.back().const_data_ptr<int64_t>();
     const at::Tensor values = ordered.contiguous(), queries = keep_[0];

@@ -271,14 +271,14 @@ Tensors walk(
     T* grad_q = target_of<T>("grad_queries", grad_queries, b, q.size(1));
     T* grad_k = target_of<T>("grad_labels", grad_labels, m, q.size(1));
     TORCH_CHECK_VALUE(
-        scales == nullptr || ((softmax != 0) != sigmoid),
+        !row_scale.has_value() || ((softmax != 0) != sigmoid),
         "row_scale: the gradient is that of one softmax or sigmoid loss");
 
-    RowOutputs<T> outputs(options, b, scales != nullptr && want_scalars);
+    RowOutputs<T> outputs(options, b, row_scale.has_value() && want_scalars);
     ActivePairs active(b, active_capacity);
     const Rows<T> q_rows(q), k_rows(k);
     const Walk<T> walk{q_rows, k_rows, positive, excluded, limits, options, outputs, active};
-    if (scales == nullptr) {
+    if (!row_scale.has_value()) {
       walk.run();
     } else {
       SlopeOptions<T> slopes;

@@ -16,14 +16,14 @@ from alc_kernels.backends.native_backend.pairs import (
 )
 from alc_kernels.backends.native_backend.walk import positive_pass, walk
 
+_PROBLEM = library.load()  # loads the operators where it can
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def unsupported(tensor: Tensor) -> str | None:
     """Why this backend cannot work on ``tensor`` (its device and dtype), or None when it can."""
-    reason = library.problem()
-    if reason is not None:
-        return reason
+    if _PROBLEM is not None:
+        return _PROBLEM
     if tensor.device.type != "cpu":
         return f"the tensor is on {tensor.device}: the native extension works on the CPU"
     if tensor.dtype not in DTYPES:

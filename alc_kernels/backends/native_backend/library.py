@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -18,9 +17,8 @@ def _release(version: str) -> str:
     return ".".join(version.split("+")[0].split(".")[:2])
 
 
-@cache
-def problem() -> str | None:
-    """Why the operators cannot be used, or None. Loads them at the first call."""
+def load() -> str | None:
+    """Loads the operators; why they cannot be used, or None."""
     record = PACKAGE / RECORD
     if not record.is_file():
         return f"the native extension was not built (to build it: {HOW_TO_BUILD})"
