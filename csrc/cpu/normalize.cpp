@@ -1,4 +1,5 @@
 // Unit rows and the gradient through them.
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 
@@ -16,8 +17,8 @@ namespace {
 constexpr double kZeroNorm = 1e-12;
 constexpr int64_t kRows = 32;  // of a block
 
-void narrow(const double* x, double* y, int64_t n) { std::memcpy(y, x, n * sizeof(double)); }
-void narrow(const float* x, float* y, int64_t n) { std::memcpy(y, x, n * sizeof(float)); }
+void narrow(const double* x, double* y, int64_t n) { std::copy_n(x, n, y); }
+void narrow(const float* x, float* y, int64_t n) { std::copy_n(x, n, y); }
 void narrow(const float* x, double* y, int64_t n) {
   for (int64_t j = 0; j < n; ++j) y[j] = x[j];
 }

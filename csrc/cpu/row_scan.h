@@ -51,6 +51,7 @@ class TopK {
     found_.clear();
   }
   T threshold() const {
+    if (k_ == 0) return std::numeric_limits<T>::infinity();
     return static_cast<int64_t>(found_.size()) < k_ ? -std::numeric_limits<T>::infinity()
                                                     : found_.back().score;
   }

@@ -1,6 +1,7 @@
 // Rows of embeddings in their accumulation type, widened block by block where they are halves.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -11,8 +12,8 @@
 
 namespace alc {
 
-inline void widen(const float* x, float* y, int64_t n) { std::memcpy(y, x, n * sizeof(float)); }
-inline void widen(const double* x, double* y, int64_t n) { std::memcpy(y, x, n * sizeof(double)); }
+inline void widen(const float* x, float* y, int64_t n) { std::copy_n(x, n, y); }
+inline void widen(const double* x, double* y, int64_t n) { std::copy_n(x, n, y); }
 inline void widen(const c10::Half* x, float* y, int64_t n) {
   half_kernels().from_half(reinterpret_cast<const uint16_t*>(x), y, n);
 }
