@@ -70,7 +70,7 @@ class GradientChunk {
     const T* q = queries_.block(row, rows, buffer);
     // Each label's gradient has one owner, who adds the rows in their order.
     const int64_t share = std::clamp<int64_t>(
-        round_up(blocks_of(cols, 4 * at::get_num_threads()), 64), 64, kTileColumns);
+        round_up(blocks_of(cols, 2 * at::get_num_threads()), 64), 128, kTileColumns);
     for_each_block(blocks_of(cols, share), [&](int64_t number) {
       const int64_t c = number * share, n = std::min(share, cols - c);
       add_transposed_product(data_ + c, columns_, rows, n, q, d, grad_labels_ + (col + c) * d);

@@ -152,7 +152,7 @@ struct Walk {
   // Tiles that stay in the cache; every row's state stays with its block.
   void run() const {
     const int64_t rows = queries.count(), columns = labels.count(), d = labels.width();
-    const auto root = static_cast<int64_t>(2.8 * std::sqrt(static_cast<double>(rows)));
+    const auto root = static_cast<int64_t>(4.0 * std::sqrt(static_cast<double>(rows)));
     const int64_t height = std::clamp<int64_t>(round_up(root, 16), 16, 256);
     const int64_t width = std::min(round_up(kTileElements / height, 64), std::max<int64_t>(columns, 1));
     for_each_block(
