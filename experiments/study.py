@@ -13,6 +13,7 @@ A study is a TOML file:
     name = "wide"
     embedding_dim = 512
 
+``--set NAME=VALUE`` changes a common setting: ``--set encoder=PATH --set device=cuda``.
 Finished runs are kept, so a study that was cut goes on where it stopped. The table looks at
 validation only; ``alc compare`` then reports test, once, for the runs that were chosen.
 """
@@ -27,11 +28,23 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from alc_kernels.xmc.config import TrainConfig, read_toml
 
 SHOWN = ("p1", "coverage_90", "coverage_95")
+
+
+def with_changes(study: dict[str, Any], changes: list[str]) -> dict[str, Any]:
+    """The study with ``NAME=VALUE`` put into its common settings."""
+    kinds = get_type_hints(TrainConfig)
+    common = dict(study.get("common", {}))
+    for change in changes:
+        name, _, text = change.partition("=")
+        if name not in kinds:
+            sys.exit(f"--set {change}: expected NAME=VALUE with a setting of alc train")
+        common[name] = text == "true" if kinds[name] is bool else kinds[name](text)
+    return {**study, "common": common}
 
 
 def combinations(study: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -101,8 +114,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--threads", type=int, default=1, help="threads of each")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     arguments = parser.parse_args()
-    runs = combinations(read_toml(arguments.study))
+    runs = combinations(with_changes(read_toml(arguments.study), arguments.set))
     folders = [arguments.output / f"{name}_{s.get('seed', 0)}" for name, s in runs]
     with ThreadPoolExecutor(arguments.jobs) as pool:
         faults = list(

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alc_kernels.cli.errors import BadInput
+
+if TYPE_CHECKING:
+    from alc_kernels.xmc.data import Dataset
+    from alc_kernels.xmc.evaluation import Scored
 
 NAME = "compare"
 
@@ -15,28 +19,25 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         NAME,
         help="compare runs on the same data",
-        description="Compare runs on the same data. Runs that differ in their seed only form a "
-        "group and are averaged; every group is compared to the first one.",
+        description="Say which of several runs on the same data to ship, with which threshold, "
+        "and why. Runs that differ in their seed only form a group and are averaged; every group "
+        "is compared to the first one.",
     )
     parser.add_argument("run_folders", metavar="RUN", nargs="+", type=Path)
     parser.add_argument("--output", metavar="PAGE", type=Path, help="also write an HTML page")
     parser.add_argument(
-        "--data", metavar="DIR", type=Path, help="the runs' data, for examples on the page"
+        "--data",
+        metavar="DIR",
+        type=Path,
+        help="the runs' data, for examples (default: where they were, if they are still there)",
     )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from alc_kernels.xmc.data import load_dataset
-    from alc_kernels.xmc.evaluation import (
-        Group,
-        best_group,
-        data_fingerprint,
-        group_runs,
-        load_scored,
-    )
+    from alc_kernels.xmc.evaluation import Group, decide, group_runs, load_scored
     from alc_kernels.xmc.evaluation.run import load_baseline
-    from alc_kernels.xmc.report.summary import comparison_text, settings_table
+    from alc_kernels.xmc.report.terminal import comparison_text
 
     folders = arguments.run_folders
     seen: dict[Path, Path] = {}
@@ -53,17 +54,9 @@ def run(arguments: argparse.Namespace) -> None:
     shown = groups
     if yardstick is not None:
         shown = [Group(yardstick.name, [yardstick], reference=True), *groups]
+    dataset, missing = texts_of(runs[0], arguments.data)
 
-    dataset = None
-    if arguments.data is not None:
-        dataset = load_dataset(arguments.data)
-        if data_fingerprint(dataset) != runs[0].fingerprint:
-            raise BadInput(f"{arguments.data}: is not the data that the runs were scored on")
-
-    print(comparison_text(shown))
-    differing = settings_table(groups)
-    if differing is not None:
-        print(f"\nSettings that differ\n{differing.text()}")
+    print(comparison_text(decide(shown), shown, dataset, missing))
     if arguments.output is not None:
         from alc_kernels.cli.finish import require_matplotlib
         from alc_kernels.xmc.report.build import Report
@@ -71,9 +64,41 @@ def run(arguments: argparse.Namespace) -> None:
         require_matplotlib()
         names = " and ".join(group.name for group in groups)
         title = f"Comparison of {names}" if len(groups) < 4 else "Comparison of runs"
-        report = Report(title, shown, best_group(groups), dataset)
+        report = Report(title, shown, dataset, missing)
         arguments.output.write_text(report.html(), encoding="utf-8")
         print(f"\nWritten: {arguments.output}")
+
+
+def texts_of(run: Scored, folder: Path | None) -> tuple[Dataset | None, str]:
+    """The data that ``run`` was scored on, or None and why there are none.
+
+    Args:
+        run: knows its data's fingerprint, and the folder that they were in.
+        folder: of ``--data``; it must fit. The recorded one is used where it still does.
+
+    Raises:
+        BadInput: ``folder`` holds other data.
+        DataError: ``folder`` cannot be read.
+    """
+    from alc_kernels.xmc.data import load_dataset
+    from alc_kernels.xmc.errors import DataError
+    from alc_kernels.xmc.evaluation import data_fingerprint
+
+    if folder is not None:
+        dataset = load_dataset(folder)
+        if data_fingerprint(dataset) != run.fingerprint:
+            raise BadInput(f"{folder}: is not the data that {run.name} was scored on")
+        return dataset, ""
+    recorded = run.data.get("folder")
+    if recorded is None:
+        return None, "The run does not know the folder of its data: --data DIR names it."
+    try:
+        dataset = load_dataset(recorded)
+    except DataError as error:
+        return None, f"The data folder of the run cannot be read ({error}); --data DIR names it."
+    if data_fingerprint(dataset) != run.fingerprint:
+        return None, f"{recorded} has changed since the run; --data DIR names its data."
+    return dataset, ""
 
 
 def check_page_path(page: Path) -> None:

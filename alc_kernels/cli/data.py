@@ -1,4 +1,4 @@
-"""``alc data``: make a data folder from PriceRunner's file or from the generator."""
+"""``alc data``: make a data folder, from other layouts or generated, and look at it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alc_kernels.cli.arguments import number
+from alc_kernels.cli.data_convert import add_convert
+from alc_kernels.cli.data_inspect import add_inspect
 from alc_kernels.cli.errors import BadInput
 from alc_kernels.cli.folders import prepare_data_folder
 
@@ -18,9 +20,13 @@ NAME = "data"
 
 def add_command(commands: Any) -> None:
     parser = commands.add_parser(
-        NAME, help="make a data folder", description="Make a data folder for alc train."
+        NAME,
+        help="make or inspect a data folder",
+        description="Make a data folder for alc train, or look at one.",
     )
     kinds = parser.add_subparsers(metavar="KIND", dest="kind")
+    add_convert(kinds)
+    add_inspect(kinds)
 
     pricerunner = kinds.add_parser(
         "pricerunner",
@@ -56,7 +62,7 @@ def add_command(commands: Any) -> None:
 
 
 def _no_kind(arguments: argparse.Namespace) -> None:
-    raise BadInput("what kind of data? alc data pricerunner, or alc data generate")
+    raise BadInput("what kind of data? alc data convert, inspect, pricerunner or generate")
 
 
 def run_pricerunner(arguments: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import shutil
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,7 +71,7 @@ def add_command(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from alc_kernels.cli.finish import make_baseline, require
     from alc_kernels.xmc.config import TrainConfig
-    from alc_kernels.xmc.data import generate_catalogue, save_dataset
+    from alc_kernels.xmc.data import generate_catalogue, load_dataset, save_dataset
     from alc_kernels.xmc.evaluation.evaluate import save_baseline
     from alc_kernels.xmc.report.examples import titles_table
     from alc_kernels.xmc.report.summary import data_line
@@ -81,8 +82,8 @@ def run(arguments: argparse.Namespace) -> None:
     output = arguments.output
     _prepare(output)
 
-    dataset = generate_catalogue(size.labels, size.titles)
-    save_dataset(dataset, output / "data")
+    save_dataset(generate_catalogue(size.labels, size.titles), output / "data")
+    dataset = load_dataset(output / "data")  # so that the runs know where their data are
     print("A catalogue of products and the titles that merchants give them (generated).")
     print(f"{data_line({'name': dataset.name, 'counts': dataset.counts()})}\n")
     print(titles_table(dataset).text())
@@ -131,21 +132,15 @@ def _train(config: TrainConfig, dataset: Dataset, folder: Path) -> Group:
 
 
 def _show(groups: list[Group], dataset: Dataset, output: Path) -> None:
-    from alc_kernels.xmc.evaluation import best_group
     from alc_kernels.xmc.report.build import Report
-    from alc_kernels.xmc.report.summary import comparison_text
+    from alc_kernels.xmc.report.terminal import figures_text
 
     print("How many titles can be matched without a person?", flush=True)
-    print(comparison_text(groups))
+    print(figures_text(groups))
     print("\nDrawing the report ...", file=sys.stderr)
-    report = Report(
-        "How many product titles can be matched without a person?",
-        groups,
-        best_group(groups),
-        dataset,
-    )
+    report = Report("How many product titles can be matched without a person?", groups, dataset)
     picture, page = output / "coverage.png", output / "report.html"
     report.coverage_figure().savefig(picture, dpi=150)
     page.write_text(report.html(), encoding="utf-8")
-    print(f"\n{report.advice()}")
+    print(f"\n{textwrap.fill(report.advice(), 100)}")
     print(f"\nThe report: {page}\nThe picture: {picture}")

@@ -15,8 +15,9 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         NAME,
         help="the threshold to ship for a precision, and what it gives on test",
-        description="Print the threshold that reaches a precision on validation, and its coverage "
-        "and precision on test, for the open and the closed catalogue.",
+        description="Print the threshold that reaches a precision on validation, and what it "
+        "gives on test: shares with their intervals, and counts. Works from the run's "
+        "predictions; the data are not needed.",
     )
     parser.add_argument("run_folder", metavar="RUN", type=Path, help="folder of alc train")
     parser.add_argument(
@@ -44,22 +45,17 @@ def run(arguments: argparse.Namespace) -> None:
     scored = load_scored(folder)
     precisions = tuple(sorted(set(arguments.precision or PRECISIONS)))
     print(f"{folder}, {data_line(scored.data)}")
-    print(precision_table(figures(scored.predictions, precisions), precisions).text())
+    measured = figures(scored.predictions, precisions)
+    print(precision_table(measured, scored.predictions, precisions).text())
 
 
 def _score_again(folder: Path, data: Path) -> None:
-    import torch
-
-    from alc_kernels.cli.finish import evaluate_and_report
+    from alc_kernels.cli.finish import evaluate_and_report, load_trained
     from alc_kernels.xmc.data import load_dataset
-    from alc_kernels.xmc.training.checkpoint import checkpoint_folder, load_checkpoint
 
-    checkpoint = load_checkpoint(checkpoint_folder(folder))
-    device = checkpoint.config.device
-    if device == "auto" or not torch.cuda.is_available():
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    checkpoint = load_trained(folder)
     evaluate_and_report(
-        checkpoint.model.to(device).eval(),
+        checkpoint.model,
         checkpoint.config,
         load_dataset(data),
         folder,

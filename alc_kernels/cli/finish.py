@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from alc_kernels.xmc.data import Dataset
     from alc_kernels.xmc.evaluation import Group
     from alc_kernels.xmc.model import Model
+    from alc_kernels.xmc.training.checkpoint import Checkpoint
 
 EXTRA = "trainer"
 
@@ -59,17 +60,19 @@ def evaluate_and_report(
     Raises:
         Interrupted: Ctrl-C; the message says that the trained model is safe.
     """
-    from alc_kernels.xmc.evaluation import loss_name
+    from alc_kernels.xmc.evaluation.comparison import loss_name, method_name
     from alc_kernels.xmc.evaluation.evaluate import evaluate_run, save_baseline
-    from alc_kernels.xmc.report.summary import comparison_text, threshold_table
+    from alc_kernels.xmc.report.summary import threshold_table
+    from alc_kernels.xmc.report.terminal import figures_text
 
-    print("Scoring against the open and the closed catalogue ...", file=sys.stderr)
+    names = " and the ".join(dataset.catalogues())
+    print(f"Scoring against the {names} catalogue ...", file=sys.stderr)
     try:
         group = evaluate_run(
             model,
             dataset,
             folder,
-            name=loss_name(config.loss),
+            name=f"{method_name(config.method)} {loss_name(config.loss)}",
             config=dataclasses.asdict(config),
             history=history,
             training_seconds=training_seconds,
@@ -78,13 +81,13 @@ def evaluate_and_report(
         if baseline is not None:
             save_baseline(baseline, folder)
         groups = [group] if baseline is None else [baseline, group]
-        print(comparison_text(groups))
+        print(figures_text(groups))
         print(f"\nThe threshold to ship\n{threshold_table(group).text()}")
         written = [folder / "metrics.json"]
         if importlib.util.find_spec("matplotlib") is None:
             print(f"no report: pip install 'alc-kernels[{EXTRA}]'", file=sys.stderr)
         else:
-            written.append(write_report(groups, group, dataset, folder))
+            written.append(write_report(groups, dataset, folder))
     except KeyboardInterrupt:
         raise Interrupted(
             f"interrupted while scoring; the trained model is in {folder / 'checkpoint'}, "
@@ -93,11 +96,31 @@ def evaluate_and_report(
     print(f"\nWritten: {', '.join(str(path) for path in written)}")
 
 
-def write_report(groups: Sequence[Group], headline: Group, dataset: Dataset, folder: Path) -> Path:
+def write_report(groups: Sequence[Group], dataset: Dataset, folder: Path) -> Path:
     """The run's page."""
     from alc_kernels.xmc.report.build import Report
 
-    title = f"{dataset.name}: {headline.name}"
+    title = f"{dataset.name}: {groups[-1].name}"
     page = folder / REPORT
-    page.write_text(Report(title, groups, headline, dataset).html(), encoding="utf-8")
+    page.write_text(Report(title, groups, dataset).html(), encoding="utf-8")
     return page
+
+
+def load_trained(folder: Path) -> Checkpoint:
+    """The checkpoint of a run, its model in evaluation mode where the settings want it to run.
+
+    A run that was trained on a GPU is used on the CPU where there is none.
+
+    Raises:
+        CheckpointError: no checkpoint, or a damaged one.
+    """
+    import torch
+
+    from alc_kernels.xmc.training.checkpoint import checkpoint_folder, load_checkpoint
+
+    checkpoint = load_checkpoint(checkpoint_folder(folder))
+    device = checkpoint.config.device
+    if device == "auto" or not torch.cuda.is_available():
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    checkpoint.model.to(device).eval()
+    return checkpoint

@@ -11,9 +11,10 @@ from alc_kernels.cli.errors import BadInput
 def run_contents() -> tuple[str, ...]:
     """The names of all that a run leaves behind."""
     from alc_kernels.xmc.evaluation.run import BASELINE, CONFIG, METRICS, PREDICTIONS, REPORT
+    from alc_kernels.xmc.training.board import FOLDER
     from alc_kernels.xmc.training.checkpoint import CURRENT, PREVIOUS
 
-    return (CONFIG, METRICS, PREDICTIONS, BASELINE, REPORT, CURRENT, PREVIOUS)
+    return (CONFIG, METRICS, PREDICTIONS, BASELINE, REPORT, CURRENT, PREVIOUS, FOLDER)
 
 
 def holds_run(folder: Path) -> bool:

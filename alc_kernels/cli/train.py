@@ -33,9 +33,18 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="continue the interrupted run in that folder"
     )
-    parser.add_argument("--config", metavar="FILE", type=Path, help="settings as TOML")
     parser.add_argument(
-        "--print-config", action="store_true", help="print all settings as TOML and stop"
+        "--from-previous",
+        action="store_true",
+        help="with --resume: continue from the checkpoint before the last, which is given up",
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", type=Path, help="settings as TOML; options go before it"
+    )
+    parser.add_argument(
+        "--print-config",
+        action="store_true",
+        help="print all settings as TOML, with the defaults of --method, and stop",
     )
     groups: dict[str, Any] = {}
     types = get_type_hints(TrainConfig)
@@ -76,6 +85,8 @@ def run(arguments: argparse.Namespace) -> None:
             raise BadInput(f"--{option} is missing; see alc train --help")
     if arguments.resume and arguments.overwrite:
         raise BadInput("--resume and --overwrite exclude each other")
+    if arguments.from_previous and not arguments.resume:
+        raise BadInput("--from-previous needs --resume")
     _train(_config(arguments), arguments)
 
 
@@ -101,22 +112,29 @@ def _train(config: TrainConfig, arguments: argparse.Namespace) -> None:
     from alc_kernels.cli.finish import evaluate_and_report
     from alc_kernels.cli.progress import make_progress
     from alc_kernels.xmc.data import load_dataset
-    from alc_kernels.xmc.evaluation import loss_name, validation_check
+    from alc_kernels.xmc.evaluation import validation_check
+    from alc_kernels.xmc.evaluation.comparison import loss_name, method_name
     from alc_kernels.xmc.report.summary import data_line
     from alc_kernels.xmc.training import train
 
     dataset, output = load_dataset(arguments.data), arguments.output
-    if not arguments.resume:
+    if arguments.resume:
+        _check_resumable(output)
+    else:
         prepare_run_folder(output, arguments.overwrite)
     print(data_line({"name": dataset.name, "counts": dataset.counts()}), flush=True)
     trained = train(
         config,
         dataset,
         output,
-        progress=make_progress(loss_name(config.loss)),
+        progress=make_progress(f"{method_name(config.method)} {loss_name(config.loss)}"),
         evaluate=validation_check(dataset) if config.evaluate_every else None,
         resume=arguments.resume,
+        from_previous=arguments.from_previous,
     )
+    if trained.best_epoch is not None:
+        done = len(trained.history)
+        print(f"{done} epochs trained; the weights of epoch {trained.best_epoch} did best")
     evaluate_and_report(
         trained.model,
         config,
@@ -125,3 +143,13 @@ def _train(config: TrainConfig, arguments: argparse.Namespace) -> None:
         history=trained.history,
         training_seconds=trained.history[-1]["seconds"],
     )
+
+
+def _check_resumable(output: Path) -> None:
+    """Say what to do about a run that was killed before it wrote a checkpoint."""
+    from alc_kernels.xmc.training.checkpoint import CURRENT, PREVIOUS
+
+    if not any((output / name).is_dir() for name in (CURRENT, PREVIOUS)):
+        raise BadInput(
+            f"{output}: its run ended before the first checkpoint; start again with --overwrite"
+        )

@@ -7,14 +7,16 @@ from alc_kernels.metrics.bootstrap import Interval, bootstrap_interval, paired_b
 from alc_kernels.metrics.calibration import opis
 from alc_kernels.metrics.coverage import (
     PrecisionCoverageCurve,
+    Sweep,
     TransferredCoverage,
     aurc,
     coverage_at_precision,
     precision_coverage_curve,
+    sweep,
     threshold_at_precision,
     transferred_coverage,
 )
-from alc_kernels.metrics.propensity import inverse_propensity, psp_at_k
+from alc_kernels.metrics.propensity import ideal_gains, inverse_propensity, psp_at_k
 from alc_kernels.metrics.ranking import (
     ndcg_at_k,
     precision_at_k,
@@ -25,10 +27,12 @@ from alc_kernels.metrics.ranking import (
 __all__ = [
     "Interval",
     "PrecisionCoverageCurve",
+    "Sweep",
     "TransferredCoverage",
     "aurc",
     "bootstrap_interval",
     "coverage_at_precision",
+    "ideal_gains",
     "inverse_propensity",
     "ndcg_at_k",
     "opis",
@@ -37,6 +41,7 @@ __all__ = [
     "precision_coverage_curve",
     "psp_at_k",
     "recall_at_k",
+    "sweep",
     "threshold_at_precision",
     "topk_with_filter",
     "transferred_coverage",

@@ -8,6 +8,8 @@ Tied scores are accepted together, so thresholds are the distinct scores.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, overload
 
 import numpy as np
@@ -41,37 +43,73 @@ class TransferredCoverage(NamedTuple):
     precision: float
 
 
-class _Sweep(NamedTuple):
-    """Accepted and right weight at every distinct score, for S weight vectors."""
+@dataclass(frozen=True)
+class Sweep:
+    """All thresholds at once, for S weightings of the queries: what every figure here is read off.
 
-    thresholds: FloatArray  # (T,), descending
-    accepted: FloatArray  # (S, T)
-    right: FloatArray  # (S, T)
+    Attributes:
+        thresholds: (T,) distinct scores, descending.
+        accepted: (S, T) weight of the queries that score at least each threshold.
+        right: (S, T) weight of the right ones among them.
+    """
 
-    @property
+    thresholds: FloatArray
+    accepted: FloatArray
+    right: FloatArray
+
+    @cached_property
     def coverage(self) -> FloatArray:
+        """phi, (S, T)."""
         return self.accepted / self.accepted[:, -1:]
 
-    @property
+    @cached_property
     def precision(self) -> FloatArray:
+        """pi, (S, T)."""
         # nothing accepted (leading queries of weight 0): 0 / 0 = NaN, which attains no precision
         with np.errstate(invalid="ignore"):
             return self.right / self.accepted
 
+    def coverage_at(self, precision: float) -> FloatArray:
+        """C(precision), (S,); see :func:`coverage_at_precision`."""
+        attained = np.where(self.precision >= precision, self.coverage, 0.0)  # (S, T)
+        return np.asarray(attained.max(axis=1))
 
-def _sweep(scores: FloatArray, correct: BoolArray, weights: Weights) -> _Sweep:
+    def threshold_at(self, precision: float) -> FloatArray:
+        """The lowest threshold that attains ``precision``, (S,); inf where none does."""
+        attains = self.precision >= precision  # (S, T)
+        # argmax takes the first maximum: scores that only queries of weight 0 have are passed over
+        best = np.where(attains, self.accepted, -1.0).argmax(axis=1)
+        return np.where(attains.any(axis=1), self.thresholds[best], np.inf)
+
+    def aurc(self) -> FloatArray:
+        """Area under the risk-coverage curve, (S,); see :func:`aurc`."""
+        share = np.diff(self.coverage, axis=1, prepend=0.0)  # (S, T): weight of each tied run
+        risk = np.where(self.accepted > 0.0, 1.0 - self.precision, 0.0)
+        return np.asarray((share * risk).sum(axis=1))
+
+
+def sweep(scores: ArrayLike, correct: ArrayLike, weights: ArrayLike | None = None) -> Sweep:
+    """One pass over the queries that several figures can share.
+
+    Arguments and errors as for :func:`coverage_at_precision`.
+    """
+    checked = as_scored(scores, correct)
+    return _sweep(*checked, as_weights(weights, len(checked[0])))
+
+
+def _sweep(scores: FloatArray, correct: BoolArray, weights: Weights) -> Sweep:
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
     ends = np.append(ranked[1:] != ranked[:-1], True)  # last query of each tied run
     # take keeps rows contiguous, so a batch of weights sums each row as that row alone would
-    weighted = weights.matrix.take(order, axis=1)  # (S, n), a copy
+    sorted_already = bool((np.diff(order) > 0).all())
+    weighted = weights.matrix if sorted_already else weights.matrix.take(order, axis=1)  # (S, n)
     accepted = np.cumsum(weighted, axis=1)
-    weighted *= correct[order]
-    right = np.cumsum(weighted, axis=1)
+    right = np.cumsum(weighted * correct[order], axis=1)
     if not ends.all():
         kept = np.flatnonzero(ends)
         ranked, accepted, right = ranked[kept], accepted.take(kept, 1), right.take(kept, 1)
-    return _Sweep(ranked, accepted, right)
+    return Sweep(ranked, accepted, right)
 
 
 def precision_coverage_curve(
@@ -95,8 +133,8 @@ def precision_coverage_curve(
     query_weights = as_weights(weights, len(checked[0]))
     if not query_weights.single:
         raise ValueError("weights must have shape (n,) here: one curve per call")
-    sweep = _sweep(*checked, query_weights)
-    return PrecisionCoverageCurve(sweep.thresholds, sweep.coverage[0], sweep.precision[0])
+    swept = _sweep(*checked, query_weights)
+    return PrecisionCoverageCurve(swept.thresholds, swept.coverage[0], swept.precision[0])
 
 
 @overload
@@ -134,20 +172,7 @@ def coverage_at_precision(
     rate = as_rate(precision, "precision")
     checked = as_scored(scores, correct)
     query_weights = as_weights(weights, len(checked[0]))
-    sweep = _sweep(*checked, query_weights)
-    attained = np.where(sweep.precision >= rate, sweep.coverage, 0.0)  # (S, T)
-    return query_weights.result(attained.max(axis=1))
-
-
-def _lowest_attaining(
-    scores: FloatArray, correct: BoolArray, precision: float, weights: Weights
-) -> tuple[FloatArray, BoolArray]:
-    """Lowest threshold with pi >= precision (S,), and whether there is one (S,)."""
-    sweep = _sweep(scores, correct, weights)
-    attains = sweep.precision >= precision  # (S, T)
-    # argmax takes the first maximum: scores that only queries of weight 0 have are passed over
-    best = np.where(attains, sweep.accepted, -1.0).argmax(axis=1)
-    return sweep.thresholds[best], np.asarray(attains.any(axis=1))
+    return query_weights.result(_sweep(*checked, query_weights).coverage_at(rate))
 
 
 @overload
@@ -169,8 +194,7 @@ def threshold_at_precision(
     rate = as_rate(precision, "precision")
     checked = as_scored(scores, correct)
     query_weights = as_weights(weights, len(checked[0]))
-    thresholds, found = _lowest_attaining(*checked, rate, query_weights)
-    return query_weights.result(np.where(found, thresholds, np.inf))
+    return query_weights.result(_sweep(*checked, query_weights).threshold_at(rate))
 
 
 def transferred_coverage(
@@ -198,13 +222,14 @@ def transferred_coverage(
     rate = as_rate(precision, "precision")
     validation = as_scored(val_scores, val_correct, "val_")
     scores, correct = as_scored(test_scores, test_correct, "test_")
-    thresholds, found = _lowest_attaining(*validation, rate, as_weights(None, len(validation[0])))
-    if not found[0]:
+    swept = _sweep(*validation, as_weights(None, len(validation[0])))
+    threshold = float(swept.threshold_at(rate)[0])
+    if not bool((swept.precision >= rate).any()):
         return TransferredCoverage(float("inf"), 0.0, float("nan"))
-    accept = scores >= thresholds[0]
+    accept = scores >= threshold
     accepted, right = int(accept.sum()), int((accept & correct).sum())
     return TransferredCoverage(
-        float(thresholds[0]),
+        threshold,
         accepted / len(scores),
         right / accepted if accepted else float("nan"),
     )
@@ -236,7 +261,4 @@ def aurc(
     """
     checked = as_scored(scores, correct)
     query_weights = as_weights(weights, len(checked[0]))
-    sweep = _sweep(*checked, query_weights)
-    share = np.diff(sweep.coverage, axis=1, prepend=0.0)  # (S, T): weight of each tied run
-    risk = np.where(sweep.accepted > 0.0, 1.0 - sweep.precision, 0.0)
-    return query_weights.result((share * risk).sum(axis=1))
+    return query_weights.result(_sweep(*checked, query_weights).aurc())

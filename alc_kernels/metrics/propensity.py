@@ -13,7 +13,7 @@ import numpy as np
 
 from alc_kernels.metrics.inputs import FloatArray, as_count, as_weights, to_numpy
 from alc_kernels.metrics.ranking import ranked_hits
-from alc_kernels.metrics.relation import Relation, as_relation
+from alc_kernels.metrics.relation import as_relation
 
 if TYPE_CHECKING:
     from alc_kernels.metrics.inputs import ArrayLike
@@ -113,19 +113,32 @@ def psp_at_k(
             f"inverse_propensity has length {len(inverse)}, the largest label is {largest}"
         )
     gained = np.where(hits, inverse[top], 0.0).sum(axis=1)  # (n,); the factor 1/k cancels
-    best = _best_gain(relation, inverse, k)  # (n,)
+    best = ideal_gains(relation, inverse, k)[:, -1]  # (n,)
     query_weights = as_weights(weights, len(top))
     with np.errstate(invalid="ignore"):
         ratio = (query_weights.matrix @ gained) / (query_weights.matrix @ best)
     return query_weights.result(ratio)
 
 
-def _best_gain(relation: Relation, inverse: FloatArray, k: int) -> FloatArray:
-    """Sum of the k largest inverse propensities among each query's positives, (n,)."""
+def ideal_gains(positives: RelationLike, inverse_propensity: ArrayLike, k: int) -> FloatArray:
+    """What the best ranking gains: sums of the largest inverse propensities of a query's labels.
+
+    Args:
+        positives: n queries' positives, in any form that :func:`precision_at_k` takes.
+        inverse_propensity: (M,) one number per label.
+        k: at least 1.
+
+    Returns:
+        (n, k) float64: column r is the sum of the r + 1 largest (fewer where the query has fewer
+        positives), the denominator of PSP@(r + 1).
+    """
+    relation = as_relation(positives, "positives")
+    inverse = to_numpy(inverse_propensity)
     rows = relation.rows
     gains = inverse[relation.indices]
     order = np.lexsort((-gains, rows))
     rank = np.arange(len(rows)) - relation.indptr[rows]  # rows ascend, so ranks follow the order
-    best = np.where(rank < k, gains[order], 0.0)
-    gain = np.bincount(rows, weights=best, minlength=len(relation))
-    return gain.astype(np.float64)  # integers where there is no pair at all
+    kept = rank < k
+    best = np.zeros((len(relation), as_count(k, "k")))
+    best[rows[kept], rank[kept]] = gains[order][kept]
+    return np.cumsum(best, axis=1)

@@ -45,6 +45,12 @@ class TrainConfig:
     epochs: int = setting(10, "passes over the training queries", group="training")
     batch_size: int = setting(1024, "queries per batch", group="training")
     accumulate: int = setting(1, "batches per optimizer step", group="training")
+    cache_chunk: int = setting(
+        0,
+        "texts encoded at a time, and again in the backward pass, for batches that do not fit; "
+        "0 for the whole batch at once",
+        group="training",
+    )
     precision: str = setting(
         "fp32", "arithmetic of the encoder", group="training", choices=("fp32", "bf16", "fp16")
     )
@@ -69,7 +75,10 @@ class TrainConfig:
     keep_unmatched: bool = setting(False, "also train on queries without a label", group="training")
     evaluate_every: int = setting(1, "epochs between validations, 0 for never", group="training")
     early_stopping: int = setting(
-        0, "validations without a gain before training stops, 0 for never", group="training"
+        0,
+        "validations without a gain in C@.9 until training stops and the best epoch's weights "
+        "are used, 0 for never",
+        group="training",
     )
     checkpoint_every: int = setting(
         0, "steps between checkpoints beside those at epoch ends, 0 for none", group="training"
@@ -142,7 +151,7 @@ class TrainConfig:
     negative_margin: float = setting(0.5, "threshold margin for negatives", group="loss")
 
     label_cluster_size: int = setting(
-        8, "labels that share a free vector (DEXA)", group="label side"
+        8, "labels that share a free vector (DEXA, PRIME)", group="label side"
     )
     prototype_layers: int = setting(
         1, "layers of the prototype network (PRIME)", group="label side"
@@ -155,7 +164,7 @@ class TrainConfig:
         0.1, "weight of: prototypes must beat texts by max_margin (PRIME)", group="label side"
     )
     prototype_dropout: float = setting(
-        0.5, "share of labels per step trained as if they were unseen (PRIME)", group="label side"
+        0.8, "share of labels per step trained as if they were unseen (PRIME)", group="label side"
     )
 
     def __post_init__(self) -> None:
@@ -260,9 +269,10 @@ _RANGES: tuple[tuple[tuple[str, ...], float, str], ...] = (
         "a whole number of at least 1",
     ),
     (
-        ("seed", "evaluate_every", "early_stopping", "checkpoint_every", "learning_rate",
-         "embedding_learning_rate", "weight_decay", "clip_norm", "hard_negatives", "min_margin",
-         "pair_weight", "batch_weight", "tcm_weight", "prototype_weight",
+        ("seed", "evaluate_every", "early_stopping", "checkpoint_every", "cache_chunk",
+         "learning_rate", "embedding_learning_rate", "weight_decay", "clip_norm",
+         "hard_negatives", "min_margin", "pair_weight", "batch_weight", "tcm_weight",
+         "prototype_weight",
          "prototype_regularizer"),
         0,
         "a number of at least 0",

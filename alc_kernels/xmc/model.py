@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from alc_kernels.cached import cached_chunks
 from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.encoders.base import Encoder
 from alc_kernels.xmc.encoders.registry import build_encoder
 from alc_kernels.xmc.methods import METHODS, LabelSide
 
-LABELS_PER_PASS = 8192
+LABELS_PER_PASS = 4096
 
 
 class Model(nn.Module):
@@ -40,19 +41,20 @@ class Model(nn.Module):
         return self.encoder.dim
 
     def forward(
-        self, batch: Any, num_queries: int, label_ids: Tensor
+        self, chunks: Sequence[Any], num_queries: int, label_ids: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One pass over a batch of query texts followed by label texts.
 
         Args:
-            batch: texts, as the encoder takes them.
+            chunks: texts in one piece, or in several that are encoded one at a time and again in
+                the backward pass; each as the encoder takes it.
             num_queries: B, how many of them are queries.
             label_ids: (M,) int64, the numbers of the labels that follow.
 
         Returns:
             Query vectors (B, d), text vectors of the labels (M, d), label vectors (M, d).
         """
-        vectors = self.encoder(batch)
+        vectors = cached_chunks(self.encoder, chunks)
         queries, text = vectors[:num_queries], vectors[num_queries:]
         return queries, text, self.label_side(text, label_ids)
 
@@ -66,10 +68,22 @@ class Model(nn.Module):
 
         Args:
             texts: label texts.
-            label_ids: (L,) their numbers; None where ``texts`` are all labels in order.
+            label_ids: (L,) int64, their numbers, -1 for labels that the data set does not have;
+                None where ``texts`` are all labels in order.
+
+        Raises:
+            ValueError: ``texts`` are not all labels and have no numbers.
         """
-        text = self.encoder.encode_texts(texts)
+        if label_ids is None and len(texts) != self.num_labels:
+            raise ValueError(
+                f"texts: found {len(texts)}, expected all {self.num_labels} labels, or label_ids"
+            )
         ids = np.arange(len(texts)) if label_ids is None else label_ids
+        return self.label_vectors(self.encoder.encode_texts(texts), ids)
+
+    @torch.no_grad()
+    def label_vectors(self, text: Tensor, ids: np.ndarray) -> Tensor:
+        """Vectors (m, d) on the CPU of the labels ``ids`` (m,) from their texts' (m, d)."""
         device = next(self.parameters()).device
         made = torch.empty_like(text)
         was_training = self.training

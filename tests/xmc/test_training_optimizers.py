@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from alc_kernels.xmc.training.optimizers import (
+    Optimizers,
     RowAdagrad,
     clip_gradients,
     learning_rate_factor,
@@ -76,3 +78,80 @@ def test_learning_rate_rises_then_falls() -> None:
     assert all(b < a for a, b in pairwise(factors[10:]))
     assert 0 < factors[-1] < 0.02
     assert [learning_rate_factor(step, 1, 0.0) for step in range(1)] == [1.0]
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
+def test_every_schedule_rises_alike_and_never_reaches_zero(schedule: str) -> None:
+    factors = [learning_rate_factor(step, 100, 0.1, schedule) for step in range(100)]
+    assert factors[:10] == [learning_rate_factor(step, 100, 0.1) for step in range(10)]
+    assert min(factors) > 0 and max(factors) == 1.0
+    x = (60 - 10 + 1) / (100 - 10 + 1)
+    expected = {"linear": 1 - x, "cosine": (1 + math.cos(math.pi * x)) / 2, "constant": 1.0}
+    assert factors[60] == pytest.approx(expected[schedule])
+
+
+def make_optimizers() -> tuple[torch.nn.Parameter, torch.nn.Parameter, Optimizers]:
+    torch.manual_seed(2)
+    table = torch.nn.Parameter(torch.randn(6, 3))
+    weight = torch.nn.Parameter(torch.randn(3))
+    made = Optimizers(
+        [weight, table], [table], learning_rate=0.1, table_learning_rate=0.2, weight_decay=0.1
+    )
+    return table, weight, made
+
+
+def take_step(
+    table: torch.nn.Parameter,
+    weight: torch.nn.Parameter,
+    optimizers: Optimizers,
+    scaler: torch.amp.GradScaler,
+    clip_norm: float = 0.0,
+    factor: float = 1.0,
+) -> None:
+    optimizers.start(0.5)
+    rows = torch.tensor([4, 1, 4])
+    loss = factor * (F.embedding(rows, table, sparse=True) * weight).square().sum()
+    scaler.scale(loss).backward()
+    optimizers.step(scaler, clip_norm)
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 0.5])
+def test_a_loss_scale_changes_nothing(clip_norm: float) -> None:
+    """A power of two scales float32 gradients without rounding."""
+    made = []
+    for enabled in (False, True):
+        table, weight, optimizers = make_optimizers()
+        scaler = torch.amp.GradScaler("cpu", enabled=enabled, init_scale=2.0**10)
+        for _ in range(3):
+            take_step(table, weight, optimizers, scaler, clip_norm)
+        made.append((table.detach(), weight.detach()))
+    torch.testing.assert_close(made[0], made[1], rtol=0, atol=0 if not clip_norm else 1e-6)
+
+
+def test_a_step_whose_gradients_overflow_is_skipped_and_the_scale_halves() -> None:
+    table, weight, optimizers = make_optimizers()
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    before = table.detach().clone(), weight.detach().clone()
+    take_step(table, weight, optimizers, scaler, factor=1e38)
+    assert torch.equal(table, before[0]) and torch.equal(weight, before[1])
+    assert scaler.get_scale() == 2.0**9
+    take_step(table, weight, optimizers, scaler)
+    assert not torch.equal(table, before[0]) and not torch.equal(weight, before[1])
+
+
+def test_optimizers_go_on_from_their_state() -> None:
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    table, weight, optimizers = make_optimizers()
+    for _ in range(3):
+        take_step(table, weight, optimizers, scaler)
+    saved = {name: value.clone() for name, value in optimizers.state_dict().items()}
+    other_table, other_weight, others = make_optimizers()
+    with torch.no_grad():
+        other_table.copy_(table)
+        other_weight.copy_(weight)
+    others.load_state_dict(saved)
+    take_step(table, weight, optimizers, scaler)
+    take_step(other_table, other_weight, others, scaler)
+    assert torch.equal(table, other_table) and torch.equal(weight, other_weight)
+    with pytest.raises(KeyError):
+        others.load_state_dict({"sparse.0.sum": torch.ones(1)})

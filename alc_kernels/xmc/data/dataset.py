@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from alc_kernels.xmc.data.relation import relation_from_rows as relation_from_rows  # also from here
 from alc_kernels.xmc.data.texts import TextRows
 from alc_kernels.xmc.errors import DataError
 
@@ -172,24 +173,6 @@ def token_cache(folder: Path) -> Path | None:
     return path if os.access(path if path.exists() else folder, os.W_OK) else None
 
 
-def relation_from_pairs(rows: np.ndarray, labels: np.ndarray, shape: tuple[int, int]) -> csr_matrix:
-    """CSR of float32 ones of the pairs (rows[i], labels[i]); a pair named twice counts once."""
-    made = csr_matrix((np.ones(len(rows), np.float32), (rows, labels)), shape=shape)
-    made.sum_duplicates()
-    made.data[:] = 1
-    return made
-
-
-def relation_from_rows(rows: Sequence[Sequence[int]], num_labels: int) -> csr_matrix:
-    """CSR of float32 ones (len(rows), num_labels); a label named twice in a row counts once."""
-    unique = [sorted(set(row)) for row in rows]
-    indptr = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum([len(row) for row in unique], out=indptr[1:])
-    indices = np.fromiter((label for row in unique for label in row), np.int64, int(indptr[-1]))
-    ones = np.ones(len(indices), np.float32)
-    return csr_matrix((ones, indices, indptr), shape=(len(rows), num_labels))
-
-
 def _check(data: Dataset) -> None:
     """Shapes agree and nothing is empty; files get more detailed checks in ``folder``."""
     where = f"data set {data.name!r}"
@@ -224,9 +207,11 @@ def _check(data: Dataset) -> None:
                 )
         if not split.queries:
             raise DataError(f"{where}, {name}: found 0 queries, expected at least 1")
-    if len(data.propensity) != 2 or not all(math.isfinite(x) and x >= 0 for x in data.propensity):
+    a, b = data.propensity
+    if not (0 <= a < math.inf and 0 < b < math.inf):
         raise DataError(
-            f"{where}: propensity is {data.propensity!r}, expected two numbers of at least 0"
+            f"{where}: propensity is {data.propensity!r}, expected two numbers, a of at least 0 "
+            "and b above 0"
         )
     leaked = np.unique(data.splits["train"].relation.indices)
     leaked = leaked[data.held_out[leaked]]

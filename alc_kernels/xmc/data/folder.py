@@ -48,7 +48,7 @@ def load_dataset(folder: str | Path) -> Dataset:
     for name in SPLITS:
         text_file, relation_file = folder / f"{name}.raw.txt", folder / f"{name}_X_Y.txt"
         queries = TextFile(text_file, what="query texts", token_cache=cache)
-        relation = read_sparse_text(
+        relation, _ = read_sparse_text(
             relation_file,
             num_rows=(len(queries), f"lines of {text_file.name}"),
             num_cols=(len(labels), "lines of labels.txt"),
@@ -99,21 +99,26 @@ def save_dataset(dataset: Dataset, folder: str | Path) -> None:
                 filter_file.unlink(missing_ok=True)
             else:
                 write_filter(filter_file, split.excluded)
-        about = {
-            "format": FORMAT_VERSION,
-            "name": dataset.name,
-            "description": dataset.description,
-            "generated": dataset.generated,
-            "protocol": dataset.protocol,
-            "propensity": list(dataset.propensity),
-            "counts": dataset.counts(),
-        }
-        text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
-        (folder / "dataset.json").write_text(text, encoding="utf-8", newline="\n")
+        write_about(folder, dataset)
     except OSError as error:
         raise DataError(
             f"{error.filename or folder}: cannot be written ({error.strerror})"
         ) from None
+
+
+def write_about(folder: Path, dataset: Dataset) -> None:
+    """Write dataset.json, the last file of a folder to be written."""
+    about = {
+        "format": FORMAT_VERSION,
+        "name": dataset.name,
+        "description": dataset.description,
+        "generated": dataset.generated,
+        "protocol": dataset.protocol,
+        "propensity": list(dataset.propensity),
+        "counts": dataset.counts(),
+    }
+    text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
+    (folder / "dataset.json").write_text(text, encoding="utf-8", newline="\n")
 
 
 def _read_about(path: Path) -> dict[str, Any]:
@@ -146,9 +151,11 @@ def _read_about(path: Path) -> dict[str, Any]:
             raise DataError(f"{path}: found {found} for {key!r}, expected {kind.__name__}")
     stated = about.get("propensity", made["propensity"])
     is_pair = isinstance(stated, list) and len(stated) == 2
-    if not is_pair or not all(type(x) in (int, float) and 0 <= x < math.inf for x in stated):
+    is_pair = is_pair and all(type(x) in (int, float) and 0 <= x < math.inf for x in stated)
+    if not is_pair or not stated[1]:
         raise DataError(
-            f"{path}: found {stated!r} for 'propensity', expected two numbers [a, b] of at least 0"
+            f"{path}: found {stated!r} for 'propensity', expected two numbers [a, b], a of at "
+            "least 0 and b above 0"
         )
     made["propensity"] = [float(x) for x in stated]
     return made

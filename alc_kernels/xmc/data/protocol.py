@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from alc_kernels.xmc.data.dataset import Dataset, Split, relation_from_rows
+from alc_kernels.xmc.data.dataset import Dataset, Split
+from alc_kernels.xmc.data.relation import relation_from_rows
 from alc_kernels.xmc.errors import DataError
 
 PROTOCOL = (
     "sha1 of a title mod 10: 0-5 train, 6 validation, 7-9 test; labels with sha1 mod 20 < 3 are "
     "held out: no candidates in the open catalogue, never trained on"
 )
+SHARE_STEPS = 10_000
 DROPPED = "; training titles without a label left are dropped"
 KEPT = "; training titles without a label left are kept without labels"
 
@@ -21,6 +23,11 @@ KEPT = "; training titles without a label left are kept without labels"
 def text_hash(text: str) -> int:
     """sha1 of the text's UTF-8 bytes as an integer."""
     return int(hashlib.sha1(text.encode("utf-8")).hexdigest(), 16)
+
+
+def in_share(text: str, share: float) -> bool:
+    """Whether a text belongs to a share (0 to 1) of all texts, decided by its hash alone."""
+    return text_hash(text) % SHARE_STEPS < round(share * SHARE_STEPS)
 
 
 def split_of(title: str) -> str:

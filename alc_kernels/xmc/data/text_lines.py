@@ -51,6 +51,23 @@ def line_blocks(path: Path) -> Iterator[bytes]:
         yield b"".join(rest)
 
 
+def text_blocks(
+    path: Path, *, allow_unended: bool = False, encoding: str = "utf-8"
+) -> Iterator[tuple[int, str]]:
+    """(number of its first line, text) of blocks of whole lines; see :func:`iter_lines`."""
+    number = 1
+    for block in line_blocks(path):
+        text = decode(path, block, first_line=number, encoding=encoding)
+        if not text.endswith("\n") and text and not allow_unended:
+            raise DataError(
+                f"{path}, line {number + text.count(chr(10))}: the last line does not end, "
+                "expected a line break (truncated? if not, add it)"
+            )
+        if text:
+            yield number, text
+        number += text.count("\n")
+
+
 def iter_lines(
     path: Path,
     *,
@@ -76,23 +93,15 @@ def iter_lines(
     Raises:
         DataError: unreadable, truncated, not of that encoding, blank or empty; on reaching it.
     """
-    number = 0
-    for block in line_blocks(path):
-        text = decode(path, block, first_line=number + 1, encoding=encoding)
-        lines = text.split("\n")
-        if not lines[-1]:
-            lines.pop()
-        elif not allow_unended:
-            raise DataError(
-                f"{path}, line {number + len(lines)}: the last line does not end, expected a line "
-                "break (the file is truncated?)"
-            )
-        for line in lines:
-            number += 1
+    empty = True
+    for first, text in text_blocks(path, allow_unended=allow_unended, encoding=encoding):
+        empty = False
+        lines = text.removesuffix("\n").split("\n")
+        for number, line in enumerate(lines, first):
             if not allow_blank and not line.strip():
                 raise DataError(f"{path}, line {number}: found a blank line, expected {what}")
-            yield line[:-1] if line.endswith("\r") else line
-    if not number and not allow_empty:
+            yield line.removesuffix("\r")
+    if empty and not allow_empty:
         raise DataError(f"{path}, line 1: the file is empty, expected {what}")
 
 
@@ -108,10 +117,14 @@ class LineWriter:
 
     A context manager. The former file of that name, which may be mapped into memory, is replaced
     and not written over.
+
+    Args:
+        path: the file.
+        allow_blank: admit lines of white space only.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.count = path, 0
+    def __init__(self, path: Path, *, allow_blank: bool = False) -> None:
+        self.path, self.allow_blank, self.count = path, allow_blank, 0
         self._part = path.with_name(path.name + ".part")
         self._file: IO[bytes] | None = None
 
@@ -123,7 +136,7 @@ class LineWriter:
         """Append a line; one that could not be read back raises :class:`DataError`."""
         assert self._file is not None
         self.count += 1
-        if "\n" in line or line.endswith("\r") or not line.strip():
+        if "\n" in line or line.endswith("\r") or not (self.allow_blank or line.strip()):
             raise DataError(
                 f"{self.path}, line {self.count}: found {line[:40]!r}, expected a text without "
                 "line break that is not blank"

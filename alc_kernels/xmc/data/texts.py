@@ -14,6 +14,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from alc_kernels.xmc.data.mapped import MappedFile
 from alc_kernels.xmc.data.text_lines import BYTE_ORDER_MARK, decode, line_blocks
 from alc_kernels.xmc.errors import DataError
 
@@ -82,7 +83,7 @@ class TextFile(Texts):
             if found.pop():
                 raise DataError(
                     f"{path}, line {lines + len(found) + 1}: the last line does not end, expected "
-                    "a line break (the file is truncated?)"
+                    "a line break (truncated? if not, add it)"
                 )
             for number, line in enumerate(found, lines + 1):
                 if not line.strip():
@@ -93,7 +94,7 @@ class TextFile(Texts):
         if not lines:
             raise DataError(f"{path}, line 1: the file is empty, expected {what}")
         self._starts = np.concatenate([[first], *ends])  # (n + 1,), the last one is the file's end
-        self._bytes = np.asarray(np.memmap(path, np.uint8, "r"))
+        self._file = MappedFile(path, np.dtype(np.uint8))
         self._fingerprint = digest.hexdigest()
 
     @property
@@ -118,7 +119,8 @@ class TextFile(Texts):
 
     def _read(self, start: int, stop: int) -> list[str]:
         """Texts start to stop - 1, at least one."""
-        raw = self._bytes[self._starts[start] : self._starts[stop] - 1].tobytes()
+        first, end = self._starts[start : start + 1], self._starts[stop] - 1  # without the last LF
+        raw = self._file.read(first, end - first).tobytes()
         return [line.removesuffix("\r") for line in raw.decode("utf-8").split("\n")]
 
     def __deepcopy__(self, memo: Any) -> TextFile:

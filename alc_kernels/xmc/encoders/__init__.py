@@ -1,6 +1,14 @@
 """Text encoders: hashed n-grams (the default, fast on a CPU) and Hugging Face models."""
 
-from alc_kernels.xmc.encoders.base import Encoder, TokenizedTexts
+from alc_kernels.xmc.encoders.base import Encoder
 from alc_kernels.xmc.encoders.registry import build_encoder, load_encoder
+from alc_kernels.xmc.encoders.tokens import ConcatTokens, TokenizedTexts, TokenRows
 
-__all__ = ["Encoder", "TokenizedTexts", "build_encoder", "load_encoder"]
+__all__ = [
+    "ConcatTokens",
+    "Encoder",
+    "TokenRows",
+    "TokenizedTexts",
+    "build_encoder",
+    "load_encoder",
+]

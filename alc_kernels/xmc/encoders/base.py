@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from alc_kernels.xmc.data.texts import TextRows, fingerprint
+from alc_kernels.xmc.encoders.token_files import Chunk, open_tokens, write_tokens
+from alc_kernels.xmc.encoders.tokens import (
+    Collate,
+    RaggedTokens,
+    TokenizedTexts,
+    TokenRows,
+    ragged,
+)
 
-class TokenizedTexts(ABC):
-    """Texts made ready once; batches are then only slices of it."""
-
-    @abstractmethod
-    def __len__(self) -> int: ...
-
-    @abstractmethod
-    def select(self, rows: np.ndarray) -> Any:
-        """The batch of the given rows (int64 (n,)), as :meth:`Encoder.forward` takes it."""
+REMEMBERED = 6  # tokenised texts that an encoder keeps at hand
 
 
 class Encoder(nn.Module, ABC):
@@ -32,9 +36,64 @@ class Encoder(nn.Module, ABC):
 
     dim: int
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._tokenized: OrderedDict[str, TokenizedTexts] = OrderedDict()
+
+    def tokenize(self, texts: Sequence[str], cache: Path | None = None) -> TokenizedTexts:
+        """Prepare texts for batching. The same texts are tokenised once, as long as they are kept.
+
+        Args:
+            texts: any number, zero included. Rows of other texts (:class:`TextRows`) become rows
+                of the others' tokens.
+            cache: folder for memory-mapped files, which a later process finds again; None takes
+                the texts' own (``token_cache``; a data set read from a folder has one), and where
+                there is none either, the ids stay in memory.
+
+        Raises:
+            DataError: ``cache`` cannot be written.
+        """
+        if isinstance(texts, TextRows):
+            return TokenRows(self.tokenize(texts.texts, cache), texts.rows)
+        cache = cache or getattr(texts, "token_cache", None)
+        settings = json.dumps(self.token_settings(), sort_keys=True)
+        digest = hashlib.sha256(f"{settings}\n{fingerprint(texts)}".encode()).hexdigest()
+        key = f"{cache}/{digest[:32]}"
+        if key not in self._tokenized:
+            self._tokenized[key] = self._tokenize(
+                texts, None if cache is None else cache / digest[:32]
+            )
+            if len(self._tokenized) > REMEMBERED:
+                self._tokenized.popitem(last=False)
+        self._tokenized.move_to_end(key)
+        return self._tokenized[key]
+
+    def _tokenize(self, texts: Sequence[str], folder: Path | None) -> RaggedTokens:
+        if folder is None:
+            return RaggedTokens(*ragged(list(self.token_chunks(texts))), self.collate())
+        found = open_tokens(folder, len(texts))
+        if found is None:
+            write_tokens(folder, self.token_chunks(texts), self.token_dtype())
+            found = open_tokens(folder, len(texts))
+        assert found is not None, f"{folder}: just written, and not readable"
+        ids, offsets = found
+        return RaggedTokens(ids.array, offsets, self.collate(), ids)
+
     @abstractmethod
-    def tokenize(self, texts: Sequence[str]) -> TokenizedTexts:
-        """Prepare texts for batching. Pure: no state of the encoder changes."""
+    def token_settings(self) -> dict[str, Any]:
+        """What the ids of a text depend on, as JSON values."""
+
+    @abstractmethod
+    def token_chunks(self, texts: Sequence[str]) -> Iterator[Chunk]:
+        """(ids, number of ids of each text), a bounded number of texts at a time."""
+
+    @abstractmethod
+    def token_dtype(self) -> np.dtype:
+        """The smallest integer type that holds every id."""
+
+    @abstractmethod
+    def collate(self) -> Collate:
+        """From ids and offsets of some texts to the batch that :meth:`forward` takes."""
 
     @abstractmethod
     def forward(self, batch: Any) -> Tensor:
@@ -68,6 +127,7 @@ class Encoder(nn.Module, ABC):
         texts: Sequence[str],
         batch_size: int = 1024,
         progress: Callable[[int], None] | None = None,
+        cache: Path | None = None,
     ) -> Tensor:
         """Unit vectors (len(texts), d) float32 on the CPU, in evaluation mode, without a graph.
 
@@ -75,8 +135,9 @@ class Encoder(nn.Module, ABC):
             texts: any number, zero included.
             batch_size: texts per forward pass.
             progress: called with the number of texts done after each batch.
+            cache: as in :meth:`tokenize`.
         """
-        tokenized = self.tokenize(texts)
+        tokenized = self.tokenize(texts, cache)
         made = torch.empty(len(texts), self.dim)
         was_training = self.training
         self.eval()

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+# Raise it when a text's features change: stored ones are then not taken for the new ones.
+HASH_VERSION = 1
 # A decimal number stays one word; otherwise words are runs of letters and digits.
 _WORD = re.compile(r"\d+[.,]\d+|[^\W_]+")
 _BASE = np.uint64(0x9E3779B97F4A7C15)
@@ -43,13 +45,17 @@ def hash_texts(
         ids (nnz,) int32 in [0, buckets), and offsets (n + 1,) int64: text i owns
         ``ids[offsets[i]:offsets[i + 1]]``, an empty range for a text without letters or digits.
     """
-    parts, counts = [], [np.zeros(1, np.int64)]
+    parts = list(hash_chunks(texts, buckets=buckets, ngrams=ngrams))
+    ids = np.concatenate([ids for ids, _ in parts]) if parts else np.zeros(0, np.int32)
+    return ids, np.cumsum(np.concatenate([np.zeros(1, np.int64), *(sizes for _, sizes in parts)]))
+
+
+def hash_chunks(
+    texts: Sequence[str], *, buckets: int, ngrams: Sequence[int] = (3, 4, 5)
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """:func:`hash_texts` piece by piece: ids, and the number of features of each text."""
     for start in range(0, len(texts), _CHUNK):
-        ids, sizes = _hash_chunk(texts[start : start + _CHUNK], buckets, ngrams)
-        parts.append(ids)
-        counts.append(sizes)
-    ids = np.concatenate(parts) if parts else np.zeros(0, np.int32)
-    return ids, np.cumsum(np.concatenate(counts))
+        yield _hash_chunk(texts[start : start + _CHUNK], buckets, ngrams)
 
 
 def _hash_chunk(

@@ -10,8 +10,8 @@ before training the similarity is that of TF-IDF vectors under a random projecti
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,11 +20,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from alc_kernels.xmc.encoders.base import Encoder, TokenizedTexts
-from alc_kernels.xmc.encoders.hashing import hash_texts
+from alc_kernels.xmc.encoders.base import Encoder
+from alc_kernels.xmc.encoders.hashing import HASH_VERSION, hash_chunks
+from alc_kernels.xmc.encoders.token_files import Chunk
+from alc_kernels.xmc.encoders.tokens import TokenizedTexts
 
 NGRAMS = (3, 4, 5)
-CACHED_LISTS = 6
+CHUNK = 8192
 
 
 class NgramBatch(NamedTuple):
@@ -44,22 +46,13 @@ class NgramBatch(NamedTuple):
         return NgramBatch(*(part.to(device) for part in self))
 
 
-class HashedTexts(TokenizedTexts):
-    """Hashed features of many texts as one ragged array."""
+@dataclass(frozen=True)
+class NgramCollate:
+    """From hashed features to the batch: its distinct buckets, and places among them."""
 
-    def __init__(self, texts: Sequence[str], num_buckets: int) -> None:
-        self.ids, self.offsets = hash_texts(texts, buckets=num_buckets, ngrams=NGRAMS)
-        self.num_buckets = num_buckets
+    num_buckets: int
 
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def select(self, rows: np.ndarray) -> NgramBatch:
-        starts = self.offsets[rows]
-        lengths = self.offsets[rows + 1] - starts
-        offsets = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        ids = self.ids[np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)]
+    def __call__(self, ids: np.ndarray, offsets: np.ndarray) -> NgramBatch:
         # Distinct buckets through a bitmap: the gradient then has each row once, unsorted
         # duplicates would cost more than the rest of the step.
         used = np.zeros(self.num_buckets, np.bool_)
@@ -71,11 +64,16 @@ class HashedTexts(TokenizedTexts):
             torch.from_numpy(buckets), torch.from_numpy(place_of[ids]), torch.from_numpy(offsets)
         )
 
-    def document_frequencies(self) -> np.ndarray:
-        """(num_buckets,) int64: in how many of the texts each bucket occurs."""
-        owners = np.repeat(np.arange(len(self)), np.diff(self.offsets))
-        distinct = np.unique(owners * self.num_buckets + self.ids)
-        return np.bincount(distinct % self.num_buckets, minlength=self.num_buckets)
+
+def document_frequencies(texts: TokenizedTexts, num_buckets: int) -> np.ndarray:
+    """(num_buckets,) int64: in how many of the texts each bucket occurs."""
+    counts = np.zeros(num_buckets, np.int64)
+    for start in range(0, len(texts), CHUNK):  # bounds the temporary arrays to some 50 MiB
+        ids, offsets = texts.gather(np.arange(start, min(start + CHUNK, len(texts))))
+        owners = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+        distinct = np.unique(owners * num_buckets + ids)
+        counts += np.bincount(distinct % num_buckets, minlength=num_buckets)
+    return counts
 
 
 class NgramEncoder(Encoder):
@@ -105,27 +103,26 @@ class NgramEncoder(Encoder):
         nn.init.zeros_(narrow.weight)
         nn.init.zeros_(narrow.bias)
         self.mlp = nn.Sequential(widen, nn.GELU(), narrow)
-        self._cache: OrderedDict[tuple[str, ...], HashedTexts] = OrderedDict()
 
-    def tokenize(self, texts: Sequence[str]) -> HashedTexts:
-        # Evaluation encodes the same texts after every epoch. The key is the content, whose
-        # strings remember their hashes, so a look-up costs milliseconds.
-        key = tuple(texts)
-        if key not in self._cache:
-            self._cache[key] = HashedTexts(texts, self.buckets)
-            if len(self._cache) > CACHED_LISTS:
-                self._cache.popitem(last=False)
-        self._cache.move_to_end(key)
-        return self._cache[key]
+    def token_settings(self) -> dict[str, Any]:
+        return {"kind": "ngrams", "hash": HASH_VERSION, "buckets": self.buckets, "ngrams": NGRAMS}
+
+    def token_chunks(self, texts: Sequence[str]) -> Iterator[Chunk]:
+        return hash_chunks(texts, buckets=self.buckets, ngrams=NGRAMS)
+
+    def token_dtype(self) -> np.dtype:
+        return np.dtype(np.int32)
+
+    def collate(self) -> NgramCollate:
+        return NgramCollate(self.buckets)
 
     def adapt(self, *texts: TokenizedTexts) -> None:
         """Set every bucket's weight to its inverse document frequency in ``texts``, mean 1."""
         count = 0
         frequency = np.zeros(self.buckets, np.int64)
         for part in texts:
-            assert isinstance(part, HashedTexts)
             count += len(part)
-            frequency += part.document_frequencies()
+            frequency += document_frequencies(part, self.buckets)
         inverse = np.log((1 + count) / (1 + frequency)) + 1
         with torch.no_grad():
             self.bucket_weight[:, 0] = torch.from_numpy(inverse / inverse.mean())

@@ -30,7 +30,9 @@ def build_encoder(name: str, config: TrainConfig | None = None) -> Encoder:
         return NgramEncoder(
             config.embedding_dim, config.ngram_buckets, config.hidden_dim, config.dropout
         )
-    return HuggingFaceEncoder(name, config.pooling, config.max_length)
+    return HuggingFaceEncoder(
+        name, config.pooling, config.max_length, config.gradient_checkpointing
+    )
 
 
 def describe(encoder: Encoder) -> dict[str, Any]:

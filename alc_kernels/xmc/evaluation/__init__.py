@@ -1,9 +1,10 @@
 """Evaluation: exact search, predictions, figures with intervals, comparison of runs."""
 
 from alc_kernels.xmc.evaluation.comparison import Group, best_group, group_runs, loss_name
+from alc_kernels.xmc.evaluation.decision import Decision, decide
 from alc_kernels.xmc.evaluation.fingerprint import data_fingerprint
 from alc_kernels.xmc.evaluation.measures import BY_KEY, MEASURES, PRECISIONS, Measure
-from alc_kernels.xmc.evaluation.predictions import CATALOGUES, Predictions
+from alc_kernels.xmc.evaluation.predictions import CATALOGUES, Predictions, leading_catalogue
 from alc_kernels.xmc.evaluation.results import Estimate, figures
 from alc_kernels.xmc.evaluation.run import RunError, Scored, load_scored
 from alc_kernels.xmc.evaluation.scoring import score_model, score_ranker, validation_check
@@ -14,6 +15,7 @@ __all__ = [
     "CATALOGUES",
     "MEASURES",
     "PRECISIONS",
+    "Decision",
     "Estimate",
     "Group",
     "Measure",
@@ -22,8 +24,10 @@ __all__ = [
     "Scored",
     "best_group",
     "data_fingerprint",
+    "decide",
     "figures",
     "group_runs",
+    "leading_catalogue",
     "load_scored",
     "loss_name",
     "score_model",

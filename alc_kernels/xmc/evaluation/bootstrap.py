@@ -7,12 +7,13 @@ figure transfers is itself uncertain, and its interval says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from alc_kernels.metrics.clusters import ClusterDraws, percentile_bounds
-from alc_kernels.xmc.evaluation.measures import PRECISIONS, Judged
+from alc_kernels.xmc.evaluation.judged import Judged
+from alc_kernels.xmc.evaluation.measures import PRECISIONS
 from alc_kernels.xmc.evaluation.predictions import Predictions
 
 REPLICATES = 1000
@@ -69,8 +70,3 @@ def interval(values: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float,
     """The central ``confidence`` of the (R,) values, NaN left out; NaN if nothing remains."""
     low, high, _ = percentile_bounds(values, confidence)
     return low, high
-
-
-def mean_replicates(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """The mean over runs of their (R,) replicates."""
-    return np.mean(np.stack(parts), axis=0)

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from alc_kernels.metrics import coverage_at_precision
-from alc_kernels.xmc.evaluation.bootstrap import REPLICATES, mean_replicates, replicate
-from alc_kernels.xmc.evaluation.measures import PRECISIONS, Judged
-from alc_kernels.xmc.evaluation.predictions import CATALOGUES
+from alc_kernels.xmc.evaluation.bootstrap import REPLICATES, replicate
+from alc_kernels.xmc.evaluation.judged import Judged
+from alc_kernels.xmc.evaluation.measures import PRECISIONS
+from alc_kernels.xmc.evaluation.predictions import CATALOGUES, leading_catalogue
 from alc_kernels.xmc.evaluation.results import Estimate, estimate
-from alc_kernels.xmc.evaluation.run import RunError, Scored, settings_key
+from alc_kernels.xmc.evaluation.run import UNIMPORTANT, RunError, Scored, settings_key
+from alc_kernels.xmc.methods import METHODS
 
-DIFFERENCES = (
-    "coverage_90",
-    "coverage_95",
-    "p1",
-    "transferred_90_coverage",
-    "transferred_95_coverage",
-)
+CHOICE_PRECISION = 0.9  # runs are chosen by their coverage at it
 
 _LOSS_NAMES = {
     "alc": "ALC",
@@ -38,77 +33,141 @@ def loss_name(loss: str) -> str:
     return _LOSS_NAMES.get(loss, loss)
 
 
-@dataclass
+def method_name(method: str) -> str:
+    """How a method is written for people."""
+    return METHODS[method].title if method in METHODS else method
+
+
+class Measured:
+    """The figures of one run, worked out when they are asked for, once.
+
+    Args:
+        run: what to measure.
+        replicates: draws of the bootstrap.
+    """
+
+    def __init__(self, run: Scored, replicates: int = REPLICATES) -> None:
+        self.run = run
+        self.replicates = replicates
+
+    @cached_property
+    def points(self) -> dict[str, dict[str, float]]:
+        """Catalogue -> measure -> value, without the bootstrap."""
+        return {
+            name: Judged(splits["validation"], splits["test"]).values()
+            for name, splits in self.run.predictions.items()
+        }
+
+    @cached_property
+    def drawn(self) -> dict[str, dict[str, np.ndarray]]:
+        """Catalogue -> measure -> (R,) replicates."""
+        return {
+            name: replicate(splits, PRECISIONS, self.replicates)[1]
+            for name, splits in self.run.predictions.items()
+        }
+
+
 class Group:
     """Runs that differ in their seed only.
 
-    Attributes:
+    Args:
         name: what to call it.
-        runs: at least one; only the first is drawn in pictures.
+        runs: at least one.
         reference: a yardstick, shown apart and never the one that others are compared to.
         replicates: draws of the bootstrap.
     """
 
-    name: str
-    runs: list[Scored]
-    reference: bool = False
-    replicates: int = REPLICATES
+    def __init__(
+        self,
+        name: str,
+        runs: Sequence[Scored],
+        reference: bool = False,
+        replicates: int = REPLICATES,
+    ) -> None:
+        self.name = name
+        self.reference = reference
+        self._measured = [Measured(run, replicates) for run in runs]
+
+    @property
+    def runs(self) -> list[Scored]:
+        """The scored runs, in the order given."""
+        return [measured.run for measured in self._measured]
+
+    @property
+    def catalogues(self) -> list[str]:
+        """``"open"`` and ``"closed"``, or the closed one alone; the first one leads."""
+        return [name for name in CATALOGUES if name in self._measured[0].run.predictions]
+
+    @property
+    def leading(self) -> str:
+        """The catalogue to look at first."""
+        return self.catalogues[0]
 
     @cached_property
-    def _measured(self) -> dict[str, tuple[dict[str, float], dict[str, np.ndarray]]]:
-        made = {}
-        for catalogue in CATALOGUES:
-            parts = [
-                replicate(run.predictions[catalogue], PRECISIONS, self.replicates)
-                for run in self.runs
-            ]
-            point = {key: float(np.mean([p[key] for p, _ in parts])) for key in parts[0][0]}
-            drawn = {key: mean_replicates([d[key] for _, d in parts]) for key in parts[0][1]}
-            made[catalogue] = (point, drawn)
-        return made
+    def shipped(self) -> Group:
+        """The run to ship, alone: the seed with the largest coverage at .9 on validation.
+
+        Pictures, examples and thresholds are of this run.
+        """
+        if len(self._measured) == 1:
+            return self
+        best = max(self._measured, key=lambda m: validation_coverage(m.run, CHOICE_PRECISION))
+        alone = Group(self.name, [], self.reference)
+        alone._measured = [best]  # with what was worked out already
+        return alone
+
+    def validation_coverage(self, precision: float) -> float:
+        """Leading catalogue's coverage at ``precision`` on validation, mean over the seeds."""
+        return float(np.mean([validation_coverage(run, precision) for run in self.runs]))
 
     def points(self) -> dict[str, dict[str, float]]:
         """Every measure, mean over the seeds, without the bootstrap."""
-        made = {}
-        for catalogue in CATALOGUES:
-            parts = [
-                Judged(splits["validation"], splits["test"]).values()
-                for splits in (run.predictions[catalogue] for run in self.runs)
-            ]
-            made[catalogue] = {key: float(np.mean([p[key] for p in parts])) for key in parts[0]}
-        return made
-
-    @cached_property
-    def first_seed(self) -> Group:
-        """The group's first run alone: what pictures, examples and a shipped threshold are of."""
-        if len(self.runs) == 1:
-            return self
-        return Group(self.name, self.runs[:1], self.reference, self.replicates)
-
-    def validation_coverage(self, precision: float) -> float:
-        """Open-catalogue coverage at ``precision`` on validation: what a choice may look at."""
-        parts = [run.predictions["open"]["validation"] for run in self.runs]
-        return float(
-            np.mean([coverage_at_precision(p.top_score, p.correct, precision) for p in parts])
-        )
+        return {
+            name: {key: self._mean(name, key) for key in self._measured[0].points[name]}
+            for name in self.catalogues
+        }
 
     def figures(self) -> dict[str, dict[str, Estimate]]:
         """Every measure, mean over the seeds, with its interval."""
         return {
-            catalogue: {key: estimate(value, drawn.get(key)) for key, value in point.items()}
-            for catalogue, (point, drawn) in self._measured.items()
+            name: {
+                key: estimate(value, self._replicates(name, key)) for key, value in point.items()
+            }
+            for name, point in self.points().items()
         }
 
     def difference(self, other: Group) -> dict[str, dict[str, Estimate]]:
-        """This group minus ``other``, measure by measure, with the paired interval."""
+        """This group minus ``other``, measure by measure, with the paired interval.
+
+        Thresholds are left out (scores of two models are no common scale), and so is OPIS, which
+        has no replicates.
+        """
         made: dict[str, dict[str, Estimate]] = {}
-        for catalogue in CATALOGUES:
-            (point, drawn), (point0, drawn0) = self._measured[catalogue], other._measured[catalogue]
-            made[catalogue] = {
-                key: estimate(point[key] - point0[key], drawn[key] - drawn0[key])
-                for key in DIFFERENCES
-            }
+        for name in self.catalogues:
+            made[name] = {}
+            for key in self._measured[0].drawn[name]:
+                if key.endswith("_threshold"):
+                    continue
+                own, others = self._replicates(name, key), other._replicates(name, key)
+                assert own is not None and others is not None
+                value = self._mean(name, key) - other._mean(name, key)
+                made[name][key] = estimate(value, own - others)
         return made
+
+    def _mean(self, catalogue: str, key: str) -> float:
+        return float(np.mean([measured.points[catalogue][key] for measured in self._measured]))
+
+    def _replicates(self, catalogue: str, key: str) -> np.ndarray | None:
+        """(R,) mean over the seeds; None for a measure that has none."""
+        if key not in self._measured[0].drawn[catalogue]:
+            return None
+        return np.mean([measured.drawn[catalogue][key] for measured in self._measured], axis=0)
+
+
+def validation_coverage(run: Scored, precision: float) -> float:
+    """Leading catalogue's coverage at ``precision`` on validation: what a choice looks at."""
+    found = run.predictions[leading_catalogue(run.predictions)]["validation"]
+    return float(coverage_at_precision(found.top_score, found.correct, precision))
 
 
 def group_runs(runs: Sequence[Scored], replicates: int = REPLICATES) -> list[Group]:
@@ -128,7 +187,7 @@ def group_runs(runs: Sequence[Scored], replicates: int = REPLICATES) -> list[Gro
     ]
 
 
-def best_group(groups: Sequence[Group], precision: float = 0.9) -> Group:
+def best_group(groups: Sequence[Group], precision: float = CHOICE_PRECISION) -> Group:
     """The one to ship: the largest coverage on validation, yardsticks left out; ties to the first.
 
     Test titles have no say, or its figures there would be too good.
@@ -151,7 +210,7 @@ def check_same_data(runs: Sequence[Scored]) -> None:
 
 def differing_settings(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """The settings in which ``configs`` differ, the seed left out, with each one's value."""
-    names = {name: None for config in configs for name in config if name != "seed"}
+    names = {name: None for config in configs for name in config if name not in UNIMPORTANT}
     rows = {name: [config.get(name) for config in configs] for name in names}
     return {
         name: values for name, values in rows.items() if any(v != values[0] for v in values[1:])
@@ -159,13 +218,17 @@ def differing_settings(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[A
 
 
 def group_names(firsts: Sequence[Scored]) -> list[str]:
-    """The loss where that tells the groups apart, and otherwise the settings that differ too."""
-    losses = [loss_name(str(run.config.get("loss", run.name))) for run in firsts]
-    if len(set(losses)) == len(losses):
-        return losses
-    rows = differing_settings([run.config for run in firsts])
-    rows.pop("loss", None)
-    return [
-        ", ".join([loss, *(f"{name}={values[place]}" for name, values in rows.items())])
-        for place, loss in enumerate(losses)
-    ]
+    """The loss; before it the method where methods differ; after it other settings that differ.
+
+    Those are only named among groups of the same method and loss.
+    """
+    methods = [str(run.config.get("method", "")) for run in firsts]
+    names = [loss_name(str(run.config.get("loss", run.name))) for run in firsts]
+    if len(set(methods)) > 1:
+        names = [f"{method_name(m)} {name}".strip() for m, name in zip(methods, names, strict=True)]
+    made = []
+    for run, name in zip(firsts, names, strict=True):
+        alike = [other.config for other, its in zip(firsts, names, strict=True) if its == name]
+        differing = differing_settings(alike)
+        made.append(", ".join([name, *(f"{key}={run.config.get(key)}" for key in differing)]))
+    return made

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 
 CATALOGUES = ("open", "closed")
 SPLITS = ("validation", "test")
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class Predictions:
         indices: (N, k) int64 label numbers, best first; -1 where the catalogue ran out.
         scores: (N, k) float32 similarities; -inf there.
         hits: (N, k) bool, whether that label is right.
+        gains: (N, k) float64, the inverse propensity of a label that is right, else 0.
+        ideal: (N, k) float64, what the best ranking gains: column r is the sum of the r + 1
+            largest inverse propensities of the query's right labels in the catalogue.
         num_positives: (N,) int64, how many right labels the catalogue holds for the query.
         group: (N,) int64, the query's first true label, in the catalogue or not; the unit of the
             bootstrap. -1 for a query that has none.
@@ -35,6 +39,8 @@ class Predictions:
     indices: np.ndarray
     scores: np.ndarray
     hits: np.ndarray
+    gains: np.ndarray
+    ideal: np.ndarray
     num_positives: np.ndarray
     group: np.ndarray
 
@@ -60,14 +66,20 @@ class Predictions:
 Splits = Mapping[str, Mapping[str, Predictions]]  # catalogue -> split -> predictions
 
 
+def leading_catalogue(predictions: Splits) -> str:
+    """The catalogue that figures are read off first: ``"open"`` where there is one."""
+    return next(name for name in CATALOGUES if name in predictions)
+
+
 def save_predictions(path: Path, predictions: Splits, fingerprint: str) -> None:
     """Write ``predictions`` to ``path``, whole or not at all."""
     arrays = {
-        f"{catalogue}/{split}/{field.name}": getattr(predictions[catalogue][split], field.name)
-        for catalogue in CATALOGUES
+        f"{catalogue}/{split}/{field.name}": getattr(splits[split], field.name)
+        for catalogue, splits in predictions.items()
         for split in SPLITS
         for field in fields(Predictions)
     }
+    arrays["catalogues"] = np.array([name for name in CATALOGUES if name in predictions])
     arrays["fingerprint"] = np.array(fingerprint)
     arrays["format"] = np.array(FORMAT)
     partial = path.with_name(path.name + ".partial")
@@ -86,7 +98,11 @@ def load_predictions(path: Path) -> tuple[dict[str, dict[str, Predictions]], str
     try:
         with np.load(path, allow_pickle=False) as archive:
             if int(archive["format"]) != FORMAT:
-                raise ValueError(f"{path}: written by another version of alc, evaluate again")
+                raise ValueError(
+                    f"{path}: written by another version of alc; score the run again: "
+                    f"alc evaluate {path.parent} --data DIR"
+                )
+            catalogues = [str(name) for name in archive["catalogues"]]
             loaded = {
                 catalogue: {
                     split: Predictions(
@@ -94,11 +110,16 @@ def load_predictions(path: Path) -> tuple[dict[str, dict[str, Predictions]], str
                     )
                     for split in SPLITS
                 }
-                for catalogue in CATALOGUES
+                for catalogue in catalogues
             }
             fingerprint = str(archive["fingerprint"])
-    except (KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: damaged or not a predictions file ({error})") from error
+    if not loaded or not set(loaded) <= set(CATALOGUES):
+        raise ValueError(
+            f"{path}: found catalogues {', '.join(loaded) or 'none'}, expected some of "
+            f"{', '.join(CATALOGUES)}"
+        )
     for catalogue, splits in loaded.items():
         for split, part in splits.items():
             _check(part, f"{path}: {catalogue} {split}")
@@ -107,7 +128,8 @@ def load_predictions(path: Path) -> tuple[dict[str, dict[str, Predictions]], str
 
 def _check(part: Predictions, where: str) -> None:
     shape = part.indices.shape
-    if len(shape) != 2 or part.scores.shape != shape or part.hits.shape != shape:
-        raise ValueError(f"{where}: indices, scores and hits differ in shape")
+    ranked = (part.scores, part.hits, part.gains, part.ideal)
+    if len(shape) != 2 or any(array.shape != shape for array in ranked):
+        raise ValueError(f"{where}: indices, scores, hits and gains differ in shape")
     if part.num_positives.shape != shape[:1] or part.group.shape != shape[:1]:
         raise ValueError(f"{where}: {shape[0]} queries, but the counts per query do not match")

@@ -15,7 +15,7 @@ import numpy as np
 from alc_kernels.xmc.data import Dataset
 from alc_kernels.xmc.evaluation.bootstrap import REPLICATES, interval, replicate
 from alc_kernels.xmc.evaluation.measures import PRECISIONS
-from alc_kernels.xmc.evaluation.predictions import CATALOGUES, Splits
+from alc_kernels.xmc.evaluation.predictions import Splits
 
 FORMAT = 1
 
@@ -45,17 +45,18 @@ def figures(
 ) -> dict[str, dict[str, Estimate]]:
     """Every measure of a run, on test, with its interval."""
     made = {}
-    for catalogue in CATALOGUES:
-        point, drawn = replicate(predictions[catalogue], precisions, replicates)
+    for catalogue, splits in predictions.items():
+        point, drawn = replicate(splits, precisions, replicates)
         made[catalogue] = {key: estimate(v, drawn.get(key)) for key, v in point.items()}
     return made
 
 
 def describe_data(dataset: Dataset, fingerprint: str) -> dict[str, Any]:
-    """What a report says of the data."""
+    """What a report says of the data, and where ``alc predict`` finds it again."""
     return {
         "name": dataset.name,
         "fingerprint": fingerprint,
+        "folder": None if dataset.folder is None else str(dataset.folder.resolve()),
         "description": dataset.description,
         "generated": dataset.generated,
         "protocol": dataset.protocol,

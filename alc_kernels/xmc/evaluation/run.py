@@ -87,6 +87,10 @@ def load_baseline(folder: Path, fingerprint: str) -> Scored | None:
     return Scored(BASELINE_NAME, predictions, found) if found == fingerprint else None
 
 
+# Settings that do not change what is learned, beside the seed.
+UNIMPORTANT = ("seed", "checkpoint_every", "tensorboard")
+
+
 def settings_key(config: Mapping[str, Any]) -> str:
     """Equal for runs that differ in their seed only."""
-    return json.dumps({k: v for k, v in config.items() if k != "seed"}, sort_keys=True)
+    return json.dumps({k: v for k, v in config.items() if k not in UNIMPORTANT}, sort_keys=True)

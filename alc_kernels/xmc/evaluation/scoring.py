@@ -6,16 +6,26 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
+import torch
 from scipy.sparse import csr_matrix
-from torch import Tensor
+from torch import Tensor, nn
 
+from alc_kernels.metrics import (
+    coverage_at_precision,
+    ideal_gains,
+    inverse_propensity,
+    topk_with_filter,
+)
 from alc_kernels.xmc.data import Dataset
-from alc_kernels.xmc.data.dataset import Catalogue
-from alc_kernels.xmc.evaluation.predictions import SPLITS, Predictions
+from alc_kernels.xmc.data.texts import TextRows
+from alc_kernels.xmc.errors import DataError
+from alc_kernels.xmc.evaluation.predictions import CATALOGUES, SPLITS, Predictions
 from alc_kernels.xmc.evaluation.search import topk_labels
 
 K = 10
+QUERIES_PER_PASS = 1 << 16  # their vectors are held at once
 Done = Callable[[str], None]
+Rankings = dict[str, dict[str, Predictions]]  # catalogue -> split -> predictions
 
 
 class TextModel(Protocol):
@@ -34,8 +44,126 @@ class TextRanker(Protocol):
     ) -> tuple[np.ndarray, np.ndarray]: ...
 
 
-def _catalogues(dataset: Dataset) -> dict[str, Catalogue]:
-    return {"open": dataset.open_catalogue(), "closed": dataset.closed_catalogue()}
+def score_model(
+    model: TextModel, dataset: Dataset, k: int = K, done: Done | None = None
+) -> Rankings:
+    """Every validation and test query against every catalogue of the data set.
+
+    Args:
+        model: its vectors are compared by inner product, exactly.
+        dataset: texts and relations.
+        k: labels kept per query.
+        done: called with the name of every part that is finished.
+
+    Raises:
+        ValueError: the model returns numbers that are not finite.
+        DataError: the data set's propensity cannot be computed.
+    """
+    judge = Judge(dataset)
+    labels = model.encode_labels(dataset.labels)  # (L, d)
+    made: Rankings = {name: {} for name in judge.catalogues}
+    for split in SPLITS:
+        texts = dataset.splits[split].queries
+        parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in made}
+        for start in range(0, len(texts), QUERIES_PER_PASS):
+            stop = min(start + QUERIES_PER_PASS, len(texts))
+            queries = model.encode_queries(TextRows(texts, np.arange(start, stop)))  # (n, d)
+            for name, catalogue in judge.catalogues.items():
+                excluded = _if_any(catalogue.excluded[split][start:stop])
+                parts[name].append(
+                    topk_labels(
+                        queries, labels, k, catalogue.label_ids, excluded, device=_device(model)
+                    )
+                )
+        for name, found in parts.items():
+            indices, scores = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+            made[name][split] = judge(name, split, indices, scores)
+            if done is not None:
+                done(f"{name} {split}")
+    return made
+
+
+def score_ranker(
+    ranker: TextRanker, dataset: Dataset, k: int = K, done: Done | None = None
+) -> Rankings:
+    """The same for something that ranks texts itself, such as TF-IDF."""
+    judge = Judge(dataset)
+    made: Rankings = {name: {} for name in judge.catalogues}
+    for name, catalogue in judge.catalogues.items():
+        for split in SPLITS:
+            queries, excluded = dataset.splits[split].queries, catalogue.excluded[split]
+            wanted = min(k + _most(excluded), len(catalogue))
+            scores, places = ranker.topk(queries, catalogue.texts, wanted)
+            places, scores = topk_with_filter(places, scores, excluded, min(k, wanted))
+            indices = np.where(places < 0, -1, catalogue.label_ids[places])
+            made[name][split] = judge(name, split, indices, scores)
+            if done is not None:
+                done(f"{name} {split}")
+    return made
+
+
+def validation_check(dataset: Dataset) -> Callable[[TextModel], dict[str, float]]:
+    """What the training loop asks for between epochs: P@1, C@.9 and C@.95 on validation.
+
+    Against the open catalogue where there is one, else the closed one.
+    """
+    judge = Judge(dataset)
+    name = next(name for name in CATALOGUES if name in judge.catalogues)
+    own = judge.catalogues[name]
+
+    def check(model: TextModel) -> dict[str, float]:
+        found = topk_labels(
+            model.encode_queries(dataset.validation.queries),
+            model.encode_labels(dataset.labels),
+            1,
+            own.label_ids,
+            _if_any(own.excluded["validation"]),
+            device=_device(model),
+        )
+        judged = judge(name, "validation", *found)
+        made = {"p1": float(judged.correct.mean())}
+        for key, precision in (("coverage_90", 0.9), ("coverage_95", 0.95)):
+            made[key] = float(coverage_at_precision(judged.top_score, judged.correct, precision))
+        return made
+
+    return check
+
+
+class Judge:
+    """Which of the labels found are right, and what they are worth.
+
+    Args:
+        dataset: relations and propensity.
+
+    Raises:
+        DataError: its propensity cannot be computed.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self.catalogues = dataset.catalogues()
+        try:
+            self.inverse = inverse_propensity(dataset.train.relation, *dataset.propensity)  # (L,)
+        except ValueError as error:
+            raise DataError(f"data set {dataset.name!r}, inverse propensity: {error}") from None
+
+    def __call__(
+        self, catalogue: str, split: str, indices: np.ndarray, scores: np.ndarray
+    ) -> Predictions:
+        """Predictions from ``indices`` (n, k), numbers of the whole label list, -1 for none."""
+        relation = self.dataset.splits[split].relation
+        own = self.catalogues[catalogue]
+        # A found label is a candidate, so the whole relation judges it as the catalogue's would.
+        hits = is_member(relation, indices)
+        return Predictions(
+            indices=indices,
+            scores=scores.astype(np.float32),
+            hits=hits,
+            gains=np.where(hits, self.inverse[indices], 0.0),
+            ideal=ideal_gains(own.relations[split], self.inverse[own.label_ids], indices.shape[1]),
+            num_positives=np.diff(own.relations[split].indptr).astype(np.int64),
+            group=first_labels(relation),
+        )
 
 
 def first_labels(relation: csr_matrix) -> np.ndarray:
@@ -50,80 +178,22 @@ def is_member(relation: csr_matrix, columns: np.ndarray) -> np.ndarray:
     """(n, k) bool: whether ``columns[i, r]`` (n, k) is in row i of ``relation``; -1 never is."""
     width = relation.shape[1]
     rows = np.repeat(np.arange(relation.shape[0], dtype=np.int64), np.diff(relation.indptr))
-    present = rows * width + relation.indices
+    present = rows * width + relation.indices  # int64: row times width passes 2^31
     asked = np.arange(len(columns), dtype=np.int64)[:, None] * width + columns
     return np.isin(asked, present) & (columns >= 0)
 
 
-def _predictions(
-    dataset: Dataset, catalogue: Catalogue, split: str, indices: np.ndarray, scores: np.ndarray
-) -> Predictions:
-    """Judge ``indices`` (n, k), numbers of the whole label list."""
-    relation = dataset.splits[split].relation
-    return Predictions(
-        indices=indices,
-        scores=scores.astype(np.float32),
-        # A found label is a candidate, so the whole relation judges it as the catalogue's would.
-        hits=is_member(relation, indices),
-        num_positives=np.diff(catalogue.relations[split].indptr).astype(np.int64),
-        group=first_labels(relation),
-    )
+def _most(excluded: csr_matrix) -> int:
+    """The largest number of excluded pairs of a query."""
+    return int(np.diff(excluded.indptr).max(initial=0))
 
 
-def score_model(
-    model: TextModel, dataset: Dataset, k: int = K, done: Done | None = None
-) -> dict[str, dict[str, Predictions]]:
-    """Every validation and test query against the open and the closed catalogue.
-
-    Args:
-        model: its vectors are compared by inner product, exactly.
-        dataset: texts and relations.
-        k: labels kept per query.
-        done: called with the name of every part that is finished.
-
-    Raises:
-        ValueError: the model returns numbers that are not finite.
-    """
-    labels = model.encode_labels(dataset.labels)  # (L, d)
-    made: dict[str, dict[str, Predictions]] = {"open": {}, "closed": {}}
-    for split in SPLITS:
-        queries = model.encode_queries(dataset.splits[split].queries)  # (n, d)
-        for name, catalogue in _catalogues(dataset).items():
-            indices, scores = topk_labels(queries, labels, k, catalogue.label_ids)
-            made[name][split] = _predictions(dataset, catalogue, split, indices, scores)
-            if done is not None:
-                done(f"{name} {split}")
-    return made
+def _device(model: TextModel) -> torch.device | None:
+    """Where the model runs, so that the search runs there too; None for what is no module."""
+    weights = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    return None if weights is None else weights.device
 
 
-def score_ranker(
-    ranker: TextRanker, dataset: Dataset, k: int = K, done: Done | None = None
-) -> dict[str, dict[str, Predictions]]:
-    """The same for something that ranks texts itself, such as TF-IDF."""
-    made: dict[str, dict[str, Predictions]] = {"open": {}, "closed": {}}
-    for name, catalogue in _catalogues(dataset).items():
-        for split in SPLITS:
-            queries = dataset.splits[split].queries
-            scores, places = ranker.topk(queries, catalogue.texts, min(k, len(catalogue)))
-            indices = catalogue.label_ids[places]
-            made[name][split] = _predictions(dataset, catalogue, split, indices, scores)
-            if done is not None:
-                done(f"{name} {split}")
-    return made
-
-
-def validation_check(dataset: Dataset) -> Callable[[TextModel], dict[str, float]]:
-    """What the training loop asks for between epochs: open-catalogue P@1 and C@.9, validation."""
-    from alc_kernels.metrics import coverage_at_precision
-
-    catalogue = dataset.open_catalogue()
-
-    def check(model: TextModel) -> dict[str, float]:
-        labels = model.encode_labels(dataset.labels)
-        queries = model.encode_queries(dataset.validation.queries)
-        indices, scores = topk_labels(queries, labels, 1, catalogue.label_ids)
-        found = _predictions(dataset, catalogue, "validation", indices, scores)
-        coverage = coverage_at_precision(found.top_score, found.correct, 0.9)
-        return {"p1": float(found.correct.mean()), "coverage_90": float(coverage)}
-
-    return check
+def _if_any(excluded: csr_matrix) -> csr_matrix | None:
+    """The pairs, or None where there are none and the search need not look for them."""
+    return excluded if excluded.nnz else None

@@ -48,7 +48,8 @@ class LabelSide(nn.Module):
     def forward(self, text: Tensor, label_ids: Tensor) -> Tensor:
         """Label vectors (m, d) from text vectors (m, d) and label numbers (m,) int64.
 
-        Of the dtype of ``text``; unit length, as the text vectors are.
+        Of the dtype of ``text``; unit length, as the text vectors are. The number -1 stands for a
+        label that the data set does not have.
         """
         return text
 

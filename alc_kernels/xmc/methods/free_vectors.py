@@ -41,8 +41,12 @@ class FreeVectors(nn.Module):
         self.register_buffer("assigned", torch.tensor(labels_per_vector == 1))
 
     def forward(self, label_ids: Tensor) -> Tensor:
-        """(m, d) vectors of the labels (m,); the gradient is sparse along the table's rows."""
-        return F.embedding(self.cluster[label_ids], self.table, sparse=True) * self.scale
+        """(m, d) vectors of the labels (m,); the gradient is sparse along the table's rows.
+
+        -1 stands for a label that the data set does not have; its vector is 0.
+        """
+        rows = F.embedding(self.cluster[label_ids.clamp(min=0)], self.table, sparse=True)
+        return rows * (self.scale * (label_ids >= 0)[:, None])
 
     @torch.no_grad()
     def assign(self, snapshot: Snapshot, generator: torch.Generator) -> None:

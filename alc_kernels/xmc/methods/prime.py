@@ -68,9 +68,9 @@ class Prototypes(LabelSide):
         return True
 
     def forward(self, text: Tensor, label_ids: Tensor) -> Tensor:
-        return self.network(
-            text, self.centroid[label_ids], self.free(label_ids), self.seen[label_ids]
-        )
+        known = label_ids.clamp(min=0)  # -1 is no label of the data set: never seen
+        seen = self.seen[known] & (label_ids >= 0)
+        return self.network(text, self.centroid[known], self.free(label_ids), seen)
 
     def penalty(
         self,

@@ -1,6 +1,22 @@
 """Where negatives come from: clusters of similar vectors, label indexes, hard negatives."""
 
 from alc_kernels.xmc.negatives.clusters import balanced_clusters
+from alc_kernels.xmc.negatives.hard import draw_hard_negatives, mine_hard_negatives
+from alc_kernels.xmc.negatives.index import (
+    ApproximateIndex,
+    ExactIndex,
+    LabelIndex,
+    build_index,
+)
 from alc_kernels.xmc.negatives.library import MissingFaiss
 
-__all__ = ["MissingFaiss", "balanced_clusters"]
+__all__ = [
+    "ApproximateIndex",
+    "ExactIndex",
+    "LabelIndex",
+    "MissingFaiss",
+    "balanced_clusters",
+    "build_index",
+    "draw_hard_negatives",
+    "mine_hard_negatives",
+]

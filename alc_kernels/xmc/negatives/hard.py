@@ -7,7 +7,7 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from alc_kernels.xmc.negatives.index import build_index
+from alc_kernels.xmc.negatives.index import QUERIES_PER_PASS, build_index
 
 NO_MARGIN = -2.0  # no two cosines differ by more
 
@@ -54,10 +54,14 @@ def mine_hard_negatives(
         relation = relation[:, candidates]
         excluded = None if excluded is None else excluded[:, candidates]
     guard = margin if margin > NO_MARGIN else None
-    _, found = build_index(index, labels, device).search(queries, pool, relation, excluded, guard)
-    if candidates is not None:
-        found = np.where(found < 0, -1, candidates[found])
-    return found.astype(np.int32)
+    searched = build_index(index, labels, device)
+    mined = np.empty((len(queries), pool), np.int32)
+    for start in range(0, len(queries), QUERIES_PER_PASS):
+        part = slice(start, start + QUERIES_PER_PASS)
+        left_out = None if excluded is None else excluded[part]
+        _, found = searched.search(queries[part], pool, relation[part], left_out, guard)
+        mined[part] = found if candidates is None else np.where(found < 0, -1, candidates[found])
+    return mined
 
 
 def draw_hard_negatives(pools: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

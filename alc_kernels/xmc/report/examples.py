@@ -1,4 +1,4 @@
-"""Titles that the threshold accepts rightly, accepts wrongly, and sends to review."""
+"""Titles that the threshold accepts and sends to review, rightly and wrongly each."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import numpy as np
 
 from alc_kernels.xmc.data import Dataset
 from alc_kernels.xmc.evaluation.predictions import Predictions
-from alc_kernels.xmc.report.page import Html, element
 from alc_kernels.xmc.report.table import Cell, Table
 
+# What became of a title, and the mark it gets on the page.
 KINDS = (
     ("accepted, right", "right"),
     ("accepted, wrong", "wrong"),
-    ("sent to review", "review"),
+    ("for review, match right", "review"),
+    ("for review, match wrong", "review"),
 )
 
 
@@ -29,7 +30,7 @@ class Example:
 
 
 def pick_examples(
-    dataset: Dataset, found: Predictions, threshold: float, count: int = 4, seed: int = 0
+    dataset: Dataset, found: Predictions, threshold: float, count: int = 3, seed: int = 0
 ) -> dict[str, list[Example]]:
     """Up to ``count`` test queries of each kind, drawn at random, best score first.
 
@@ -39,11 +40,13 @@ def pick_examples(
         threshold: queries that score at least this are accepted.
     """
     accepted = found.top_score >= threshold
-    chosen = {
-        KINDS[0][0]: accepted & found.correct,
-        KINDS[1][0]: accepted & ~found.correct,
-        KINDS[2][0]: ~accepted,
-    }
+    parts = (
+        accepted & found.correct,
+        accepted & ~found.correct,
+        ~accepted & found.correct,
+        ~accepted & ~found.correct,
+    )
+    chosen = {kind: members for (kind, _), members in zip(KINDS, parts, strict=True)}
     generator = np.random.default_rng(seed)
     made = {}
     for kind, members in chosen.items():
@@ -55,36 +58,39 @@ def pick_examples(
 
 
 def _example(dataset: Dataset, found: Predictions, row: int) -> Example:
-    match = dataset.labels[found.indices[row, 0]]
+    best = int(found.indices[row, 0])
+    match = dataset.labels[best] if best >= 0 else ""
     if found.correct[row]:
         truth = ""
     elif not found.answerable[row]:
         truth = "not in the catalogue"
     else:
-        truth = dataset.labels[found.group[row]]
+        relation = dataset.test.relation
+        labels = relation.indices[relation.indptr[row] : relation.indptr[row + 1]]
+        if len(labels) > found.num_positives[row]:  # the open catalogue lacks some of them
+            labels = labels[~dataset.held_out[labels]]
+        truth = dataset.labels[labels[0]]
+        if len(labels) > 1:
+            truth += f" (or {len(labels) - 1} more)"
     return Example(dataset.test.queries[row], match, float(found.top_score[row]), truth)
 
 
-def examples_html(examples: dict[str, list[Example]]) -> Html:
-    """The examples as a table with a tag per kind."""
+def examples_table(examples: dict[str, list[Example]]) -> Table:
+    """The examples, with a mark per kind."""
     header = ["", "merchant's title", "best match in the catalogue", "score", "right answer"]
-    head = element("tr", *(element("th", text, scope="col") for text in header))
-    rows = []
+    table = Table(header, prose=True, stacked=True)
     for kind, style in KINDS:
         for example in examples[kind]:
-            tag = element("span", kind, class_=f"tag {style}")
-            rows.append(
-                element(
-                    "tr",
-                    element("td", tag),
-                    element("td", example.query),
-                    element("td", example.match),
-                    element("td", f"{example.score:.3f}", class_="number"),
-                    element("td", example.truth or "the match"),
-                )
+            table.rows.append(
+                [
+                    Cell(kind, tag=style),
+                    Cell(example.query),
+                    Cell(example.match),
+                    Cell(f"{example.score:.3f}"),
+                    Cell(example.truth or "the match"),
+                ]
             )
-    table = element("table", element("thead", head), element("tbody", *rows), class_="text")
-    return element("div", table, class_="scroll")
+    return table
 
 
 def titles_table(dataset: Dataset, count: int = 4) -> Table:

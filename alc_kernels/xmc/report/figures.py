@@ -11,7 +11,7 @@ import io
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -60,6 +60,7 @@ class Curve:
     Attributes:
         name: its label.
         coverage, precision: (T,) the curve, coverage ascending.
+        band: (low, high), each (T,), the interval of the precision; None draws none.
         mark: (coverage, precision) of the threshold to ship, or None.
         reference: a yardstick, drawn in grey.
         headline: the one to look at, drawn in the first colour without dashes.
@@ -68,6 +69,7 @@ class Curve:
     name: str
     coverage: np.ndarray
     precision: np.ndarray
+    band: tuple[np.ndarray, np.ndarray] | None = None
     mark: tuple[float, float] | None = None
     reference: bool = False
     headline: bool = False
@@ -97,72 +99,78 @@ def coverage_figure(panels: Sequence[tuple[str, Sequence[Curve]]], target: float
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
-    from matplotlib.ticker import PercentFormatter
 
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(10.4, 4.5), layout=ConstrainedLayoutEngine(wspace=0.06))
+        figure = Figure(
+            figsize=(5.2 * len(panels), 4.5), layout=ConstrainedLayoutEngine(wspace=0.06)
+        )
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-        lowest = 1.0
         for axis, (title, curves) in zip(axes, panels, strict=True):
-            for curve, (colour, dash) in zip(curves, styles(curves), strict=True):
-                # The first percent of the queries makes a jagged line that says nothing.
-                steady = curve.coverage >= 0.01
-                x, y = curve.coverage[steady], curve.precision[steady]
-                width = 1.7 if curve.reference else 2.8 if curve.headline else 2.1
-                axis.plot(x, y, color=colour, linestyle=dash, linewidth=width, label=curve.name)
-                if curve.mark is not None and np.all(np.isfinite(curve.mark)):
-                    axis.plot(*curve.mark, "o", color=colour, markersize=8.5, markeredgecolor="w",
-                              markeredgewidth=1.5, zorder=5)  # fmt: skip
-                if len(y):
-                    lowest = min(lowest, float(y[-1]))
-            name = f"precision {100 * target:.0f} %"
-            axis.axhline(target, color=INK, linewidth=0.9, zorder=1, label=name)
-            axis.set(title=title, xlabel="coverage (share of all titles accepted)", xlim=(0, 1.005))
-            axis.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-            axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+            _draw_curves(axis, title, curves, target)
         axes[0].set_ylabel("precision among the accepted")
-        axes[0].set_ylim(max(0.0, np.floor(lowest * 20) / 20 - 0.02), 1.005)
+        axes[0].set_ylim(_lowest(panels), 1.005)
         axes[0].legend(frameon=False, loc="lower left", handlelength=3.4)
     return figure
 
 
-def histogram_figure(panels: Sequence[Scores]) -> Figure:
+def _draw_curves(axis: Any, title: str, curves: Sequence[Curve], target: float) -> None:
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    for curve, (colour, dash) in zip(curves, styles(curves), strict=True):
+        if curve.band is not None:
+            axis.fill_between(
+                curve.coverage, *curve.band, color=colour, alpha=0.15, linewidth=0, zorder=1.5
+            )
+        width = 1.7 if curve.reference else 2.8 if curve.headline else 2.1
+        axis.plot(
+            curve.coverage, curve.precision, color=colour, linestyle=dash, linewidth=width,
+            label=curve.name,
+        )  # fmt: skip
+        if curve.mark is not None and np.all(np.isfinite(curve.mark)):
+            axis.plot(*curve.mark, "o", color=colour, markersize=8.5, markeredgecolor="w",
+                      markeredgewidth=1.5, zorder=5)  # fmt: skip
+    name = f"precision {100 * target:.0f} %"
+    axis.axhline(target, color=INK, linewidth=0.9, zorder=1, label=name)
+    axis.set(title=title, xlabel="coverage (share of all titles accepted)", xlim=(0, 1.005))
+    axis.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axis.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10]))
+    axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+
+
+def _lowest(panels: Sequence[tuple[str, Sequence[Curve]]]) -> float:
+    """Where the precision axis begins: a little below where the lowest curve ends."""
+    ends = [float(curve.precision[-1]) for _, curves in panels for curve in curves]
+    lowest = min([1.0, *(end for end in ends if np.isfinite(end))])
+    return float(max(0.0, np.floor(lowest * 20) / 20 - 0.02))
+
+
+def histogram_figure(panel: Scores) -> Figure:
     """Where the right and the wrong answers score, and where the threshold cuts."""
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):
-        columns = min(3, len(panels))
-        rows = -(-len(panels) // columns)
-        figure = Figure(figsize=(10.4, 3.4 * rows), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axis in axes[len(panels) :]:
-            axis.set_visible(False)
-        for number, (axis, panel) in enumerate(zip(axes, panels, strict=False)):
-            low = float(np.quantile(panel.scores, 0.002))
-            high = float(panel.scores.max())
-            edges = np.linspace(min(low, high - 1e-3), high, 41)
-            shown = np.clip(panel.scores, edges[0], edges[-1])
-            axis.hist(shown[panel.correct], edges, color=BLUE, alpha=0.75, label="right")
-            axis.hist(shown[~panel.correct], edges, facecolor="none", edgecolor=ORANGE,
-                      linewidth=1.3, hatch="/////", histtype="stepfilled",
-                      label="wrong")  # fmt: skip
-            if np.isfinite(panel.threshold):
-                axis.axvline(panel.threshold, color=INK, linewidth=1.4)
-                top = axis.get_ylim()[1]
-                right = panel.threshold < (edges[0] + edges[-1]) / 2
-                text = f"accept ≥ {panel.threshold:.3f} →" if right else (
-                    f"accept ≥ {panel.threshold:.3f}")  # fmt: skip
-                axis.annotate(text, (panel.threshold, top), (5 if right else -5, -3), fontsize=9,
-                              textcoords="offset points", va="top",
-                              ha="left" if right else "right")  # fmt: skip
-                axis.set_ylim(0, top * 1.1)
-            axis.set(title=panel.name, xlabel="score of the best match")
-            axis.set_xlim(edges[0], edges[-1])
-            if number % columns == 0:
-                axis.set_ylabel("test titles")
-            if number == 0:
-                axis.legend(frameon=False, loc="upper left")
+        figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+        axis: Any = figure.subplots()
+        low = float(np.quantile(panel.scores, 0.002))
+        high = float(panel.scores.max())
+        edges = np.linspace(min(low, high - 1e-3), high, 41)
+        shown = np.clip(panel.scores, edges[0], edges[-1])
+        axis.hist(shown[panel.correct], edges, color=BLUE, alpha=0.75, label="right")
+        axis.hist(shown[~panel.correct], edges, facecolor="none", edgecolor=ORANGE,
+                  linewidth=1.3, hatch="/////", histtype="stepfilled", label="wrong")  # fmt: skip
+        top = axis.get_ylim()[1]
+        axis.set_ylim(0, top * 1.32)  # room for legend and threshold above the bars
+        if np.isfinite(panel.threshold):
+            axis.axvline(panel.threshold, 0, 0.87, color=INK, linewidth=1.4)
+            right = panel.threshold < (edges[0] + edges[-1]) / 2
+            text = f"accept \u2265 {panel.threshold:.3f}" + (" \u2192" if right else "")
+            axis.annotate(text, (panel.threshold, top * 1.13), (5 if right else -5, -3),
+                          fontsize=9.5, textcoords="offset points", va="top",
+                          ha="left" if right else "right")  # fmt: skip
+        axis.set(title=panel.name, xlabel="score of the best match", ylabel="test titles")
+        axis.set_xlim(edges[0], edges[-1])
+        axis.legend(frameon=False, loc="upper left", ncols=2)
     return figure
 
 
@@ -182,14 +190,27 @@ def history_figure(epochs: Sequence[float], loss: Sequence[float]) -> Figure:
     return figure
 
 
-def picture(figure: Figure, alternative: str, caption: str) -> Html:
-    """The figure as an inline vector picture with a caption."""
+def picture(drawn: Sequence[tuple[Figure, str]], caption: str) -> Html:
+    """Figures as inline vector pictures, side by side where there is room, with a caption.
+
+    Args:
+        drawn: each figure with the words that stand for it where it cannot be seen.
+        caption: of all of them.
+    """
+    images = [_image(figure, alternative) for figure, alternative in drawn]
+    kind = "pictures" if len(images) > 1 else "picture"
+    panels = element("div", *images, class_=kind)
+    return element("figure", panels, element("figcaption", caption))
+
+
+def _image(figure: Figure, alternative: str) -> Html:
     import matplotlib
 
     buffer = io.BytesIO()
     with matplotlib.rc_context(_STYLE):  # holds the salt that makes the file repeatable
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "alc"})
+        figure.savefig(
+            buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": "alc"}
+        )
     code = base64.b64encode(buffer.getvalue()).decode("ascii")
     image = element("img", src=f"data:image/svg+xml;base64,{code}", alt=alternative)
-    image = Html(image.replace("</img>", ""))
-    return element("figure", image, element("figcaption", caption))
+    return Html(image.replace("</img>", ""))

@@ -51,6 +51,11 @@ def small_cell(e: Estimate) -> Cell:
     return Cell(f"{e.value:.3g}", span(e, "{:.3g}".format))
 
 
+def count_cell(number: int, right: int) -> Cell:
+    """How many, and how many of them have a right match."""
+    return Cell(f"{number:,}", f"{right:,} right")
+
+
 def difference_cell(e: Estimate) -> Cell:
     """A difference with its interval below; strong and starred when that leaves out zero."""
     clear = e.low > 0 or e.high < 0

@@ -5,34 +5,54 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from alc_kernels.xmc.evaluation.comparison import DIFFERENCES, Group, differing_settings
+import numpy as np
+
+from alc_kernels.xmc.evaluation.comparison import Group, differing_settings
 from alc_kernels.xmc.evaluation.measures import BY_KEY, PRECISIONS, percent
-from alc_kernels.xmc.evaluation.predictions import CATALOGUES
+from alc_kernels.xmc.evaluation.predictions import Splits
 from alc_kernels.xmc.evaluation.results import Estimate, Figures
 from alc_kernels.xmc.report.numbers import (
+    count_cell,
     difference_cell,
     score_cell,
     share_cell,
     small_cell,
 )
 from alc_kernels.xmc.report.table import Cell, Table
+from alc_kernels.xmc.report.texts import CATALOGUE_TITLES
 
 HEADLINE = (
     "p1",
-    "p5",
     "coverage_90",
     "coverage_95",
     "transferred_90_coverage",
     "transferred_90_precision",
 )
+RANKING = (
+    "p1_answerable",
+    "p3",
+    "p5",
+    "ndcg3",
+    "ndcg5",
+    "psp1",
+    "psp3",
+    "psp5",
+    "recall5",
+    "recall10",
+)
+RANKING_SHORT = ("p1_answerable", "p3", "p5", "ndcg5", "psp1", "psp3", "psp5")  # fit a terminal
+DIFFERENCES = (
+    "coverage_90",
+    "coverage_95",
+    "p1",
+    "transferred_90_coverage",
+    "transferred_95_coverage",
+)
 SHORT = {
+    "p1_answerable": "P@1 ans.",
     "transferred_90_coverage": "transf. .9",
     "transferred_90_precision": "precision",
     "transferred_95_coverage": "transf. .95",
-}
-CATALOGUE_TITLES = {
-    "open": "Open catalogue (some products are missing from it)",
-    "closed": "Closed catalogue (every product is in it)",
 }
 
 
@@ -47,18 +67,33 @@ def row_name(group: Group) -> Cell:
 
 def headline_table(groups: Sequence[Group]) -> Table:
     """The figures that matter, open catalogue first; the best of the compared ones strong."""
-    table = Table(
-        ["", *(_title(key) for key in HEADLINE)],
-        caption="In % of the test titles, with 95 % intervals. transf. .9: accepted at the "
-        "threshold chosen on validation for precision .9; precision: reached there.",
+    return _figures_table(
+        groups,
+        HEADLINE,
+        "In % of the test titles, with 95 % intervals. transf. .9: accepted at the threshold "
+        "chosen on validation for precision .9; precision: reached there.",
     )
+
+
+def ranking_table(groups: Sequence[Group], keys: Sequence[str] = RANKING) -> Table:
+    """The measures of the whole ranking, in use for extreme classification."""
+    return _figures_table(
+        groups,
+        keys,
+        "In %, over the test titles that have a right answer, with 95 % intervals. PSP: rare "
+        "products count for more; nDCG and PSP are relative to the best attainable.",
+    )
+
+
+def _figures_table(groups: Sequence[Group], keys: Sequence[str], caption: str) -> Table:
+    table = Table(["", *(_title(key) for key in keys)], caption=caption)
     contenders = [group for group in groups if not group.reference]
-    for catalogue in CATALOGUES:
+    for catalogue in groups[0].catalogues:
         table.rows.append(CATALOGUE_TITLES[catalogue])
         measured = {id(group): group.figures()[catalogue] for group in groups}
         for group in groups:
             row = [row_name(group)]
-            for key in HEADLINE:
+            for key in keys:
                 value = measured[id(group)][key]
                 rivals = [measured[id(g)][key].value for g in contenders]
                 best = (
@@ -72,56 +107,99 @@ def headline_table(groups: Sequence[Group]) -> Table:
     return table
 
 
-def difference_table(groups: Sequence[Group]) -> Table | None:
+def difference_table(groups: Sequence[Group], keys: Sequence[str] = DIFFERENCES) -> Table | None:
     """Every compared group minus the first; None when there is only one."""
     first, *others = [group for group in groups if not group.reference]
     if not others:
         return None
     table = Table(
-        ["", *(_title(key) for key in DIFFERENCES)],
+        ["", *(_title(key) for key in keys)],
         caption="Percentage points with 95 % interval, paired over products; "
         "* marks an interval that leaves out zero.",
     )
-    for catalogue in CATALOGUES:
+    for catalogue in first.catalogues:
         table.rows.append(CATALOGUE_TITLES[catalogue])
         for group in others:
             measured = group.difference(first)[catalogue]
             name = Cell(f"{group.name} minus {first.name}")
-            table.rows.append([name, *(difference_cell(measured[key]) for key in DIFFERENCES)])
+            table.rows.append([name, *(difference_cell(measured[key]) for key in keys)])
     return table
 
 
 def threshold_table(group: Group) -> Table:
-    """Which score to accept from, and what that gives, for the group's first run."""
-    return precision_table(group.first_seed.figures(), PRECISIONS)
+    """Which score to accept from, and what that gives, for the group's run to ship."""
+    run = group.shipped
+    return precision_table(run.figures(), run.runs[0].predictions, PRECISIONS)
 
 
-def precision_table(measured: Figures, precisions: Sequence[float]) -> Table:
-    """The threshold per wanted precision, and its coverage and precision on test."""
+def precision_table(
+    measured: Figures, predictions: Splits, precisions: Sequence[float] = PRECISIONS
+) -> Table:
+    """The threshold per wanted precision, and what it gives on test, in shares and counts."""
     table = Table(
-        ["precision wanted", "accept from score", "accepted", "precision reached"],
-        caption="Threshold chosen on validation; accepted and precision reached in % on test; "
-        "below each its 95 % interval.",
-    )
-    for catalogue in CATALOGUES:
+        ["precision wanted", "accept from score", "accepted %", "precision reached %",
+         "titles accepted", "for review"],
+        caption="Threshold chosen on validation, the rest is what it gives on test; below each its "
+        "95 % interval, below the counts how many of these titles' best matches are right.",
+    )  # fmt: skip
+    for catalogue, figures in measured.items():
         table.rows.append(CATALOGUE_TITLES[catalogue])
+        test = predictions[catalogue]["test"]
         for precision in precisions:
             key = f"transferred_{percent(precision)}"
+            threshold = figures[f"{key}_threshold"]
+            accepted = test.top_score >= threshold.value
             table.rows.append(
                 [
                     Cell(f"{percent(precision)} %"),
-                    score_cell(measured[catalogue][f"{key}_threshold"]),
-                    share_cell(measured[catalogue][f"{key}_coverage"]),
-                    share_cell(measured[catalogue][f"{key}_precision"]),
+                    score_cell(threshold),
+                    share_cell(figures[f"{key}_coverage"]),
+                    share_cell(figures[f"{key}_precision"]),
+                    *(
+                        count_cell(int(part.sum()), int(np.sum(part & test.correct)))
+                        for part in (accepted, ~accepted)
+                    ),
                 ]
             )
     return table
 
 
+def thresholds_table(groups: Sequence[Group]) -> Table:
+    """The transferred thresholds of every group's run to ship, side by side."""
+    words = ("from score", "accepted", "precision")
+    header = [f"{f'{p:g}'.removeprefix('0')} {word}" for p in PRECISIONS for word in words]
+    table = Table(
+        ["", *header],
+        caption="For each precision wanted: the threshold chosen on validation, and what it gives "
+        "on test, in %. Of several seeds the one to ship: the best on validation.",
+    )
+    for catalogue in groups[0].catalogues:
+        table.rows.append(CATALOGUE_TITLES[catalogue])
+        for group in groups:
+            figures = group.shipped.figures()[catalogue]
+            row = [Cell(group.name, seed_text(group))]
+            for precision in PRECISIONS:
+                key = f"transferred_{percent(precision)}"
+                row += [
+                    score_cell(figures[f"{key}_threshold"]),
+                    share_cell(figures[f"{key}_coverage"]),
+                    share_cell(figures[f"{key}_precision"]),
+                ]
+            table.rows.append(row)
+    return table
+
+
+def seed_text(group: Group) -> str:
+    """Which seed is the one to ship; nothing where there is one run only."""
+    if len(group.runs) == 1:
+        return ""
+    return f"seed {group.shipped.runs[0].config.get('seed', '?')}"
+
+
 def full_table(groups: Sequence[Group]) -> Table:
     """Every measure of every group, one measure per row."""
     table = Table(["", *(group.name for group in groups)], caption="Shares in %.")
-    for catalogue in CATALOGUES:
+    for catalogue in groups[0].catalogues:
         table.rows.append(CATALOGUE_TITLES[catalogue])
         measured = [group.figures()[catalogue] for group in groups]
         for key, measure in BY_KEY.items():
@@ -157,15 +235,6 @@ def data_line(data: Mapping[str, Any]) -> str:
             ("labels", "products"),
             ("held_out", "of them missing from the open catalogue"),
         )
-        if key in counts
+        if counts.get(key)
     ]
     return ": ".join(part for part in (str(data.get("name", "data")), ", ".join(sizes)) if part)
-
-
-def comparison_text(groups: Sequence[Group]) -> str:
-    """The headline and the differences, for a terminal."""
-    parts = [headline_table(groups).text()]
-    differences = difference_table(groups)
-    if differences is not None:
-        parts.append(f"\nDifferences\n{differences.text()}")
-    return "\n".join(parts)

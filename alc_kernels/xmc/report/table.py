@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from alc_kernels.xmc.report.page import Html, element
+
+WIDTH = 100  # columns of a terminal that tables keep to
+NARROWEST = 14  # a column of words is wrapped to this at the least
+INDENT = "  "
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A value with the small print below it; ``strong`` marks the best of its kind."""
+    """A value with the small print below it.
+
+    Attributes:
+        text: the value.
+        small: below it.
+        strong: whether it is the best of its kind.
+        tag: on a page, the kind of coloured mark that the text stands in; see ``style``.
+    """
 
     text: str
     small: str = ""
     strong: bool = False
+    tag: str = ""
 
 
 @dataclass
@@ -26,12 +40,14 @@ class Table:
         rows: sequences of cells as long as the header, or headings.
         caption: one line below.
         prose: columns hold text rather than numbers.
+        stacked: on a narrow page the cells of a row stand below one another.
     """
 
     header: Sequence[str]
     rows: list[Sequence[Cell | str] | str] = field(default_factory=list)
     caption: str = ""
     prose: bool = False
+    stacked: bool = False
 
     def html(self) -> Html:
         """The table as markup."""
@@ -39,46 +55,100 @@ class Table:
             "thead", element("tr", *(element("th", h, scope="col") for h in self.header))
         )
         body = element("tbody", *(self._html_row(row) for row in self.rows))
-        caption = [element("caption", self.caption)] if self.caption else []
-        attributes = {"class_": "text"} if self.prose else {}
-        return element("div", element("table", *caption, head, body, **attributes), class_="scroll")
+        kinds = [kind for kind, on in (("text", self.prose), ("stacked", self.stacked)) if on]
+        table = element("table", head, body, **({"class_": " ".join(kinds)} if kinds else {}))
+        # Below the part that scrolls, so that a wide table does not widen its caption.
+        caption = element("p", self.caption, class_="caption") if self.caption else Html("")
+        return element("div", element("div", table, class_="scroll"), caption)
 
     def _html_row(self, row: Sequence[Cell | str] | str) -> Html:
         if isinstance(row, str):
             heading = element("td", row, colspan=str(len(self.header)))
             return element("tr", heading, class_="group")
-        return element("tr", *(self._html_cell(cell) for cell in row))
+        return element("tr", *map(self._html_cell, row, self.header))
 
-    def _html_cell(self, cell: Cell | str) -> Html:
+    def _html_cell(self, cell: Cell | str, heading: str) -> Html:
+        attributes = {"data-label": heading} if self.stacked and heading else {}
         if not isinstance(cell, Cell):
-            return element("td", cell)
+            return element("td", cell, **attributes)
+        if cell.strong:
+            attributes["class"] = "best"
         small = [element("span", cell.small, class_="range")] if cell.small else []
-        return element("td", cell.text, *small, **({"class_": "best"} if cell.strong else {}))
+        shown = element("span", cell.text, class_=f"tag {cell.tag}") if cell.tag else cell.text
+        return element("td", shown, *small, **attributes)
 
-    def text(self) -> str:
-        """The table as lines of text; small print stands in a line of its own."""
-        lines: list[list[str] | str] = [list(self.header)]
-        for row in self.rows:
-            if isinstance(row, str):
-                lines.append(row)
-                continue
-            cells = [cell if isinstance(cell, Cell) else Cell(cell) for cell in row]
-            lines.append([cell.text for cell in cells])
-            if any(cell.small for cell in cells):
-                lines.append([cell.small for cell in cells])
-        columns = range(len(self.header))
-        cells_only = [line for line in lines if not isinstance(line, str)]
-        widths = [max(len(line[column]) for line in cells_only) for column in columns]
-        written = []
-        for line in lines:
-            if isinstance(line, str):
-                written += ["", line]
-                continue
-            rest = (
-                line[c].ljust(widths[c]) if self.prose else line[c].rjust(widths[c])
-                for c in columns[1:]
-            )
-            written.append("  ".join([f"  {line[0].ljust(widths[0])}", *rest]).rstrip())
+    def text(self, width: int = WIDTH) -> str:
+        """The table as lines of text of at most ``width`` columns; small print below its cell.
+
+        Words are wrapped. Columns that still do not fit follow in a further block, beside the
+        same names.
+        """
+        widths = self._widths(width)
+        blocks = list(_blocks(widths, width))
+        written: list[str] = []
+        for columns in blocks:
+            if written:
+                written.append("")
+            for row in [self.header, *self.rows]:
+                if isinstance(row, str):
+                    written += ["", row]
+                else:
+                    written += self._text_row(row, widths, [0, *columns])
         if self.caption:
-            written += ["", f"  {self.caption}"]
+            filled = textwrap.wrap(
+                self.caption, width, initial_indent=INDENT, subsequent_indent=INDENT
+            )
+            written += ["", *filled]
         return "\n".join(written)
+
+    def _widths(self, width: int) -> list[int]:
+        """How wide each column gets: as its cells ask for, words less where that is too much."""
+        rows = [self.header, *(row for row in self.rows if not isinstance(row, str))]
+        widths = [
+            max(len(part) for row in rows for part in _parts(row[column]))
+            for column in range(len(self.header))
+        ]
+        words = range(len(widths)) if self.prose else [0]
+        narrowed = list(widths)
+        while sum(narrowed) + len(INDENT) * len(narrowed) > width:
+            widest = max(words, key=lambda column: narrowed[column])
+            if narrowed[widest] <= NARROWEST:
+                # Narrower columns do not help: they are parted, each at most a third of the line.
+                return [
+                    min(size, width // 3) if c in words else size for c, size in enumerate(widths)
+                ]
+            narrowed[widest] -= 1
+        return narrowed
+
+    def _text_row(
+        self, row: Sequence[Cell | str], widths: Sequence[int], columns: Sequence[int]
+    ) -> Iterator[str]:
+        cells = [
+            [line for part in _parts(row[c]) for line in textwrap.wrap(part, widths[c])]
+            for c in columns
+        ]
+        for line in zip_longest(*cells, fillvalue=""):
+            placed = (
+                part.ljust(widths[c]) if self.prose or c == 0 else part.rjust(widths[c])
+                for c, part in zip(columns, line, strict=True)
+            )
+            yield (INDENT + INDENT.join(placed)).rstrip()
+
+
+def _parts(cell: Cell | str) -> list[str]:
+    if not isinstance(cell, Cell):
+        return [cell]
+    return [cell.text, cell.small] if cell.small else [cell.text]
+
+
+def _blocks(widths: Sequence[int], width: int) -> Iterator[list[int]]:
+    """Columns 1 and up, parted so that each part fits beside column 0."""
+    block: list[int] = []
+    taken = first = len(INDENT) + widths[0]
+    for column, size in list(enumerate(widths))[1:]:
+        if block and taken + len(INDENT) + size > width:
+            yield block
+            block, taken = [], first
+        block.append(column)
+        taken += len(INDENT) + size
+    yield block

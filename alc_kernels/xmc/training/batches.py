@@ -1,38 +1,15 @@
 """Batches of queries with one sampled label each, and every known pair among them.
 
 The labels of the other queries are the negatives. A label that is also right for another query
-of the batch is one of that query's positives, never its negative. Which queries share a batch:
-
-- ``cluster_size`` 1: chance.
-- above: batches are made of whole clusters of similar queries, drawn at random in every epoch,
-  so the negatives are hard without a search (NGAME, Dahiya et al., arXiv 2207.04452). Clusters
-  grow: the epochs before the first refresh are shuffled, then the size doubles from 2 at every
-  refresh up to ``cluster_size``. (NGAME's published settings for LF-AmazonTitles-131K also start
-  shuffled and double, at epochs 10, 20, 25, 50, 75, .. of 300, with new clusters every 5 epochs.)
-
-``hard_negatives`` labels per query, drawn from its nearest wrong ones of the whole label set,
-join the batch as further labels.
+of the batch is one of that query's positives, never its negative.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from scipy.sparse import csr_matrix
-from torch import Tensor
-
-from alc_kernels.xmc.config import TrainConfig
-from alc_kernels.xmc.errors import CheckpointError
-from alc_kernels.xmc.negatives.clusters import divide
-from alc_kernels.xmc.negatives.deal import deal_clusters
-from alc_kernels.xmc.negatives.hard import draw_hard_negatives, mine_hard_negatives
-
-if TYPE_CHECKING:
-    from alc_kernels.xmc.methods.base import Snapshot
 
 
 @dataclass(frozen=True)
@@ -55,175 +32,9 @@ class Batch:
     excluded_col: np.ndarray | None = None
 
 
-class Sampler:
-    """The batches of every epoch.
-
-    What an epoch's batches are depends on the settings, the epoch and :meth:`state_dict` only.
-
-    Args:
-        relation: (n, L) training relation.
-        queries: (N,) int64 distinct rows to use, N >= 1; rows without labels are legal.
-        config: ``seed``, ``batch_size`` and the settings of the group "batches".
-        excluded: (n, L) pairs that are neither right nor wrong, or None.
-        candidates: (C,) ascending numbers of the labels that may be mined; None for all. Labels
-            held out of training do not belong to them.
-        device: where hard negatives are searched.
-    """
-
-    def __init__(
-        self,
-        relation: csr_matrix,
-        queries: np.ndarray,
-        config: TrainConfig,
-        excluded: csr_matrix | None = None,
-        *,
-        candidates: np.ndarray | None = None,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        self.relation, self.queries, self.config = relation, queries, config
-        self.excluded, self.candidates, self.device = excluded, candidates, device
-        self.clusters: np.ndarray | None = None  # (N,) cluster of every query; None: shuffled
-        self.pools: np.ndarray | None = None  # (N, hard_negative_pool), -1 where there is none
-        self.refreshed = -1  # epoch of the last refresh
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches per epoch: as few as possible, the same in every epoch."""
-        return num_batches(len(self.queries), self.config.batch_size)
-
-    def needs_snapshot(self, epoch: int) -> bool:
-        """Whether :meth:`refresh` has to be called before :meth:`batches` of ``epoch``."""
-        return self._refresh_of(epoch) == epoch != self.refreshed
-
-    def refresh(self, epoch: int, snapshot: Snapshot) -> None:
-        """Take new clusters and hard negatives for ``epoch`` and those that follow.
-
-        Args:
-            epoch: the epoch about to begin.
-            snapshot: all vectors of now; its rows are those of ``queries``.
-
-        Raises:
-            MissingFaiss: clusters or an approximate index without the package faiss.
-        """
-        config = self.config
-        size = self._cluster_size(epoch)
-        if size > 1:
-            parts = self.steps_per_epoch
-            largest_batch = -(-len(self.queries) // parts)
-            per_batch = -(-largest_batch // size)
-            seed = np.random.SeedSequence([config.seed, epoch, 1]).generate_state(1)
-            generator = torch.Generator().manual_seed(int(seed[0]))
-            self.clusters = divide(snapshot.queries, parts * per_batch, generator).numpy()
-        if config.hard_negatives:
-            self.pools = mine_hard_negatives(
-                snapshot.queries,
-                snapshot.labels,
-                snapshot.relation,
-                None if self.excluded is None else self.excluded[self.queries],
-                pool=config.hard_negative_pool,
-                margin=config.false_negative_margin,
-                index=config.index,
-                candidates=self.candidates,
-                device=self.device,
-            )
-        self.refreshed = epoch
-
-    def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        """All queries once, each with one of its labels drawn at random.
-
-        Batches differ in size by at most one query, so the last one is no remnant with few
-        negatives, and no cluster is split between two of them.
-
-        Args:
-            epoch: counted from 0.
-            first: batches to leave out at the beginning, the others stay the same.
-
-        Raises:
-            RuntimeError: :meth:`refresh` was due before this epoch.
-        """
-        due = self._refresh_of(epoch)
-        if due is not None and due != self.refreshed:
-            raise RuntimeError(
-                f"epoch {epoch}: found clusters or hard negatives of epoch {self.refreshed}, "
-                f"expected a refresh at epoch {due}"
-            )
-        rng = np.random.default_rng([self.config.seed, epoch])
-        if self.clusters is None:
-            order = rng.permutation(len(self.queries))
-            parts = np.array_split(order, self.steps_per_epoch)
-        else:
-            parts = deal_clusters(self.clusters, self.steps_per_epoch, rng)
-            order = np.concatenate(parts)
-        sampled = sample_labels(self.relation, self.queries[order], rng)
-        start = sum(len(part) for part in parts[:first])
-        for index, part in enumerate(parts[first:], start=first):
-            hard = None
-            if self.pools is not None:
-                draw = np.random.default_rng([self.config.seed, epoch, index, 2])
-                hard = draw_hard_negatives(self.pools[part], self.config.hard_negatives, draw)
-            chosen = sampled[start : start + len(part)]
-            yield make_batch(self.relation, self.queries[part], chosen, hard, self.excluded)
-            start += len(part)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """What :meth:`refresh` left, for a checkpoint."""
-        state = {"refreshed": torch.tensor(self.refreshed)}
-        if self.clusters is not None:
-            state["clusters"] = torch.from_numpy(self.clusters)
-        if self.pools is not None:
-            state["pools"] = torch.from_numpy(self.pools)
-        return state
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over the result of :meth:`state_dict` of a sampler of the same data and settings.
-
-        Raises:
-            CheckpointError: it belongs to other data or settings.
-        """
-        shapes = {
-            "refreshed": (),
-            "clusters": (len(self.queries),),
-            "pools": (len(self.queries), self.config.hard_negative_pool),
-        }
-        for name, value in state.items():
-            if tuple(value.shape) != shapes.get(name):
-                raise CheckpointError(
-                    f"sampler state {name!r}: found shape {tuple(value.shape)}, "
-                    f"expected {shapes.get(name, 'no such entry')}"
-                )
-        if "refreshed" not in state:
-            raise CheckpointError("sampler state: has no 'refreshed'")
-        self.refreshed = int(state["refreshed"])
-        self.clusters = state["clusters"].numpy() if "clusters" in state else None
-        self.pools = state["pools"].numpy() if "pools" in state else None
-
-    def _cluster_size(self, epoch: int) -> int:
-        """The largest cluster of ``epoch``: 1, then doubled at every refresh."""
-        refreshes = min(epoch // self.config.refresh_every, 62)
-        return min(2**refreshes, self.config.cluster_size)
-
-    def _refresh_of(self, epoch: int) -> int | None:
-        """The epoch whose refresh ``epoch`` uses; None where it needs none."""
-        due = epoch - epoch % self.config.refresh_every
-        return due if self.config.hard_negatives or self._cluster_size(due) > 1 else None
-
-
 def num_batches(num_queries: int, batch_size: int) -> int:
     """Batches per epoch: as few as possible."""
     return -(-num_queries // batch_size)
-
-
-def epoch_batches(
-    relation: csr_matrix, queries: np.ndarray, batch_size: int, rng: np.random.Generator
-) -> Iterator[Batch]:
-    """Shuffled batches, as :meth:`Sampler.batches` makes them with ``cluster_size`` 1."""
-    order = rng.permutation(queries)
-    sampled = sample_labels(relation, order, rng)
-    parts = num_batches(len(order), batch_size)
-    for rows, chosen in zip(
-        np.array_split(order, parts), np.array_split(sampled, parts), strict=True
-    ):
-        yield make_batch(relation, rows, chosen)
 
 
 def sample_labels(relation: csr_matrix, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -1,10 +1,14 @@
 """Checkpoints: written whole or not at all, read without executing code.
 
     RUN/checkpoint/state.json             settings, position, history, checksums
-    RUN/checkpoint/model.safetensors      encoder.*, label_side.* and loss.*
-    RUN/checkpoint/training.safetensors   dense.* and table.* (optimizers), random state
+    RUN/checkpoint/model.safetensors      the weights to use: encoder.*, label_side.*
+    RUN/checkpoint/training.safetensors   what else a resumed run needs, by part: loss heads,
+                                          optimizers, random state, sampler, ...
+    RUN/checkpoint.previous/              the same, one checkpoint earlier
 
-An encoder may add files of its own (a tokenizer's).
+The weights to use are the averaged ones where training averages, and the best epoch's where it
+stops early; ``training.safetensors`` then holds those under way as ``model.*``. An encoder may
+add files of its own (a tokenizer's).
 """
 
 from __future__ import annotations
@@ -12,45 +16,30 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.encoders.registry import describe, rebuild
 from alc_kernels.xmc.errors import CheckpointError, ConfigError, EncoderError
 from alc_kernels.xmc.model import Model, build_model
+from alc_kernels.xmc.training.files import (
+    checksum,
+    checksums,
+    read_tensors,
+    replacing,
+    write_tensors,
+)
+from alc_kernels.xmc.training.state import Part, Position, pack, unpack
 
 CURRENT, PREVIOUS = "checkpoint", "checkpoint.previous"
 STATE, MODEL, TRAINING = "state.json", "model.safetensors", "training.safetensors"
-FORMAT_VERSION = 2
-
-
-@dataclass
-class Position:
-    """How far training has come; everything that a resumed run needs beside tensors.
-
-    Attributes:
-        epoch: finished epochs.
-        step: finished steps over the whole run.
-        step_in_epoch: finished steps of the epoch under way.
-        sums: sums of the loss terms over those steps.
-        seconds: time spent so far.
-        history: one entry per finished epoch.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    step_in_epoch: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
-    history: list[dict[str, float]] = field(default_factory=list)
+FORMAT_VERSION = 3
 
 
 @dataclass
@@ -58,19 +47,17 @@ class Checkpoint:
     """What :func:`load_checkpoint` returns.
 
     Attributes:
-        model: with its trained weights.
+        model: with the weights to use.
         config: the settings of the run.
         position: how far it came.
-        loss_state: state dict of the loss module.
-        training_state: tensors for :func:`restore_training`.
+        parts: the state of each part of training, for :func:`restore_parts`.
         folder: where it was read from.
     """
 
     model: Model
     config: TrainConfig
     position: Position
-    loss_state: dict[str, Tensor]
-    training_state: dict[str, Tensor]
+    parts: dict[str, dict[str, Any]]
     folder: Path
 
 
@@ -78,119 +65,141 @@ def checkpoint_folder(run: Path) -> Path:
     """The checkpoint of a run folder; a checkpoint folder is returned as it is."""
     if (run / STATE).is_file():
         return run
-    for name in (CURRENT, PREVIOUS):  # the previous one: a write was cut between two renames
-        if (run / name / STATE).is_file():
-            return run / name
-    raise CheckpointError(f"{run}: no checkpoint found, expected {run / CURRENT / STATE}")
+    if (run / CURRENT).is_dir():
+        return run / CURRENT
+    # The previous one is all there is: a write was cut between two renames.
+    return previous_folder(run) if (run / PREVIOUS).is_dir() else _none(run, CURRENT)
+
+
+def previous_folder(run: Path) -> Path:
+    """The checkpoint before the last one of a run folder.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    return run / PREVIOUS if (run / PREVIOUS).is_dir() else _none(run, PREVIOUS)
+
+
+def _none(run: Path, name: str) -> Path:
+    raise CheckpointError(f"{run}: no checkpoint found, expected {run / name / STATE}")
+
+
+def use_previous(run: Path) -> None:
+    """Put the previous checkpoint in the place of the last one, which is deleted."""
+    shutil.rmtree(run / CURRENT, ignore_errors=True)
+    (run / PREVIOUS).rename(run / CURRENT)
 
 
 def save_checkpoint(
     run: Path,
     model: Model,
-    loss: torch.nn.Module,
-    optimizers: dict[str, Optimizer],
+    weights: Mapping[str, Tensor] | Path,
     config: TrainConfig,
     position: Position,
+    parts: Mapping[str, Part],
 ) -> None:
-    """Write ``RUN/checkpoint``; a crash at any moment leaves the old or the new one whole."""
-    from safetensors.torch import save_file
+    """Write ``RUN/checkpoint``; a crash at any moment leaves the old or the new one whole.
 
-    temporary = run / f".{CURRENT}.{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        weights = dict(model.state_dict())
-        weights |= {f"loss.{name}": value for name, value in loss.state_dict().items()}
-        files = {MODEL: weights, TRAINING: _training_tensors(optimizers)}
-        checksums = {}
-        for name, tensors in files.items():
-            # Cloned because models may share weights between names, which the format refuses.
-            save_file(
-                {key: value.detach().contiguous().clone() for key, value in tensors.items()},
-                temporary / name,
-            )
-            checksums[name] = _checksum(temporary / name)
-            _flush(temporary / name)
-        model.encoder.save_assets(temporary)
+    Args:
+        run: the run folder.
+        model: what is trained.
+        weights: the weights to use, or an earlier checkpoint's file of them.
+        config: all settings.
+        position: how far training has come.
+        parts: whatever else has a state.
+    """
+    tensors, values = pack(parts)
+    with replacing(run / CURRENT, run / PREVIOUS) as folder:
+        if isinstance(weights, Path):
+            shutil.copyfile(weights, folder / MODEL)
+        else:
+            write_tensors(folder / MODEL, dict(weights))
+        write_tensors(folder / TRAINING, tensors)
+        model.encoder.save_assets(folder)
         state = {
             "format": FORMAT_VERSION,
             "encoder": describe(model.encoder),
             "num_labels": model.num_labels,
             "config": dataclasses.asdict(config),
             "position": dataclasses.asdict(position),
-            "sha256": checksums,
+            "parts": values,
+            "sha256": checksums(folder),
         }
-        (temporary / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
-        _flush(temporary / STATE)
-        _swap_in(temporary, run)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        state["sha256_of_this"] = _digest(state)
+        (folder / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
     """Read a checkpoint folder onto the CPU.
 
     Raises:
-        CheckpointError: missing, truncated, altered or foreign files, by name.
+        CheckpointError: missing, truncated, altered or foreign files, by name; says whether the
+            run has a previous checkpoint.
     """
+    try:
+        return _load(folder)
+    except CheckpointError as error:
+        previous = folder.parent / PREVIOUS
+        if folder.name != CURRENT or not (previous / STATE).is_file():
+            raise
+        raise CheckpointError(
+            f"{error}; the one before it is in {previous}: alc train --resume --from-previous"
+        ) from None
+
+
+def _load(folder: Path) -> Checkpoint:
     state = _read_state(folder / STATE)
     for name, expected in state["sha256"].items():
-        if _checksum(folder / name) != expected:
+        if checksum(folder / name) != expected:
             raise CheckpointError(
                 f"{folder / name}: checksum differs from {STATE}, expected the file as it was "
                 "written (truncated or altered)"
             )
-    weights, training = (_read_tensors(folder / name) for name in (MODEL, TRAINING))
+    weights, tensors = (read_tensors(folder / name) for name in (MODEL, TRAINING))
     try:
         config = TrainConfig().replace(**state["config"])
         position = Position(**state["position"])
+        parts = unpack(tensors, state["parts"])
         encoder = rebuild(state["encoder"], folder)
         model = build_model(config, int(state["num_labels"]), encoder)
-        model.load_state_dict(
-            {name: value for name, value in weights.items() if not name.startswith("loss.")}
-        )
-    except (ConfigError, EncoderError, TypeError) as error:
+    except (ConfigError, EncoderError, TypeError, KeyError) as error:
         raise CheckpointError(f"{folder / STATE}: {error}") from None
+    try:
+        model.load_state_dict(weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
             f"{folder / MODEL}: weights do not fit the model ({reason})"
         ) from None
-    return Checkpoint(model, config, position, _without_prefix(weights, "loss."), training, folder)
+    return Checkpoint(model, config, position, parts, folder)
 
 
-def restore_training(
-    checkpoint: Checkpoint, loss: torch.nn.Module, optimizers: dict[str, Optimizer]
-) -> None:
-    """Put loss heads, optimizer state and PyTorch's random state back."""
-    try:
-        loss.load_state_dict(checkpoint.loss_state)
-        for name, optimizer in optimizers.items():
-            state: dict[int, dict[str, Tensor]] = {}
-            for key, value in _without_prefix(checkpoint.training_state, f"{name}.").items():
-                index, _, field_name = key.partition(".")
-                state.setdefault(int(index), {})[field_name] = value
-            groups = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": state, "param_groups": groups})
-        torch.set_rng_state(checkpoint.training_state["random.cpu"])
-    except (RuntimeError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
+def restore_parts(checkpoint: Checkpoint, parts: Mapping[str, Part]) -> None:
+    """Give every part its state back.
+
+    Raises:
+        CheckpointError: a state is missing, too many or does not fit.
+    """
+    where = checkpoint.folder / TRAINING
+    if set(parts) != set(checkpoint.parts):
         raise CheckpointError(
-            f"{checkpoint.folder / TRAINING}: state does not fit this run ({reason})"
-        ) from None
+            f"{where}: found the state of {', '.join(sorted(checkpoint.parts))}, expected "
+            f"{', '.join(sorted(parts))}"
+        )
+    for name, part in parts.items():
+        try:
+            part.load_state_dict(checkpoint.parts[name])
+        except (CheckpointError, RuntimeError, ValueError, KeyError, TypeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(
+                f"{where}: the state of {name} does not fit this run ({reason})"
+            ) from None
 
 
-def _training_tensors(optimizers: dict[str, Optimizer]) -> dict[str, Tensor]:
-    tensors = {"random.cpu": torch.get_rng_state()}
-    for name, optimizer in optimizers.items():
-        for index, values in optimizer.state_dict()["state"].items():
-            for key, value in values.items():
-                tensors[f"{name}.{index}.{key}"] = torch.as_tensor(value)
-    return tensors
-
-
-def _without_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
+def _digest(state: Mapping[str, Any]) -> str:
+    """SHA-256 of a checkpoint's state without that number itself."""
+    rest = {key: value for key, value in state.items() if key != "sha256_of_this"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _read_state(path: Path) -> dict[str, Any]:
@@ -200,53 +209,16 @@ def _read_state(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError:
         raise CheckpointError(f"{path}: not JSON, expected the state of a checkpoint") from None
-    needed = ("format", "encoder", "num_labels", "config", "position", "sha256")
-    missing = [key for key in needed if key not in state] if isinstance(state, dict) else needed
-    if missing:
-        raise CheckpointError(
-            f"{path}: {', '.join(missing)} missing, expected a checkpoint's state"
-        )
+    if not isinstance(state, dict) or "format" not in state:
+        raise CheckpointError(f"{path}: format missing, expected a checkpoint's state")
     if state["format"] != FORMAT_VERSION:
         raise CheckpointError(
             f"{path}: found format {state['format']!r}, expected {FORMAT_VERSION}"
         )
-    if set(state["sha256"]) != {MODEL, TRAINING}:
+    if state.get("sha256_of_this") != _digest(state):
+        raise CheckpointError(
+            f"{path}: checksum differs, expected the file as it was written (altered)"
+        )
+    if not {MODEL, TRAINING} <= set(state["sha256"]):
         raise CheckpointError(f"{path}: expected checksums of {MODEL} and {TRAINING}")
     return dict(state)
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path}: not a readable safetensors file ({reason})") from None
-
-
-def _checksum(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
-        return digest.hexdigest()
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-def _flush(path: Path) -> None:
-    """Make the file's content reach the disk before it is renamed into place."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _swap_in(temporary: Path, run: Path) -> None:
-    current, previous = run / CURRENT, run / PREVIOUS
-    if current.exists():
-        shutil.rmtree(previous, ignore_errors=True)
-        current.rename(previous)
-    temporary.rename(current)
-    shutil.rmtree(previous, ignore_errors=True)

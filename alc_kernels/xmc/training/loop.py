@@ -3,42 +3,46 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from alc_kernels import ALCLoss, Positives
 from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.data.dataset import Dataset
-from alc_kernels.xmc.encoders.base import TokenizedTexts
-from alc_kernels.xmc.errors import (
-    CheckpointError,
-    ConfigError,
-    DataError,
-    Interrupted,
-    TrainingDiverged,
-)
+from alc_kernels.xmc.errors import CheckpointError, ConfigError, Interrupted, TrainingDiverged
 from alc_kernels.xmc.model import Model, build_model
-from alc_kernels.xmc.training.batches import Batch, epoch_batches, num_batches
+from alc_kernels.xmc.training.batch_loss import TERMS, BatchLoss, NonFinite
+from alc_kernels.xmc.training.batches import Batch
+from alc_kernels.xmc.training.board import Board
 from alc_kernels.xmc.training.checkpoint import (
     CURRENT,
-    Position,
+    Checkpoint,
     checkpoint_folder,
     load_checkpoint,
-    restore_training,
-    save_checkpoint,
+    previous_folder,
+    restore_parts,
+    use_previous,
 )
+from alc_kernels.xmc.training.early_stopping import MEASURE, EarlyStopping
+from alc_kernels.xmc.training.ema import WeightAverage
+from alc_kernels.xmc.training.files import sweep
 from alc_kernels.xmc.training.interrupt import InterruptFlag
+from alc_kernels.xmc.training.label_cache import LabelCache
 from alc_kernels.xmc.training.objective import build_loss
-from alc_kernels.xmc.training.optimizers import RowAdagrad, clip_gradients, learning_rate_factor
+from alc_kernels.xmc.training.optimizers import Optimizers, learning_rate_factor
+from alc_kernels.xmc.training.precision import Precision, find_device
 from alc_kernels.xmc.training.progress import Progress
+from alc_kernels.xmc.training.run_folder import RunFolder
+from alc_kernels.xmc.training.sampler import Sampler
+from alc_kernels.xmc.training.state import Part, Position, RandomState
+from alc_kernels.xmc.training.training_set import TrainingSet
 
 Evaluate = Callable[[Model], dict[str, float]]
-
-TERMS = ("base", "pair", "batch", "tcm_positive", "tcm_negative")
 
 
 @dataclass
@@ -46,19 +50,22 @@ class TrainedRun:
     """What training leaves behind.
 
     Attributes:
-        model: the trained model, in evaluation mode.
+        model: the trained model, in evaluation mode. With ``ema`` its weights are averages over
+            the steps; with ``early_stopping`` they are those of ``best_epoch``.
         config: the settings it was trained with.
         history: one entry per epoch: ``epoch``, ``step``, ``loss`` and its terms (``base``,
-            ``pair``, ``batch``, ``tcm_positive``, ``tcm_negative``; means over the epoch's
-            steps), ``learning_rate``, ``seconds`` (of training since the start), and what
+            ``pair``, ``batch``, ``tcm_positive``, ``tcm_negative``, ``penalty``; means over the
+            epoch's steps), ``learning_rate``, ``seconds`` (of training since the start), and what
             ``evaluate`` returned, its keys prefixed with ``validation_``.
         output: the run folder, with ``config.toml`` and ``checkpoint/``.
+        best_epoch: the epoch whose weights the model has, where ``early_stopping`` chose it.
     """
 
     model: Model
     config: TrainConfig
     history: list[dict[str, float]] = field(default_factory=list)
     output: Path = Path()
+    best_epoch: int | None = None
 
 
 def train(
@@ -69,41 +76,63 @@ def train(
     evaluate: Evaluate | None = None,
     *,
     resume: bool = False,
+    from_previous: bool = False,
 ) -> TrainedRun:
-    """Train an encoder on ``dataset.train`` and leave a run folder behind.
+    """Train a model on ``dataset.train`` and leave a run folder behind.
 
     Args:
         config: all settings.
         dataset: only its training split and the names in its open catalogue are used here.
-        output: run folder; gets ``config.toml`` and ``checkpoint/``.
+        output: run folder; gets ``config.toml``, ``checkpoint/`` and ``checkpoint.previous/``.
         progress: callbacks, see :class:`Progress`.
         evaluate: called with the model every ``config.evaluate_every`` epochs (0: never); it
-            should look at the validation split only. Returns numbers for the history.
+            should look at the validation split only. Returns numbers for the history;
+            ``early_stopping`` watches ``coverage_90`` among them.
         resume: continue from the run folder's checkpoint, which must have the same settings
             (``epochs`` included: the learning rate's course depends on it). On the CPU the
-            result is bit for bit that of a run without interruption.
+            result is bit for bit that of a run without interruption. A run whose training is
+            complete comes back as it is.
+        from_previous: resume from the checkpoint before the last one, which is given up.
 
     Raises:
         DataError: no training query has a label, or ``keep_unmatched`` finds none to keep.
+        ConfigError: a setting that cannot be served here (device, early stopping without
+            validation, a missing package).
         TrainingDiverged: loss or weights became non-finite; the last good checkpoint stays.
         Interrupted: Ctrl-C; a usable checkpoint was written.
         CheckpointError: ``resume`` without a checkpoint that fits.
     """
     output = Path(output)
+    if config.early_stopping and evaluate is None:
+        raise ConfigError("early_stopping needs validations: expected evaluate")
     with torch.random.fork_rng(), InterruptFlag() as interrupt:
         torch.manual_seed(config.seed)
-        trainer = _Trainer(config, dataset, output, progress or Progress(), interrupt)
+        board = Board(output, config.tensorboard)
+        data = TrainingSet(dataset, config)
         if resume:
-            trainer.restore()
+            sweep(output / CURRENT)
+            folder = previous_folder(output) if from_previous else checkpoint_folder(output)
+            checkpoint = load_checkpoint(folder)
+            _check_same_settings(checkpoint, config)
+            trainer = _Trainer(checkpoint.model, config, data, output, interrupt)
+            trainer.restore(checkpoint)
+            if from_previous:
+                use_previous(output)
         else:
-            trainer.prepare()
+            model = build_model(config, dataset.num_labels)
+            data.adapt(model.encoder)
+            trainer = _Trainer(model, config, data, output, interrupt)
+            trainer.folder.write_config()
+        progress = progress or Progress()
         try:
-            trainer.run(evaluate)
+            trainer.run(progress, board, evaluate if config.evaluate_every else None)
         except KeyboardInterrupt:  # a second Ctrl-C, or one outside the main thread
-            raise Interrupted(trainer.saved_text("interrupted")) from None
+            raise Interrupted(trainer.folder.saved_text("interrupted")) from None
         finally:
-            trainer.progress.finish()
-    return TrainedRun(trainer.model.eval(), config, trainer.position.history, output)
+            progress.finish()
+            board.close()
+    history, best_epoch = trainer.position.history, trainer.stopping.best_epoch
+    return TrainedRun(trainer.model.eval(), config, history, output, best_epoch)
 
 
 class _Trainer:
@@ -111,215 +140,216 @@ class _Trainer:
 
     def __init__(
         self,
+        model: Model,
         config: TrainConfig,
-        dataset: Dataset,
+        data: TrainingSet,
         output: Path,
-        progress: Progress,
         interrupt: InterruptFlag,
     ) -> None:
-        self.config, self.dataset, self.output = config, dataset, output
-        self.progress, self.interrupt = progress, interrupt
-        self.device = _device(config.device)
-        self.queries = _training_queries(dataset, config)
-        self.steps_per_epoch = num_batches(len(self.queries), config.batch_size)
-        self.total_steps = self.steps_per_epoch * config.epochs
+        self.config, self.data, self.interrupt = config, data, interrupt
         self.position = Position()
-        self.saved_step: int | None = None
-        self._use(build_model(config, dataset.num_labels))
+        self.stopping = EarlyStopping(config.early_stopping)
 
-    def _use(self, model: Model) -> None:
-        """Take ``model`` into training: device, loss heads, optimizers, tokenised texts."""
-        self.model = model.to(self.device)
-        self.loss: ALCLoss = build_loss(self.config, model.dim).to(self.device)
-        self.optimizers = _optimizers(self.model, self.loss, self.config)
-        # Queries and labels in one ragged array: a batch is then a single pass of the encoder.
-        self.texts = model.encoder.tokenize([*self.dataset.train.queries, *self.dataset.labels])
-
-    def prepare(self) -> None:
-        """A fresh run."""
-        seen: list[TokenizedTexts] = [
-            self.model.encoder.tokenize([self.dataset.train.queries[row] for row in self.queries]),
-            self.model.encoder.tokenize(self.dataset.open_catalogue().texts),
-        ]
-        self.model.encoder.adapt(*seen)
-        self.output.mkdir(parents=True, exist_ok=True)
-        text = self.config.to_toml()
-        (self.output / "config.toml").write_text(text, encoding="utf-8", newline="\n")
-
-    def restore(self) -> None:
-        """Continue from the checkpoint."""
-        checkpoint = load_checkpoint(checkpoint_folder(self.output))
-        if checkpoint.config != self.config:
-            differing = [
-                name
-                for name, value in vars(self.config).items()
-                if value != getattr(checkpoint.config, name)
-            ]
-            raise CheckpointError(
-                f"{checkpoint.folder}: was trained with other settings "
-                f"({', '.join(differing)} differ), expected the same to resume"
-            )
-        self._use(checkpoint.model)
-        restore_training(checkpoint, self.loss, self.optimizers)
-        self.position = checkpoint.position
-        self.saved_step = self.position.step
-
-    def run(self, evaluate: Evaluate | None) -> None:
-        at = self.position
-        self.progress.start(
-            epochs=self.config.epochs, steps_per_epoch=self.steps_per_epoch, first_step=at.step
+        device = find_device(config.device)
+        self.model = model.to(device)
+        loss = build_loss(config, model.dim).to(device)
+        tables = model.table_parameters()
+        self.optimizers = Optimizers(
+            [*model.parameters(), *loss.parameters()],
+            tables,
+            learning_rate=config.learning_rate,
+            table_learning_rate=config.embedding_learning_rate,
+            weight_decay=config.weight_decay,
         )
-        for epoch in range(at.epoch, self.config.epochs):
-            # The sampler's randomness depends on seed and epoch only: a resumed epoch draws
-            # the same batches and skips those that are done.
-            rng = np.random.default_rng([self.config.seed, epoch])
-            batches = epoch_batches(
-                self.dataset.train.relation, self.queries, self.config.batch_size, rng
-            )
-            for index, batch in enumerate(batches):
-                if index < at.step_in_epoch:
-                    continue
-                self._step(batch)
-                self.progress.step(step=at.step, epoch=epoch + 1, loss=self.last_loss)
+        self.precision = Precision(config.precision, device)
+        self.average = WeightAverage(model, tables, config.ema) if config.ema else None
+
+        data.tokenize(model.encoder)
+        self.sampler = Sampler(
+            data.relation,
+            data.queries,
+            config,
+            data.excluded,
+            candidates=data.label_ids,
+            device=device,
+        )
+        self.cache = LabelCache(data, model.dim, device) if config.all_labels else None
+        self.batch_loss = BatchLoss(
+            model,
+            loss,
+            data,
+            self.precision,
+            self.cache,
+            config.cache_chunk,
+            config.false_negative_margin,
+        )
+        self.steps_per_epoch = -(-self.sampler.steps_per_epoch // config.accumulate)
+        self.total_steps = self.steps_per_epoch * config.epochs
+
+        weights_differ = self.average is not None or config.early_stopping > 0
+        parts: dict[str, Part | None] = {
+            "data": data,
+            "loss": loss,
+            "optimizers": self.optimizers,
+            "scaler": self.precision.scaler,
+            "sampler": self.sampler,
+            "stopping": self.stopping,
+            "random": RandomState(device),
+            "cache": self.cache,
+            "average": self.average,
+            # Beside the weights to use, which every checkpoint has.
+            "model": model if weights_differ else None,
+        }
+        self.parts = {name: part for name, part in parts.items() if part is not None}
+        self.folder = RunFolder(output, model, self.average, config, self.parts)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue from a checkpoint, whose model this one is."""
+        restore_parts(checkpoint, self.parts)
+        self.position = checkpoint.position
+        self.folder.saved_step = self.position.step
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is nothing left to train."""
+        return self.position.epoch >= self.config.epochs or self.stopping.enough
+
+    def run(self, progress: Progress, board: Board, evaluate: Evaluate | None) -> None:
+        """From the position reached to the end of the last epoch."""
+        at, config = self.position, self.config
+        self.progress, self.board = progress, board
+        progress.start(
+            epochs=config.epochs, steps_per_epoch=self.steps_per_epoch, first_step=at.step
+        )
+        board.start(at.step)
+        while not self.complete:
+            if at.step_in_epoch == 0:
+                self._refresh()
+            # Batches depend on seed, epoch and the sampler's saved state only: a resumed epoch
+            # goes on with those that are left.
+            batches = self.sampler.batches(at.epoch, first=at.step_in_epoch * config.accumulate)
+            for group in _groups(batches, config.accumulate):
+                self._step(group)
                 if self.interrupt.requested:
                     self._stop()
+                if self._checkpoint_due():
+                    self._save()
             self._end_epoch(evaluate)
-            if self.interrupt.requested and at.epoch < self.config.epochs:
+            if self.interrupt.requested and not self.complete:
                 self._stop()
+        self.folder.use_best()
 
-    def _step(self, batch: Batch) -> None:
+    def _refresh(self) -> None:
+        """At the start of an epoch: new clusters, hard negatives and statistics of labels."""
         started = time.perf_counter()
-        at = self.position
-        factor = learning_rate_factor(at.step, self.total_steps, self.config.warmup)
-        for optimizer in self.optimizers.values():
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * factor
-            optimizer.zero_grad(set_to_none=True)
+        epoch, label_side = self.position.epoch, self.model.label_side
+        due = epoch % self.config.refresh_every == 0
+        for_sampler = self.sampler.needs_snapshot(epoch)
+        for_labels = due and label_side.needs_snapshot
+        for_cache = due and self.cache is not None
+        if not (for_sampler or for_labels or for_cache):
+            return
+        snapshot = self.data.snapshot(self.model, self.precision.autocast())
+        if for_labels:
+            seed = np.random.SeedSequence([self.config.seed, epoch, 3]).generate_state(1)
+            label_side.refresh(snapshot, torch.Generator().manual_seed(int(seed[0])))
+        if for_sampler:
+            self.sampler.refresh(epoch, snapshot)
+        if self.cache is not None and for_cache:
+            ids = self.data.label_ids
+            self.cache.refresh(self.model.label_vectors(snapshot.labels[ids], ids))
+        self.position.seconds += time.perf_counter() - started
 
+    def _step(self, batches: list[Batch]) -> None:
+        """One step of the optimizers on the mean loss of ``batches``."""
+        started = time.perf_counter()
+        at, config, scaler = self.position, self.config, self.precision.scaler
+        factor = self._rate_factor(at.step)
+        self.optimizers.start(factor)
         self.model.train()
-        rows = np.concatenate([batch.queries, batch.labels + len(self.dataset.train)])
-        numbers = torch.from_numpy(batch.labels).to(self.device)
-        queries, text, labels = self.model(
-            self.texts.select(rows), len(batch.queries), numbers
-        )  # (B, d), (M, d), (M, d)
-        positives = Positives.from_csr(
-            torch.from_numpy(batch.crow), torch.from_numpy(batch.col), len(batch.labels)
-        ).to(self.device)
-        terms = self.loss.terms(queries, labels, positives=positives)
-        penalty = self.model.label_side.penalty(queries, text, labels, positives)
-        total = terms.total if penalty is None else terms.total + penalty
-        # One transfer per step: the loss itself says whether anything became non-finite.
-        values = torch.stack([total.detach(), *(getattr(terms, name) for name in TERMS)])
-        self.last_loss, *parts = values.tolist()
-        if not np.isfinite(self.last_loss):
-            where = (
-                "the loss"
-                if bool(queries.isfinite().all() & labels.isfinite().all())
-                else "the embeddings"
-            )
-            raise TrainingDiverged(
-                self.saved_text(f"{where} became {self.last_loss} at step {at.step + 1}")
-            )
-        total.backward()
-        if self.config.clip_norm > 0:
-            clip_gradients(self._parameters(), self.config.clip_norm)
-        for optimizer in self.optimizers.values():
-            optimizer.step()
+        values = np.zeros(1 + len(TERMS))
+        for batch in batches:
+            try:
+                loss, found = self.batch_loss(batch)
+            except NonFinite as error:
+                what = f"{error} at step {at.step + 1}"
+                raise TrainingDiverged(self.folder.saved_text(what)) from None
+            scaler.scale(loss / len(batches)).backward()
+            values += found / len(batches)
+        if self.average is not None:
+            self.average.before_step()
+        self.optimizers.step(scaler, config.clip_norm)
+        if self.average is not None:
+            self.average.after_step()
 
         at.step += 1
         at.step_in_epoch += 1
-        for name, value in zip(("loss", *TERMS), (self.last_loss, *parts), strict=True):
+        named = dict(zip(("loss", *TERMS), values.tolist(), strict=True))
+        for name, value in named.items():
             at.sums[name] = at.sums.get(name, 0.0) + value
         at.seconds += time.perf_counter() - started
+        self.progress.step(step=at.step, epoch=at.epoch + 1, loss=named["loss"])
+        self.board.step(at.step, {**named, "learning_rate": config.learning_rate * factor})
+
+    def _rate_factor(self, step: int) -> float:
+        config = self.config
+        return learning_rate_factor(step, self.total_steps, config.warmup, config.schedule)
 
     def _end_epoch(self, evaluate: Evaluate | None) -> None:
         at, config = self.position, self.config
         at.epoch += 1
         record: dict[str, float] = {"epoch": at.epoch, "step": at.step}
         record |= {name: total / at.step_in_epoch for name, total in at.sums.items()}
-        factor = learning_rate_factor(at.step - 1, self.total_steps, config.warmup)
+        factor = self._rate_factor(at.step - 1)
         record |= {"learning_rate": config.learning_rate * factor, "seconds": at.seconds}
-        if evaluate is not None and config.evaluate_every and self._evaluates(at.epoch):
+        best = False
+        if evaluate is not None and self._evaluates(at.epoch):
             self.model.eval()
-            found = evaluate(self.model)
+            with self.average.applied() if self.average is not None else nullcontext():
+                found = evaluate(self.model)
             record |= {f"validation_{name}": value for name, value in found.items()}
+            if config.early_stopping:
+                if MEASURE not in found:
+                    raise ConfigError(f"early_stopping: expected evaluate to return {MEASURE!r}")
+                best = self.stopping.update(at.epoch, found[MEASURE])
         at.history.append(record)
         at.step_in_epoch, at.sums = 0, {}
-        self._save()
+        self._save(best=best)
         self.progress.epoch(record)
+        self.board.epoch(record)
 
     def _evaluates(self, epoch: int) -> bool:
         return epoch % self.config.evaluate_every == 0 or epoch == self.config.epochs
 
-    def _parameters(self) -> list[torch.nn.Parameter]:
-        return [*self.model.parameters(), *self.loss.parameters()]
+    def _checkpoint_due(self) -> bool:
+        at, every = self.position, self.config.checkpoint_every
+        # At the end of an epoch one is written anyway.
+        return every > 0 and at.step % every == 0 and at.step_in_epoch < self.steps_per_epoch
 
-    def _save(self) -> None:
-        if not all(bool(parameter.isfinite().all()) for parameter in self._parameters()):
-            raise TrainingDiverged(
-                self.saved_text(f"the weights became non-finite by step {self.position.step}")
-            )
-        save_checkpoint(
-            self.output, self.model, self.loss, self.optimizers, self.config, self.position
-        )
-        self.saved_step = self.position.step
+    def _save(self, best: bool = False) -> None:
+        """Write a checkpoint; ``best``: the weights of now are the best so far."""
+        earlier_did_best = self.stopping.best_epoch is not None and not best
+        self.folder.save(self.position, self.optimizers.parameters, keep_weights=earlier_did_best)
 
     def _stop(self) -> None:
-        if self.saved_step != self.position.step:
+        if self.folder.saved_step != self.position.step:
             self._save()
-        raise Interrupted(
-            self.saved_text(f"interrupted at step {self.position.step} of {self.total_steps}")
+        what = f"interrupted at step {self.position.step} of {self.total_steps}"
+        raise Interrupted(self.folder.saved_text(what))
+
+
+def _groups(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
+    """``size`` batches at a time; the last group may be smaller."""
+    while group := list(islice(batches, size)):
+        yield group
+
+
+def _check_same_settings(checkpoint: Checkpoint, config: TrainConfig) -> None:
+    differing = [
+        name for name, value in vars(config).items() if value != getattr(checkpoint.config, name)
+    ]
+    if differing:
+        raise CheckpointError(
+            f"{checkpoint.folder}: was trained with other settings "
+            f"({', '.join(differing)} differ), expected the same to resume"
         )
-
-    def saved_text(self, what: str) -> str:
-        """``what``, and where the last good checkpoint is."""
-        if self.saved_step is None:
-            return f"{what}; no checkpoint was written before it"
-        return f"{what}; checkpoint of step {self.saved_step} kept in {self.output / CURRENT}"
-
-
-def _training_queries(dataset: Dataset, config: TrainConfig) -> np.ndarray:
-    """(N,) int64: the rows of the training split to use."""
-    unmatched = dataset.train.unmatched
-    if unmatched.all():
-        raise DataError(f"data set {dataset.name!r}: no training query has a label, expected some")
-    if not config.keep_unmatched:
-        return np.flatnonzero(~unmatched)
-    if not unmatched.any():
-        raise DataError(
-            f"data set {dataset.name!r}: found no training query without a label for "
-            "keep_unmatched, expected a data set that was written with it"
-        )
-    return np.arange(len(unmatched))
-
-
-def _optimizers(
-    model: Model, loss: ALCLoss, config: TrainConfig
-) -> dict[str, torch.optim.Optimizer]:
-    """AdamW for everything dense, row-wise Adagrad for tables with sparse gradients."""
-    table = model.table_parameters()
-    is_table = {id(parameter) for parameter in table}
-    dense = [p for p in [*model.parameters(), *loss.parameters()] if id(p) not in is_table]
-    made: dict[str, torch.optim.Optimizer] = {}
-    if dense:
-        made["dense"] = torch.optim.AdamW(
-            dense, lr=config.learning_rate, weight_decay=config.weight_decay
-        )
-    if table:
-        made["table"] = RowAdagrad(table, lr=config.embedding_learning_rate)
-    for optimizer in made.values():
-        for group in optimizer.param_groups:
-            group["peak"] = group["lr"]
-    return made
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = (str(error).strip().splitlines() or ["unknown device"])[0]
-        raise ConfigError(f"device = {name!r}: cannot be used here ({reason})") from None
-    return device

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -55,15 +56,102 @@ def sparse_rows(gradient: Tensor) -> tuple[Tensor, Tensor]:
     return rows, gradient._values()
 
 
-def learning_rate_factor(step: int, total: int, warmup: float) -> float:
-    """Linear rise over the first ``warmup`` share of ``total`` steps, then linear fall to 0.
+class Optimizers:
+    """AdamW for everything dense, row-wise Adagrad for tables with sparse gradients, as one.
 
-    ``step`` counts from 0; the first step already moves.
+    Args:
+        parameters: all that is trained.
+        tables: those of them with sparse gradients.
+        learning_rate: peak rate of the dense parameters.
+        table_learning_rate: peak rate of the tables.
+        weight_decay: AdamW's, dense parameters only.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        tables: Iterable[nn.Parameter],
+        *,
+        learning_rate: float,
+        table_learning_rate: float,
+        weight_decay: float,
+    ) -> None:
+        self.parameters, tables = list(parameters), list(tables)
+        is_table = {id(parameter) for parameter in tables}
+        dense = [p for p in self.parameters if id(p) not in is_table]
+        self.each: dict[str, Optimizer] = {}
+        if dense:
+            self.each["dense"] = torch.optim.AdamW(
+                dense, lr=learning_rate, weight_decay=weight_decay
+            )
+        if tables:
+            self.each["table"] = RowAdagrad(tables, lr=table_learning_rate)
+        for optimizer in self.each.values():
+            for group in optimizer.param_groups:
+                group["peak"] = group["lr"]
+
+    def start(self, factor: float) -> None:
+        """Before the backward passes of a step: no gradients, ``factor`` times the peak rate."""
+        for optimizer in self.each.values():
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * factor
+            optimizer.zero_grad(set_to_none=True)
+
+    def step(self, scaler: torch.amp.GradScaler, clip_norm: float = 0.0) -> None:
+        """Clip at a joint norm of ``clip_norm`` (0: not), then move.
+
+        ``scaler`` divides its scale out of the gradients and skips a step whose gradients
+        overflowed; a disabled one does nothing.
+        """
+        if clip_norm > 0:
+            for optimizer in self.each.values():
+                scaler.unscale_(optimizer)
+            clip_gradients(self.parameters, clip_norm)
+        for optimizer in self.each.values():
+            scaler.step(optimizer)
+        scaler.update()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Every parameter's state as ``optimizer.number.name``; learning rates are no state."""
+        return {
+            f"{name}.{index}.{key}": torch.as_tensor(value)
+            for name, optimizer in self.each.items()
+            for index, values in optimizer.state_dict()["state"].items()
+            for key, value in values.items()
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
+        """Take what :meth:`state_dict` gave.
+
+        Raises:
+            KeyError: state of an optimizer that does not exist here.
+        """
+        states: dict[str, dict[int, dict[str, Tensor]]] = {name: {} for name in self.each}
+        for path, value in saved.items():
+            name, index, key = path.split(".", 2)
+            states[name].setdefault(int(index), {})[key] = value
+        for name, optimizer in self.each.items():
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": states[name], "param_groups": groups})
+
+
+def learning_rate_factor(step: int, total: int, warmup: float, schedule: str = "linear") -> float:
+    """Share of the peak learning rate in (0, 1] at ``step``, which counts from 0.
+
+    A linear rise over the first ``warmup`` share of ``total`` steps (the first step already
+    moves), then with x rising from 0 to 1 over the rest:
+
+        linear    1 - x
+        cosine    (1 + cos(pi x)) / 2      (SGDR without restarts, arXiv 1608.03983)
+        constant  1
     """
     rising = max(1, round(warmup * total))
     if step < rising:
         return (step + 1) / rising
-    return (total - step) / (total - rising + 1)
+    if schedule == "constant":
+        return 1.0
+    left = (total - step) / (total - rising + 1)  # 1 - x
+    return left if schedule == "linear" else (1 - math.cos(math.pi * left)) / 2
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> None:

@@ -1,0 +1,268 @@
+"""From a source in another layout to a data set folder, text by text: never all in memory."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from alc_kernels.xmc.data.dataset import PROPENSITIES, TOKENS, Dataset, Split, token_cache
+from alc_kernels.xmc.data.filter_pairs import read_filter, write_filter
+from alc_kernels.xmc.data.folder import write_about
+from alc_kernels.xmc.data.protocol import SHARE_STEPS, in_share
+from alc_kernels.xmc.data.relation import without, without_labels
+from alc_kernels.xmc.data.source import Part, Relation, Source
+from alc_kernels.xmc.data.sparse_text import write_sparse_text
+from alc_kernels.xmc.data.text_lines import LineWriter
+from alc_kernels.xmc.data.texts import TextFile
+from alc_kernels.xmc.errors import DataError
+
+DROPPED = -1
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """What a conversion decides, all by sha1 of a text, so that it never moves.
+
+    Attributes:
+        name: of the data set; empty takes the source's.
+        validation_share: share of the training queries that become validation, above 0, where
+            the source has no validation split.
+        hold_out_share: share of the labels held out for an open catalogue, below 1; 0 for none.
+        keep_unmatched: keep training queries all of whose labels are held out, without labels.
+        propensity: (a, b) of the inverse propensities; None guesses from the source's name.
+    """
+
+    name: str = ""
+    validation_share: float = 0.1
+    hold_out_share: float = 0.0
+    keep_unmatched: bool = False
+    propensity: tuple[float, float] | None = None
+
+
+@dataclass
+class Converted:
+    """What a conversion made.
+
+    Attributes:
+        dataset: as :func:`load_dataset` gives it.
+        notes: what was found on the way and how it was treated, one sentence each.
+    """
+
+    dataset: Dataset
+    notes: list[str] = field(default_factory=list)
+
+
+def guess_propensity(name: str) -> str:
+    """``"amazon"``, ``"wikipedia"`` or ``"other"``, by the names of the field's data sets.
+
+    The see-also sets count as other, as in NGAME's and DEXML's settings.
+    """
+    plain = name.lower()
+    if "amazon" in plain:
+        return "amazon"
+    return "wikipedia" if "wiki" in plain and "seealso" not in plain else "other"
+
+
+def convert(source: Source, output: Path, options: ConvertOptions | None = None) -> Converted:
+    """Write a source into a data set folder and open it.
+
+    A pair that a filter excludes although it is right stays right in training, where the field
+    trains on it, and is excluded in validation and test, where it must not count.
+
+    Args:
+        source: from :func:`find_source` or :func:`find_pairs`.
+        output: folder, created if missing; files of a former data set are replaced.
+        options: see :class:`ConvertOptions`.
+
+    Raises:
+        DataError: anything malformed in the source, a split without queries, or a folder that
+            cannot be written.
+    """
+    return _Conversion(source, output, options or ConvertOptions()).run()
+
+
+class _Conversion:
+    def __init__(self, source: Source, output: Path, options: ConvertOptions) -> None:
+        self.source, self.output, self.options = source, output, options
+        self.notes: list[str] = []
+        self.splits: dict[str, tuple[csr_matrix, csr_matrix | None]] = {}
+
+    def run(self) -> Converted:
+        try:
+            self.output.mkdir(parents=True, exist_ok=True)
+            (self.output / "dataset.json").unlink(missing_ok=True)
+            shutil.rmtree(self.output / TOKENS, ignore_errors=True)  # of the former texts
+            self.held_out = self._write_labels()
+            for name, part in self.source.parts.items():
+                self._write_part(name, part)
+            dataset = self._open()
+            write_about(self.output, dataset)
+        except OSError as error:
+            raise DataError(
+                f"{error.filename or self.output}: cannot be written ({error.strerror})"
+            ) from None
+        return Converted(dataset, self.notes)
+
+    def _write_labels(self) -> np.ndarray:
+        """Write labels.txt and held_out.txt; (L,) bool, which labels are held out."""
+        labels, share = self.source.labels, self.options.hold_out_share
+        held_out = bytearray()
+        with LineWriter(self.output / "labels.txt") as file:
+            for text in labels:
+                file.write(text)
+                held_out.append(in_share(text, share))
+        self._note_replaced(labels.replaced, labels.path)
+        if not held_out:
+            raise DataError(f"{labels.path}: found no labels, expected at least 1")
+        made = np.frombuffer(held_out, np.bool_)
+        if share and (made.all() or not made.any()):
+            raise DataError(
+                f"{labels.path}: a hold-out share of {share:g} holds out {int(made.sum())} of "
+                f"{len(made)} labels, expected some and not all"
+            )
+        with LineWriter(self.output / "held_out.txt") as file:
+            for label in np.flatnonzero(made):
+                file.write(str(label))
+        return made
+
+    def _write_part(self, name: str, part: Part) -> None:
+        """Write the texts of a part, and those of validation where training gives it."""
+        relation = part.relation(len(self.held_out), f"labels of {self.source.labels.path.name}")
+        if relation.repeated:
+            self._note(f"{relation.path.name}: {relation.repeated} labels named again in their row")
+        trained = relation.matrix
+        if name == "train":
+            trained = without_labels(trained, self.held_out)
+        dropped = (np.diff(trained.indptr) == 0) & (np.diff(relation.matrix.indptr) > 0)
+        if self.options.keep_unmatched:
+            dropped[:] = False
+        targets = ["train", "validation"] if self._carves(name) else [name]
+        target = self._write_texts(part, targets, relation, dropped)
+        excluded = None
+        if part.filter is not None:
+            excluded = read_filter(part.filter, relation.matrix.shape)
+        both = 0 if excluded is None else int(relation.matrix.multiply(excluded).nnz)
+        for number, split in enumerate(targets):
+            rows = np.flatnonzero(target == number)
+            right = (trained if split == "train" else relation.matrix)[rows]
+            left_out = None if excluded is None else excluded[rows]
+            if left_out is not None and both:
+                if split == "train":
+                    left_out = without(left_out, right)
+                else:
+                    right = without(right, left_out)
+            write_sparse_text(self.output / f"{split}_X_Y.txt", right)
+            filter_file = self.output / f"{split}_filter.txt"
+            if left_out is None:
+                filter_file.unlink(missing_ok=True)
+            else:
+                write_filter(filter_file, left_out)
+            self.splits[split] = right, left_out
+        if excluded is not None and part.filter is not None:
+            self._note_filter(part.filter, excluded, both, targets)
+        if count := int((target == DROPPED).sum()):
+            self._note(f"{count} training queries dropped, all of whose labels are held out")
+
+    def _write_texts(
+        self, part: Part, targets: list[str], relation: Relation, dropped: np.ndarray
+    ) -> np.ndarray:
+        """Write every text that is kept; (n,) int8, its place in ``targets`` or DROPPED."""
+        target = np.zeros(len(dropped), np.int8)
+        count, share = 0, self.options.validation_share
+        with ExitStack() as stack:
+            files = [
+                stack.enter_context(LineWriter(self.output / f"{name}.raw.txt")) for name in targets
+            ]
+            for count, text in enumerate(part.texts, 1):
+                if count > len(target):
+                    continue  # the message below states how many there are
+                to = 1 if len(targets) > 1 and in_share(text, share) else 0
+                if to == 0 and dropped[count - 1]:
+                    to = DROPPED
+                else:
+                    files[to].write(text)
+                target[count - 1] = to
+            if count != len(target):
+                raise DataError(
+                    f"{part.texts.path}: found {count} texts, expected {len(target)} (rows of "
+                    f"{relation.path.name}; truncated?)"
+                )
+            for name, file in zip(targets, files, strict=True):
+                if not file.count:
+                    reason = ""
+                    if len(targets) > 1:
+                        reason = f" at a validation share of {share:g}"
+                    raise DataError(
+                        f"{part.texts.path}: {count} texts leave none for {name}{reason}, expected "
+                        "at least 1"
+                    )
+        self._note_replaced(part.texts.replaced, part.texts.path)
+        return target
+
+    def _carves(self, name: str) -> bool:
+        return name == "train" and "validation" not in self.source.parts
+
+    def _open(self) -> Dataset:
+        """The data set of the written files; opening them checks every line again."""
+        source, options, cache = self.source, self.options, token_cache(self.output)
+        splits = {}
+        for name in ("train", "validation", "test"):
+            path = self.output / f"{name}.raw.txt"
+            queries = TextFile(path, what="query texts", token_cache=cache)
+            splits[name] = Split(queries, *self.splits[name])
+        labels = TextFile(self.output / "labels.txt", what="label texts", token_cache=cache)
+        propensity = options.propensity
+        if propensity is None:
+            guess = guess_propensity(source.name)
+            propensity = PROPENSITIES[guess]
+            self._note(
+                f"propensities of {guess} data, {propensity[0]:g} and {propensity[1]:g}, going by "
+                f"the name {source.name} (--propensity sets them)"
+            )
+        return Dataset(
+            name=options.name or source.name,
+            labels=labels,
+            splits=splits,
+            held_out=self.held_out,
+            description=f"Converted from the {source.layout} layout.",
+            protocol=self._protocol(),
+            propensity=propensity,
+            folder=self.output,
+        )
+
+    def _protocol(self) -> str:
+        options = self.options
+        rules = [self.source.split_rule or "train and test as in the source"]
+        if self._carves("train"):
+            limit = round(options.validation_share * SHARE_STEPS)
+            rules.append(f"validation: training queries with sha1 mod {SHARE_STEPS} < {limit}")
+        if options.hold_out_share:
+            limit = round(options.hold_out_share * SHARE_STEPS)
+            kept = "kept without labels" if options.keep_unmatched else "dropped"
+            rules.append(
+                f"labels with sha1 mod {SHARE_STEPS} < {limit} are held out: no candidates in the "
+                f"open catalogue, never trained on; training queries left without one are {kept}"
+            )
+        return "; ".join(rules)
+
+    def _note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def _note_replaced(self, count: int, path: Path) -> None:
+        if count:
+            self._note(f"{path.name}: {count} blank texts replaced")
+
+    def _note_filter(self, path: Path, excluded: csr_matrix, both: int, targets: list[str]) -> None:
+        where = ""
+        if both:
+            treated = ", ".join(
+                f"{'still right' if split == 'train' else 'no longer right'} in {split}"
+                for split in targets
+            )
+            where = f", {both} of them right as well ({treated})"
+        self._note(f"{path.name}: {excluded.nnz} pairs{where}")

@@ -1,0 +1,157 @@
+"""What a data set holds and what is odd about it: ``alc data inspect``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from alc_kernels.xmc.data.dataset import Dataset, Split
+from alc_kernels.xmc.data.digests import Digests, group, member
+from alc_kernels.xmc.data.texts import TextFile
+
+QUANTILES = (0, 0.25, 0.5, 0.75, 0.9, 0.99, 1)
+HEAD_SHARES = (0.01, 0.1)
+TAIL = 5  # training queries of a label in the tail, at most
+SHOWN = 5  # places that a problem names
+# A replacement character, or UTF-8 that was read as Latin-1 and encoded again.
+_GARBLED = re.compile("\ufffd|[\u00c2-\u00c3][\u0080-\u00bf]|\u00e2\u0080")
+
+
+@dataclass
+class Inspection:
+    """Numbers as JSON values, and problems as sentences that name file and line.
+
+    Attributes:
+        counts: sizes, as in dataset.json.
+        pairs_per_query: split -> quantile ("0%" to "100%") and "mean" of labels per query.
+        label_frequency: training queries per label: quantiles, "mean", "unseen" (labels without
+            one), "tail" (with one to five) and the share of the pairs that the most frequent 1 %
+            and 10 % of the labels have.
+        characters: "labels" and splits -> quantiles of the texts' lengths.
+        duplicates: "labels" and splits -> texts that occurred before; "train and test" and the
+            like -> distinct queries in both.
+        filters: split -> pairs, queries with any, and the largest number of a query; only
+            splits with a filter.
+        problems: what is odd.
+    """
+
+    counts: dict[str, int]
+    pairs_per_query: dict[str, dict[str, float]] = field(default_factory=dict)
+    label_frequency: dict[str, float] = field(default_factory=dict)
+    characters: dict[str, dict[str, float]] = field(default_factory=dict)
+    duplicates: dict[str, int] = field(default_factory=dict)
+    filters: dict[str, dict[str, int]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+def inspect_dataset(data: Dataset) -> Inspection:
+    """Look at every text and pair once, a block at a time."""
+    made = Inspection(data.counts())
+    label_digests = _look_at_texts(made, "labels", data.labels, "labels.txt")
+    queries = {}
+    for name, split in data.splits.items():
+        queries[name] = _look_at_texts(made, name, split.queries, f"{name}.raw.txt")
+        made.pairs_per_query[name] = _quantiles(np.diff(split.relation.indptr))
+        _look_at_filter(made, name, split)
+    _look_at_overlap(made, queries)
+    same = member(np.concatenate(list(queries.values())), label_digests)
+    made.duplicates["queries that are a label's text"] = int(same.sum())
+    _look_at_frequencies(made, data)
+    return made
+
+
+def _look_at_texts(made: Inspection, name: str, texts: Sequence[str], file_name: str) -> np.ndarray:
+    """Lengths, duplicates and garbled texts; the texts' digests (n, 2)."""
+    file = texts.path.name if isinstance(texts, TextFile) else file_name
+    digests, garbled, padded = Digests(), [], []
+    lengths = np.empty(len(texts), np.int32)
+    for row, text in enumerate(texts):
+        digests.add(text)
+        lengths[row] = len(text)
+        if _GARBLED.search(text):
+            garbled.append(row)
+        if text != text.strip():
+            padded.append(row)
+    made.characters[name] = _quantiles(lengths)
+    found = digests.array()
+    groups, firsts = group(found)
+    again = np.ones(len(texts), np.bool_)
+    again[firsts] = False
+    repeats = np.flatnonzero(again)
+    made.duplicates[name] = len(repeats)
+    if len(repeats):
+        places = [f"{row + 1} as {firsts[groups[row]] + 1}" for row in repeats[:SHOWN]]
+        _problem(made, file, "texts that an earlier line has as well", len(repeats), places)
+    for rows, words in (
+        (garbled, "texts with signs of a wrong encoding"),
+        (padded, "texts with white space at an end"),
+    ):
+        if rows:
+            _problem(made, file, words, len(rows), [str(row + 1) for row in rows[:SHOWN]])
+    return found
+
+
+def _problem(made: Inspection, file: str, what: str, count: int, places: list[str]) -> None:
+    more = ", ..." if count > len(places) else ""
+    word = "line" if count == 1 else "lines"
+    made.problems.append(f"{file}: {count:,} {what} ({word} {', '.join(places)}{more})")
+
+
+def _look_at_filter(made: Inspection, name: str, split: Split) -> None:
+    if split.excluded is None:
+        return
+    sizes = np.diff(split.excluded.indptr)
+    made.filters[name] = {
+        "pairs": int(split.excluded.nnz),
+        "queries": int((sizes > 0).sum()),
+        "largest": int(sizes.max(initial=0)),
+    }
+
+
+def _look_at_overlap(made: Inspection, queries: dict[str, np.ndarray]) -> None:
+    """Queries that two splits share: what is measured was then trained on."""
+    names = list(queries)
+    for i, first in enumerate(names):
+        for second in names[i + 1 :]:
+            shared = np.flatnonzero(member(queries[second], queries[first]))
+            made.duplicates[f"{first} and {second}"] = len(shared)
+            if len(shared):
+                places = [str(row + 1) for row in shared[:SHOWN]]
+                _problem(
+                    made, f"{second}.raw.txt", f"queries that {first} has too", len(shared), places
+                )
+
+
+def _look_at_frequencies(made: Inspection, data: Dataset) -> None:
+    frequency = np.bincount(data.train.relation.indices, minlength=data.num_labels)
+    total, descending = max(int(frequency.sum()), 1), np.sort(frequency)[::-1]
+    made.label_frequency = _quantiles(frequency)
+    made.label_frequency["unseen"] = int((frequency == 0).sum())
+    made.label_frequency["tail"] = int(((frequency > 0) & (frequency <= TAIL)).sum())
+    for share in HEAD_SHARES:
+        head = descending[: max(round(share * len(descending)), 1)]
+        made.label_frequency[f"pairs of the top {share:.0%}"] = float(head.sum()) / total
+    for name, split in data.splits.items():
+        if unmatched := np.flatnonzero(split.unmatched)[:SHOWN].tolist():
+            places = [str(row + 2) for row in unmatched]
+            count = int(split.unmatched.sum())
+            _problem(made, f"{name}_X_Y.txt", "queries without a label", count, places)
+    asked = np.zeros(data.num_labels, np.bool_)
+    for split in data.splits.values():
+        asked[split.relation.indices] = True
+    if lonely := np.flatnonzero(~asked)[:SHOWN].tolist():
+        places = [str(label + 1) for label in lonely]
+        count = int((~asked).sum())
+        _problem(made, "labels.txt", "labels without any query", count, places)
+
+
+def _quantiles(values: np.ndarray) -> dict[str, float]:
+    found = {f"{q:.0%}": float(np.quantile(values, q, method="inverted_cdf")) for q in QUANTILES}
+    return {**found, "mean": float(values.mean())}

@@ -1,0 +1,108 @@
+"""Which run to ship, with which threshold, and how sure the choice is.
+
+Everything here is chosen on validation; test only says what the choice gives.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from alc_kernels.xmc.evaluation.comparison import CHOICE_PRECISION, Group, best_group
+from alc_kernels.xmc.evaluation.measures import percent
+from alc_kernels.xmc.evaluation.results import Estimate
+from alc_kernels.xmc.evaluation.run import Scored
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A group that was not chosen.
+
+    Attributes:
+        group: which.
+        behind: chosen minus rival, coverage on validation, paired interval.
+        on_test: chosen minus rival, transferred coverage on test, paired interval.
+    """
+
+    group: Group
+    behind: Estimate
+    on_test: Estimate
+
+    @property
+    def within_noise(self) -> bool:
+        """Whether the interval of the difference on validation holds zero."""
+        return not self.behind.low > 0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to ship.
+
+    Attributes:
+        group: the settings chosen.
+        catalogue: the catalogue that was looked at, ``"open"`` where there is one.
+        precision: the precision wanted.
+        threshold: accept scores of at least this; infinite where none reaches the precision.
+        validation: the chosen group's coverage on validation.
+        coverage, reached: what the threshold gives on test: share accepted, and right among them.
+        rivals: the other groups, in the order given.
+    """
+
+    group: Group
+    catalogue: str
+    precision: float
+    threshold: Estimate
+    validation: Estimate
+    coverage: Estimate
+    reached: Estimate
+    rivals: tuple[Rival, ...] = ()
+
+    @property
+    def run(self) -> Scored:
+        """The very run: of several seeds the best on validation."""
+        return self.group.shipped.runs[0]
+
+    @property
+    def possible(self) -> bool:
+        """Whether any score reaches the precision on validation."""
+        return math.isfinite(self.threshold.value)
+
+    @property
+    def within_noise(self) -> list[Rival]:
+        """The rivals that the data do not tell from the chosen one."""
+        return [rival for rival in self.rivals if rival.within_noise]
+
+
+def decide(groups: Sequence[Group], precision: float = CHOICE_PRECISION) -> Decision:
+    """Choose among ``groups``, yardsticks left out.
+
+    Args:
+        groups: at least one that is no yardstick.
+        precision: one of the precisions that figures are made for.
+    """
+    chosen = best_group(groups, precision)
+    name, catalogue = percent(precision), chosen.leading
+    shipped = chosen.shipped.figures()[catalogue]
+    rivals = []
+    for group in groups:
+        if group.reference or group is chosen:
+            continue
+        difference = chosen.difference(group)[catalogue]
+        rivals.append(
+            Rival(
+                group,
+                difference[f"validation_coverage_{name}"],
+                difference[f"transferred_{name}_coverage"],
+            )
+        )
+    return Decision(
+        chosen,
+        catalogue,
+        precision,
+        shipped[f"transferred_{name}_threshold"],
+        chosen.figures()[catalogue][f"validation_coverage_{name}"],
+        shipped[f"transferred_{name}_coverage"],
+        shipped[f"transferred_{name}_precision"],
+        tuple(rivals),
+    )

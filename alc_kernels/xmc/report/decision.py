@@ -1,0 +1,136 @@
+"""The decision in words: which run, which threshold, what it gives, how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from alc_kernels.xmc.evaluation.comparison import Group
+from alc_kernels.xmc.evaluation.decision import Decision
+from alc_kernels.xmc.evaluation.measures import percent
+from alc_kernels.xmc.report.numbers import (
+    difference_cell,
+    duration,
+    per_cent,
+    points,
+    score,
+    score_cell,
+    share_cell,
+    span,
+)
+from alc_kernels.xmc.report.summary import row_name, seed_text
+from alc_kernels.xmc.report.table import Cell, Table
+
+NAMED = 3  # rivals that are named in a sentence
+
+
+def ship_sentence(made: Decision) -> str:
+    """What to do, and what it gives on test."""
+    wanted = f"precision {percent(made.precision)} %"
+    where = f"the validation titles of the {made.catalogue} catalogue"
+    name = ", ".join(part for part in (made.group.name, seed_text(made.group)) if part)
+    if not made.possible:
+        return (
+            f"Ship none of them yet: with {name}, the best on validation, no score reaches "
+            f"{wanted} on {where}, so nothing should be accepted automatically at it."
+        )
+    missing = ", products missing from the catalogue included" if made.catalogue == "open" else ""
+    return (
+        f"Ship {name} with threshold {score(made.threshold.value)}: of the test titles "
+        f"{per_cent(made.coverage.value)} % (interval {span(made.coverage, per_cent)}) score at "
+        f"least that, and {per_cent(made.reached.value)} % of those "
+        f"({span(made.reached, per_cent)}) are right{missing}."
+    )
+
+
+def caution_sentence(made: Decision) -> str:
+    """Whether test confirms the precision that the threshold was chosen for."""
+    if not made.possible:
+        return ""
+    wanted = f"the {percent(made.precision)} % wanted"
+    if made.reached.high < made.precision:
+        return (
+            f"Careful: on test the precision falls short of {wanted}, interval included. "
+            "Choose a higher precision, or the threshold on more validation titles."
+        )
+    if made.reached.value < made.precision:
+        return (
+            f"On test the precision is below {wanted}, but its interval holds it: these titles "
+            "cannot tell whether the promise is kept."
+        )
+    if made.reached.low < made.precision:
+        return f"The interval of the precision reached holds {wanted}: the promise is kept."
+    return f"The precision reached is above {wanted}, interval included."
+
+
+def reason_sentences(made: Decision) -> list[str]:
+    """Why this one: the choice on validation, and which rivals it does not clearly beat."""
+    if not made.rivals:
+        return []
+    count = len(made.rivals) + 1
+    sentences = [
+        f"Of the {count} compared it accepts the most validation titles at precision "
+        f"{percent(made.precision)} %: {per_cent(made.validation.value)} % "
+        f"({span(made.validation, per_cent)})."
+    ]
+    near = made.within_noise
+    if near:
+        told = "; ".join(
+            f"its lead over {rival.group.name} is {points(rival.behind.value)} points, with a "
+            f"paired interval of {points(rival.behind.low)} to {points(rival.behind.high)}"
+            for rival in near[:NAMED]
+        )
+        if len(near) > NAMED:
+            told += f"; {len(near) - NAMED} more are in the table"
+        other = near[0].group.name if len(near) == 1 else "one of these"
+        sentences.append(
+            f"That is within the noise: {told}. Should {other} be cheaper to train or to run, "
+            "validation does not speak against it."
+        )
+    else:
+        sentences.append("Its lead on validation over every other is clear of the noise.")
+    behind_on_test = [rival.group.name for rival in made.rivals if rival.on_test.high < 0]
+    if behind_on_test:
+        sentences.append(
+            f"On test {', '.join(behind_on_test)} accepted clearly more at its own threshold; test "
+            "titles have no say in the choice, so repeat it with more seeds or validation titles."
+        )
+    return sentences
+
+
+def choice_table(made: Decision, groups: Sequence[Group]) -> Table:
+    """What the choice looked at, and what each would give on test."""
+    name = percent(made.precision)
+    table = Table(
+        ["", "on validation", "lead", "threshold", "accepted", "precision", "training"],
+        caption=f"{made.catalogue.capitalize()} catalogue, precision {name} % wanted, 95 % "
+        "intervals. On validation: coverage, which the choice is made by; lead: points that the "
+        "chosen one is ahead by there, paired, * clear of zero. Then, on test, what the threshold "
+        "of each one's best seed gives, and how long a run trains.",
+    )
+    behind = {id(rival.group): rival for rival in made.rivals}
+    for group in groups:
+        figures = group.figures()[made.catalogue]
+        shipped = group.shipped.figures()[made.catalogue]
+        rival = behind.get(id(group))
+        lead = Cell("yardstick" if group.reference else "ship", strong=group is made.group)
+        if rival is not None:
+            lead = difference_cell(rival.behind)
+        seconds = [run.seconds["training"] for run in group.runs if run.seconds.get("training")]
+        table.rows.append(
+            [
+                row_name(group),
+                share_cell(figures[f"validation_coverage_{name}"], group is made.group),
+                lead,
+                score_cell(shipped[f"transferred_{name}_threshold"]),
+                share_cell(shipped[f"transferred_{name}_coverage"]),
+                share_cell(shipped[f"transferred_{name}_precision"]),
+                Cell(duration(sum(seconds) / len(seconds)) if seconds else ""),
+            ]
+        )
+    return table
+
+
+def decision_paragraphs(made: Decision) -> list[str]:
+    """The decision in full: what to ship, whether test bears it out, why this one."""
+    parts = [ship_sentence(made), caution_sentence(made), " ".join(reason_sentences(made))]
+    return [part for part in parts if part]

@@ -1,0 +1,139 @@
+"""What training may see of a data set: queries in use, and labels that are not held out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alc_kernels.xmc.config import TrainConfig
+from alc_kernels.xmc.data.dataset import Dataset
+from alc_kernels.xmc.data.texts import fingerprint as text_fingerprint
+from alc_kernels.xmc.encoders.base import Encoder
+from alc_kernels.xmc.encoders.tokens import ConcatTokens, TokenRows
+from alc_kernels.xmc.errors import DataError
+from alc_kernels.xmc.methods import Snapshot
+from alc_kernels.xmc.model import Model
+
+TEXTS_PER_PASS = 1024
+
+
+class TrainingSet:
+    """The training split of a data set, in the data set's numbers.
+
+    Args:
+        dataset: texts and relation.
+        config: ``keep_unmatched``.
+
+    Attributes:
+        queries: (N,) int64 rows of the training split in use.
+        label_ids: (C,) int64, ascending: labels that are not held out. Negatives are of these.
+        relation: (n, L) CSR of the training split.
+        excluded: (n, L) CSR of pairs that are neither right nor wrong, or None.
+
+    Raises:
+        DataError: no training query has a label, or ``keep_unmatched`` finds none to keep.
+    """
+
+    def __init__(self, dataset: Dataset, config: TrainConfig) -> None:
+        self.dataset = dataset
+        self.queries = _queries_in_use(dataset, config)
+        self.label_ids = np.flatnonzero(~dataset.held_out)
+        self.relation, self.excluded = dataset.train.relation, dataset.train.excluded
+
+    def adapt(self, encoder: Encoder) -> None:
+        """Let a fresh encoder look at the texts."""
+        train = self.dataset.train.queries
+        encoder.adapt(
+            TokenRows(encoder.tokenize(train), self.queries),
+            encoder.tokenize(self.dataset.open_catalogue().texts),
+        )
+
+    def tokenize(self, encoder: Encoder) -> None:
+        """Make all texts ready; to be called before :meth:`select` and :meth:`snapshot`."""
+        # Queries and labels as one: a batch is then a single pass of the encoder.
+        self.texts = ConcatTokens(
+            encoder.tokenize(self.dataset.train.queries), encoder.tokenize(self.dataset.labels)
+        )
+
+    def select(self, queries: np.ndarray, labels: np.ndarray, chunk: int = 0) -> list[Any]:
+        """The encoder's inputs for the texts of ``queries`` (B,), then of ``labels`` (M,).
+
+        In one piece, or in pieces of at most ``chunk`` texts.
+        """
+        rows = np.concatenate([queries, labels + len(self.dataset.train)])
+        size = chunk or len(rows)
+        return [
+            self.texts.select(rows[start : start + size]) for start in range(0, len(rows), size)
+        ]
+
+    @torch.no_grad()
+    def snapshot(self, model: Model, autocast: AbstractContextManager[Any]) -> Snapshot:
+        """Vectors of all queries in use and of all labels, in evaluation mode.
+
+        Labels that are held out are among them, because the label side gives them a place among
+        the others; nothing that is trained looks at their vectors.
+        """
+        model.eval()
+        none = np.zeros(0, np.int64)
+        with autocast:
+            queries = self._encode(model, self.queries, none)
+            labels = self._encode(model, none, np.arange(self.dataset.num_labels))
+        return Snapshot(queries, labels, self.relation[self.queries])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hexadecimal digits over all that training sees."""
+        digest = hashlib.sha256()
+        for texts in (self.dataset.train.queries, self.dataset.labels):
+            digest.update(text_fingerprint(texts).encode())
+        digest.update(np.packbits(self.dataset.held_out).tobytes())
+        for pairs in (self.relation, self.excluded):
+            if pairs is not None:
+                digest.update(pairs.indptr.astype("<i8").tobytes())
+                digest.update(pairs.indices.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+    def state_dict(self) -> dict[str, str]:
+        """The fingerprint, so that no run resumes on other data."""
+        return {"fingerprint": self.fingerprint}
+
+    def load_state_dict(self, saved: Mapping[str, str]) -> None:
+        """Check that this is the data that :meth:`state_dict` was taken of.
+
+        Raises:
+            ValueError: it is not.
+        """
+        if saved["fingerprint"] != self.fingerprint:
+            raise ValueError("it was trained on other queries, labels or pairs")
+
+    def _encode(self, model: Model, queries: np.ndarray, labels: np.ndarray) -> Tensor:
+        """(n, d) float32 on the CPU; one of the two is empty."""
+        count = len(queries) + len(labels)
+        made = torch.empty(count, model.dim)
+        for start in range(0, count, TEXTS_PER_PASS):
+            part = slice(start, start + TEXTS_PER_PASS)
+            (batch,) = self.select(queries[part], labels[part])
+            made[part] = model.encoder(batch).float().cpu()
+        return made
+
+
+def _queries_in_use(dataset: Dataset, config: TrainConfig) -> np.ndarray:
+    """(N,) int64: the rows of the training split to use."""
+    unmatched = dataset.train.unmatched
+    if unmatched.all():
+        raise DataError(f"data set {dataset.name!r}: no training query has a label, expected some")
+    if not config.keep_unmatched:
+        return np.flatnonzero(~unmatched)
+    if not unmatched.any():
+        raise DataError(
+            f"data set {dataset.name!r}: found no training query without a label for "
+            "keep_unmatched, expected a data set that was written with it"
+        )
+    return np.arange(len(unmatched))

@@ -1,0 +1,151 @@
+"""Mined negatives: against a full comparison, and never a label that may be right."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
+from torch.nn import functional as F
+
+from alc_kernels.xmc.data.dataset import relation_from_rows
+from alc_kernels.xmc.negatives import (
+    ApproximateIndex,
+    ExactIndex,
+    MissingFaiss,
+    build_index,
+    draw_hard_negatives,
+    mine_hard_negatives,
+)
+
+TOLERANCE = 1e-5
+PASSES = [f"alc_kernels.xmc.negatives.{name}.QUERIES_PER_PASS" for name in ("hard", "index")]
+
+
+def relations(rng: np.random.Generator, n: int, width: int) -> tuple[csr_matrix, csr_matrix]:
+    """Positives and excluded pairs without a pair in common; some rows have none of either."""
+    kind = rng.choice(3, (n, width), p=(0.7, 0.15, 0.15))
+    kind[rng.random(n) < 0.3] = 0
+    made = [
+        relation_from_rows([np.flatnonzero(row == which).tolist() for row in kind], width)
+        for which in (1, 2)
+    ]
+    return made[0], made[1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    n=st.integers(1, 12),
+    width=st.integers(1, 25),
+    pool=st.integers(1, 8),
+    margin=st.sampled_from([-2.0, -0.3, 0.0, 0.2]),
+    kind=st.sampled_from(["exact", "approximate"]),
+    some=st.booleans(),
+)
+def test_against_a_full_comparison(
+    seed: int, n: int, width: int, pool: int, margin: float, kind: str, some: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    queries = torch.randn(n, 4, generator=torch.Generator().manual_seed(seed))
+    labels = torch.randn(width, 4, generator=torch.Generator().manual_seed(seed + 1))
+    relation, excluded = relations(rng, n, width)
+    candidates = np.flatnonzero(rng.random(width) < 0.7) if some else None
+    if candidates is not None and not len(candidates):
+        candidates = np.array([0])
+    with pytest.MonkeyPatch.context() as patch:
+        for name, rows in zip(PASSES, (5, 3), strict=True):
+            patch.setattr(name, rows)
+        found = mine_hard_negatives(
+            queries, labels, relation, excluded, pool, margin, kind, candidates=candidates
+        )
+    assert found.shape == (n, pool) and found.dtype == np.int32
+
+    scores = (F.normalize(queries) @ F.normalize(labels).T).numpy()
+    admitted = np.zeros(width, bool)
+    admitted[slice(None) if candidates is None else candidates] = True
+    positive = relation.toarray() > 0
+    for i in range(n):
+        mine = found[i][found[i] >= 0]
+        assert (found[i][: len(mine)] >= 0).all()  # none, then padding
+        assert len(set(mine.tolist())) == len(mine)
+        wrong = admitted & ~positive[i] & ~(excluded.toarray()[i] > 0)
+        own = scores[i][positive[i] & admitted]
+        ceiling = own.max() - margin if len(own) and margin > -2 else np.inf
+        assert (wrong & (scores[i] <= ceiling + TOLERANCE))[mine].all()
+        certain = np.flatnonzero(wrong & (scores[i] <= ceiling - TOLERANCE))
+        if kind == "approximate" and margin > -2:
+            continue  # may hold fewer
+        assert len(mine) >= min(pool, len(certain))
+        assert (np.diff(scores[i][mine]) <= TOLERANCE).all()
+        rest = np.setdiff1d(certain, mine)
+        if len(rest):
+            assert scores[i][rest].max() <= scores[i][mine].min() + TOLERANCE
+
+
+def test_the_guard_goes_by_the_best_positive() -> None:
+    labels = F.normalize(torch.tensor([[1.0, 0], [0.9, 0.2], [0.8, 0.5], [0, 1], [1, 0.02]]))
+    queries = torch.tensor([[2.0, 0.0]])
+    relation = relation_from_rows([[1, 3]], 5)  # cosines .976 and 0
+    found = mine_hard_negatives(queries, labels, relation, None, 5, 0.0)
+    assert found.tolist() == [[2, -1, -1, -1, -1]]  # 0 and 4 are nearer than label 1
+    assert mine_hard_negatives(queries, labels, relation, None, 5, 0.2).tolist() == [[-1] * 5]
+    found = mine_hard_negatives(queries, labels, relation, None, 5, -2.0)
+    assert found.tolist() == [[0, 4, 2, -1, -1]]
+
+
+def grouped(n: int, dim: int, groups: int, seed: int) -> torch.Tensor:
+    """Vectors around ``groups`` centres that are the same for every seed."""
+    centres = torch.randn(groups, dim, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randint(groups, (n,), generator=generator)
+    return centres[chosen] + 0.5 * torch.randn(n, dim, generator=generator)
+
+
+def test_the_approximate_index_finds_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alc_kernels.xmc.negatives.index.SCANNED_LABELS", 1000)
+    labels, queries = grouped(6000, 32, 300, 1), grouped(200, 32, 300, 2)
+    index = ApproximateIndex(labels)
+    assert index.index.nprobe < index.index.nlist  # it does leave labels out
+    recall = index.recall(queries, 20)
+    assert 0.9 < recall < 1
+    exact, approximate = ExactIndex(labels).search(queries, 20), index.search(queries, 20)
+    same = (
+        np.mean([len(np.intersect1d(a, b)) for a, b in zip(exact[1], approximate[1], strict=True)])
+        / 20
+    )
+    assert recall == pytest.approx(same)
+    # What both found has the same score.
+    where = exact[1] == approximate[1]
+    np.testing.assert_allclose(exact[0][where], approximate[0][where], atol=1e-5)
+
+
+def test_more_labels_are_asked_for_than_there_are() -> None:
+    for kind in ("exact", "approximate"):
+        scores, found = build_index(kind, torch.eye(3)).search(torch.eye(3)[:2], 5)
+        assert found[:, 0].tolist() == [0, 1] and (found[:, 3:] == -1).all()
+        assert (scores[:, 3:] == -np.inf).all()
+
+
+def test_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="index = 'other'"):
+        build_index("other", torch.eye(3))
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    build_index("exact", torch.eye(3))  # does not need it
+    with pytest.raises(MissingFaiss, match="approximate index needs the package faiss"):
+        build_index("approximate", torch.eye(3))
+
+
+def test_draws_are_even_and_distinct() -> None:
+    pools = np.tile(np.array([[5, 7, 9, 11, -1, -1]], np.int32), (4000, 1))
+    drawn = draw_hard_negatives(pools, 2, np.random.default_rng(0))
+    assert drawn.shape == (4000, 2) and (drawn[:, 0] != drawn[:, 1]).all()
+    labels, counts = np.unique(drawn, return_counts=True)
+    assert labels.tolist() == [5, 7, 9, 11] and (abs(counts - 2000) < 150).all()
+    few = draw_hard_negatives(pools, 9, np.random.default_rng(0))
+    assert few.shape == (4000, 6)
+    assert np.sort(few, axis=1)[0].tolist() == [-1, -1, 5, 7, 9, 11]
