@@ -8,6 +8,7 @@ JOBS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
+NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.py')
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 .PHONY: demo install test test-slow lint format typecheck bench dist clean
@@ -17,10 +18,12 @@ demo: install
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml setup.py
+# Without build isolation the build sees the PyTorch that is installed, and compiles csrc/ for it.
+$(VENV)/.installed: pyproject.toml setup.py $(NATIVE)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet "$(TORCH)" "setuptools>=77" ninja
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[dev]"
+	$(BIN)/alc info | grep native
 	touch $@
 
 test: install
@@ -45,4 +48,4 @@ dist: install
 	$(BIN)/python -m build --outdir dist .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) build dist alc_kernels/_native* *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

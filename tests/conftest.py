@@ -12,7 +12,7 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
     # The tests are small, and several processes share the cores.
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get("ALC_TEST_THREADS", "1")))
 
 
 @pytest.fixture(scope="session")

@@ -78,3 +78,5 @@ def test_wheel_and_source_distribution_are_complete(tmp_path):
     with tarfile.open(source) as archive:
         inside = {"/".join(n.split("/")[1:]) for n in archive.getnames()}
     assert {"setup.py", "pyproject.toml", "README.md", "LICENSE"} | modules <= inside
+    sources = {str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*.*") if p.suffix != ".pyc"}
+    assert sources <= inside and not [n for n in inside if n.endswith((".so", "_native.json"))]

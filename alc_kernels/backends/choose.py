@@ -25,12 +25,11 @@ def _module(name: str) -> Backend:
 
 def unavailable(name: str, example: Tensor, compute_dtype: torch.dtype) -> str | None:
     """Why backend ``name`` cannot run inputs like ``example``, or None when it can."""
-    if name == "native":
-        return "the native extension is not part of this build"
-    if name == "triton":
-        if compute_dtype == torch.float64:
-            return "float64 is not supported by its kernels"
-        return _module("triton").unsupported(example)  # type: ignore[attr-defined]
+    if name == "triton" and compute_dtype == torch.float64:
+        return "float64 is not supported by its kernels"
+    if name in ("triton", "native"):
+        reason: str | None = _module(name).unsupported(example)  # type: ignore[attr-defined]
+        return reason
     return None
 
 
@@ -41,15 +40,17 @@ def check_backend(name: str) -> None:
 
 
 def choose_backend(name: str, example: Tensor, compute_dtype: torch.dtype) -> Backend:
-    """The module for ``name``; "auto" takes triton on GPUs where it can run, else torch.
+    """The module for ``name``.
+
+    "auto" takes triton on GPUs and native on CPUs, where they can run, else torch.
 
     Raises:
         ValueError: an unknown name.
         BackendUnavailableError: an explicit choice that cannot run.
     """
     if name == "auto":
-        fast = example.is_cuda and unavailable("triton", example, compute_dtype) is None
-        return _module("triton" if fast else "torch")
+        fast = "triton" if example.is_cuda else "native"
+        return _module(fast if unavailable(fast, example, compute_dtype) is None else "torch")
     check_backend(name)
     reason = unavailable(name, example, compute_dtype)
     if reason is not None:

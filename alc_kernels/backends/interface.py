@@ -8,6 +8,7 @@ inputs, float32 otherwise.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -38,6 +39,22 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class WalkGradient:
+    """An offer to make the gradient of the request's softmax or sigmoid loss during the walk.
+
+    A backend may take it up (it then has the similarities at hand, and saves a product) by adding
+    to the two tensors what ``dense_gradient`` would add for the same loss, and by setting
+    ``RowStatistics.gradient``; or ignore it.
+    """
+
+    # (num_positives, num_negatives), (B,) int64 each -> (B,) acc: ``GradientRequest.row_scale``
+    row_scale: Callable[[Tensor, Tensor], Tensor]
+    grad_queries: Tensor | None  # (B, d) acc, None: not wanted
+    grad_labels: Tensor | None  # (M, d) acc
+    want_scalars: bool = False
+
+
+@dataclass(frozen=True)
 class WalkRequest:
     """What the walk should leave per row. What is not asked for costs nothing."""
 
@@ -55,6 +72,9 @@ class WalkRequest:
     # threshold sums over positives with s <= positive_margin, negatives with s >= negative_margin
     positive_margin: float | None = None
     negative_margin: float | None = None
+    # The backend may leave a list of the pairs within the margins in ``RowStatistics.active``.
+    keep_active: bool = False
+    gradient: WalkGradient | None = None
 
 
 @dataclass
@@ -74,6 +94,10 @@ class RowStatistics:
     positive_margin_count: Tensor | None = None  # (B,) int64
     negative_margin_sum: Tensor | None = None  # sum of (s - negative_margin) over active negatives
     negative_margin_count: Tensor | None = None  # (B,) int64
+    # The backend's own list of active pairs, for ``GradientRequest.active``; None: it has none.
+    active: object | None = None
+    # Of the base loss, when the walk has made it (see ``WalkGradient``).
+    gradient: GradientResult | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +129,9 @@ class GradientRequest:
     negative_margin: float | None = None
     negative_margin_scale: Tensor | None = None  # 0-d acc
     want_scalars: bool = False  # the two sums below, for the temperature, scale and bias gradients
+    # ``RowStatistics.active`` of the walk with the same margins: where few pairs are active, the
+    # margins' part is the sum over them.
+    active: object | None = None
 
 
 @dataclass

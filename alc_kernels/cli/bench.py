@@ -38,7 +38,9 @@ def add_command(commands: Any) -> None:
         default=[0.0005],
         help="shares of negatives above TCM's margin (0.0005)",
     )
-    table.add_argument("--backend", help="ours: triton on a GPU, else torch")
+    table.add_argument(
+        "--backend", help="ours: triton on a GPU, else native where it is built, else torch"
+    )
     table.add_argument("--repeats", type=number(int, 1), help="timed rounds at most")
     table.add_argument("--seconds", type=number(float, 0), default=20.0, help="per work (20)")
     table.add_argument("--output", type=Path, metavar="FILE", help="JSON result of record")
@@ -113,7 +115,7 @@ def _cases(arguments: argparse.Namespace, gpu: bool) -> list[Any]:
             width,
             getattr(torch, dtype),
             active,
-            arguments.backend or ("triton" if gpu else "torch"),
+            arguments.backend or ("triton" if gpu else "auto"),
         )
         for dtype in arguments.dtype or ["bfloat16" if gpu else "float32"]
         for width in arguments.width or [768 if gpu else 384]

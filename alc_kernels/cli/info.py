@@ -40,7 +40,8 @@ def run(arguments: argparse.Namespace) -> None:
     devices = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
     for device in devices:
         for name, reason in _backends(device):
-            print(f"  {device} {name}: {'live' if reason is None else 'not live: ' + reason}")
+            live = "live" + _details(name)
+            print(f"  {device} {name}: {live if reason is None else 'not live: ' + reason}")
 
 
 def _version(package: str) -> str:
@@ -48,6 +49,19 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "absent"
+
+
+def _details(name: str) -> str:
+    """What else is worth knowing of a backend that runs."""
+    if name != "native":
+        return ""
+    import torch
+
+    from alc_kernels.backends.native_backend import library
+
+    if library.load() is not None:
+        return ""
+    return f" (vector loops for {torch.ops.alc_kernels_native.simd()})"
 
 
 def _backends(device: str) -> list[tuple[str, str | None]]:

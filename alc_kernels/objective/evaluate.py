@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,8 +11,10 @@ from torch import Tensor
 from alc_kernels.backends.interface import (
     Backend,
     GradientRequest,
+    GradientResult,
     Problem,
     RowStatistics,
+    WalkGradient,
     WalkRequest,
 )
 from alc_kernels.objective.pair_head import PairHead, PairPart, pair_part
@@ -84,17 +87,33 @@ def evaluate(
         want_queries, want_labels, want_scalars, want_head: which gradients to compute.
     """
     base = objective.base
-    forward = _direction(backend, problem, objective, base, scalars, label_offset, False)
+    share = 0.5 if getattr(base, "symmetric", False) in (True, "mean") else 1.0
+    weight = objective.base_weight * share
+    acc = problem.acc
+    grad_queries = _zeros_like_rows(problem.queries, acc) if want_queries else None
+    grad_labels = _zeros_like_rows(problem.labels, acc) if want_labels else None
+    want_gradient = want_queries or want_labels or want_scalars
+    offer = columns_offer = None
+    if isinstance(base, Softmax | Sigmoid) and want_gradient:
+        row_scale = partial(_scale_of_counts, base, objective.reduction, row_weight, weight, acc)
+        offer = WalkGradient(row_scale, grad_queries, grad_labels, want_scalars)
+        row_scale = partial(_scale_of_counts, base, "mean", None, weight, acc)
+        columns_offer = WalkGradient(row_scale, grad_labels, grad_queries, want_scalars)
+    forward = _direction(
+        backend, problem, objective, base, scalars, label_offset, False, want_gradient, offer
+    )
     columns = None
     if getattr(base, "symmetric", False):
         # An offset shifts every logit of a column alike and so cancels on that side.
-        columns = _direction(backend, _exchanged(problem), objective, base, scalars, None, True)
+        columns = _direction(
+            backend, _exchanged(problem), objective, base, scalars, None, True, want_gradient,
+            columns_offer,
+        )  # fmt: skip
 
     threshold, terms = objective.threshold, None
     if threshold is not None:
         terms = threshold_terms(forward.found, threshold)
     zero = scalars.new_zeros(())
-    share = 0.5 if getattr(base, "symmetric", False) in (True, "mean") else 1.0
     base_value = zero
     values = None
     if forward.rows is not None:
@@ -110,12 +129,9 @@ def evaluate(
     if objective.reduction == "none" and values is not None:
         loss = objective.base_weight * values
 
-    device, acc = problem.queries.device, problem.acc
-    grad_queries = _zeros_like_rows(problem.queries, acc) if want_queries else None
-    grad_labels = _zeros_like_rows(problem.labels, acc) if want_labels else None
+    device = problem.queries.device
     grad_scalars = torch.zeros_like(scalars)
-    if want_queries or want_labels or want_scalars:
-        weight = objective.base_weight * share
+    if want_gradient:
         grad_scalars = _add_gradient(
             backend, forward, objective, terms, weight, grad_queries, grad_labels, want_scalars
         )
@@ -127,12 +143,11 @@ def evaluate(
     hardest_score, hardest_index, pair_index = _mined(found, objective, acc)
     pair = PairPart(zero, scalars.new_empty(0), zero)
     if pair_head is not None:
-        weight = objective.pair_weight
         pair = pair_part(
-            backend, problem, pair_head, pair_index, weight, grad_queries, grad_labels, want_head,
-            objective.deterministic,
+            backend, problem, pair_head, pair_index, objective.pair_weight, grad_queries,
+            grad_labels, want_head, objective.deterministic,
         )  # fmt: skip
-        loss = loss + weight * pair.value
+        loss = loss + objective.pair_weight * pair.value
     none = torch.zeros((), dtype=torch.int64, device=device)
     return Evaluation(
         loss=loss,
@@ -199,9 +214,12 @@ def _direction(
     scalars: Tensor,
     label_offset: Tensor | None,
     exchanged: bool,
+    want_gradient: bool,
+    offer: WalkGradient | None,
 ) -> _Direction:
     problem = guarded(backend, problem, objective.exclude_above)
     request = _request(base, objective, scalars, label_offset, exchanged)
+    request = replace(request, keep_active=want_gradient, gradient=offer)
     found = backend.walk(problem, request)
     rows = None
     if isinstance(base, Triplet | DynamicTriplet):
@@ -254,16 +272,42 @@ def _average(
     """(B,) weighted values and their mean (or sum) over the members; keeps the row scale."""
     assert direction.rows is not None
     rows = direction.rows
-    weight = rows.members.to(rows.values.dtype)
-    if row_weight is not None:
-        weight = torch.where(rows.members, row_weight, 0.0)
+    weight, direction.row_scale, total = _row_scale(
+        rows.members, reduction, row_weight, rows.values.dtype
+    )
     values = weight * rows.values
-    if reduction != "mean":
-        direction.row_scale = weight
+    if total is None:
         return values, values.sum()
-    total = weight.sum()
-    direction.row_scale = torch.where(total != 0, weight / total, 0.0)
     return values, torch.where(total != 0, values.sum() / total, 0.0)
+
+
+def _row_scale(
+    members: Tensor, reduction: str, row_weight: Tensor | None, acc: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """(B,) weights, (B,) d base / d value_i, and what the weights sum to (None: no mean)."""
+    weight = members.to(acc)
+    if row_weight is not None:
+        weight = torch.where(members, row_weight, 0.0)
+    if reduction != "mean":
+        return weight, weight, None
+    total = weight.sum()
+    return weight, torch.where(total != 0, weight / total, 0.0), total
+
+
+def _scale_of_counts(
+    base: Base,
+    reduction: str,
+    row_weight: Tensor | None,
+    base_weight: float,
+    acc: torch.dtype,
+    num_positives: Tensor,
+    num_negatives: Tensor,
+) -> Tensor:
+    """``WalkGradient.row_scale``: (B,) d total / d value_i, from the counts of pairs."""
+    members = (num_positives > 0) & (num_negatives > 0)  # R
+    if isinstance(base, Sigmoid):
+        members = torch.ones_like(members)
+    return base_weight * _row_scale(members, reduction, row_weight, acc)[1]
 
 
 def _add_gradient(
@@ -282,13 +326,13 @@ def _add_gradient(
     pairs: list[tuple[Tensor, Tensor]] = []
     if rows is not None and direction.row_scale is not None:
         scale = weight * direction.row_scale
-        if rows.dense is not None:
+        if rows.dense is not None and found.gradient is None:
             dense = replace(rows.dense, row_scale=scale, want_scalars=want_scalars)
         elif rows.pair_index is not None and rows.pair_slope is not None:
             pairs.append((rows.pair_index, scale[:, None] * rows.pair_slope))
     threshold = objective.threshold
     if threshold is not None and terms is not None:
-        margins = dense or GradientRequest(kind=None)
+        margins = replace(dense or GradientRequest(kind=None), active=found.active)
         if threshold.negative_scope == "hardest":
             pairs.append(hardest_negative_slope(found, terms))
         elif threshold.negative_weight:
@@ -315,16 +359,18 @@ def _add_gradient(
         backend.pair_gradient(
             problem, index, slope, grad_queries, grad_labels, objective.deterministic
         )
-    if dense is None:
-        return _no_scalars(problem)
-    result = backend.dense_gradient(problem, dense, grad_queries, grad_labels)
-    if result.weighted_sum is None or result.plain_sum is None:
+    result = GradientResult()
+    if dense is not None:
+        result = backend.dense_gradient(problem, dense, grad_queries, grad_labels)
+    result = found.gradient or result
+    if result.weighted_sum is None or result.plain_sum is None or rows is None:
         return _no_scalars(problem)
     weighted, plain = result.weighted_sum.sum(), result.plain_sum.sum()
-    if dense.inverse_temperature is None:
+    inverse_temperature = None if rows.dense is None else rows.dense.inverse_temperature
+    if inverse_temperature is None:
         return torch.stack([weighted, plain])  # x = scale s + bias
     # z = s / T + offset, so dz/dT = -s / T^2
-    slope = -(dense.inverse_temperature * dense.inverse_temperature)
+    slope = -(inverse_temperature * inverse_temperature)
     return torch.stack([weighted * slope, torch.zeros_like(slope)])
 
 

@@ -10,10 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alc_kernels.backends import native_backend
 from alc_kernels.backends.interface import Problem
 from tests.backends.relations import random_relation
 
-BACKENDS = ("torch_backend", "triton_backend")
+NATIVE = native_backend.unsupported(torch.empty(1))  # why it cannot run here, or None
+# The native backend is under test where it can run: on CPU tensors, when it is built.
+BACKENDS = (
+    "torch_backend",
+    *(["native_backend"] if NATIVE is None and not torch.cuda.is_available() else []),
+    "triton_backend",
+)
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 # Relative error that float32 sums in another order may make whatever plain PyTorch makes.
 FLOOR = 2e-6

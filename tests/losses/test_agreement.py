@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from alc_kernels import functional, reference
+from tests.backends.common import NATIVE
 from tests.losses.cases import CASES, RELATIONS, Case, Data, make_data
 from tests.tolerances import TOLERANCES, assert_close
 
+needs_native = pytest.mark.skipif(NATIVE is not None, reason=str(NATIVE))
 HALVES = (torch.float16, torch.bfloat16)
 
 
@@ -50,6 +52,14 @@ def check(case: Case, relation: str, dtype: torch.dtype, backend: str, device) -
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 def test_torch_backend(case, relation, dtype, device):
     check(case, relation, dtype, "torch", device)
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@needs_native
+def test_native_backend(case, relation, dtype):
+    check(case, relation, dtype, "native", "cpu")
 
 
 @pytest.mark.parametrize("relation", RELATIONS)

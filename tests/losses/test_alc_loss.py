@@ -21,6 +21,7 @@ from alc_kernels import (
     Triplet,
     reference,
 )
+from alc_kernels.backends import native_backend
 from tests.losses.cases import make_data
 from tests.tolerances import TOLERANCES, assert_close
 
@@ -340,9 +341,10 @@ def test_wrong_width_is_named():
             ALCLoss(16, **options)(data.queries, data.labels)
 
 
-def test_native_backend_says_why_it_cannot_run():
+def test_native_backend_says_why_it_cannot_run(monkeypatch):
     data = make_data("diagonal").to(torch.float32)
-    with pytest.raises(BackendUnavailableError, match="native extension is not part"):
+    monkeypatch.setattr(native_backend, "_PROBLEM", "it was not built")
+    with pytest.raises(BackendUnavailableError, match="cannot run here: it was not built"):
         ALCLoss(24, backend="native")(data.queries, data.labels)
 
 

@@ -1,0 +1,265 @@
+// Scores, gradients and head logits of listed pairs.
+#include <limits>
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+
+#include "arguments.h"
+#include "blocks.h"
+#include "by_label.h"
+#include "operators.h"
+#include "rows.h"
+
+namespace alc {
+namespace {
+
+constexpr int64_t kRows = 64;  // of a block
+
+template <typename T>
+struct PairScratch {
+  std::vector<T> a, b, sum;
+};
+
+template <typename T>
+struct Embeddings {
+  Embeddings(const Tensor& queries, const Tensor& labels) : q(queries), k(labels) {}
+  Rows<T> q, k;
+};
+
+// (B, t) label numbers in [-1, M), contiguous.
+Tensor checked_index(const Tensor& index, int64_t rows, int64_t labels) {
+  check_tensor("index", index, at::kLong);
+  TORCH_CHECK_VALUE(
+      index.dim() == 2 && index.size(0) == rows, "index: expected (", rows, ", t), got ",
+      index.sizes());
+  const Tensor x = index.contiguous();
+  const int64_t* j = x.const_data_ptr<int64_t>();
+  for (int64_t n = 0; n < x.numel(); ++n)
+    TORCH_CHECK_INDEX(
+        j[n] >= -1 && j[n] < labels, "index: label ", j[n],
+        " is out of range: expected -1 <= label < ", labels);
+  return x;
+}
+
+// A (B, t) tensor of coefficients, contiguous.
+template <typename T>
+Tensor checked_numbers(const char* name, const Tensor& x, const Tensor& index) {
+  check_tensor(name, x, c10::CppTypeToScalarType<T>::value);
+  TORCH_CHECK_VALUE(
+      x.sizes() == index.sizes(), name, ": expected ", index.sizes(), ", got ", x.sizes());
+  return x.contiguous();
+}
+
+template <typename Visit>
+void for_each_row(int64_t rows, const Visit& visit_block) {
+  for_each_block(blocks_of(rows, kRows), [&](int64_t number) {
+    visit_block(number * kRows, std::min(rows, (number + 1) * kRows));
+  });
+}
+
+// Calls use(i, j, place) for each listed pair of rows [first, last): label j at [i, t].
+template <typename Use>
+void visit_pairs(const int64_t* index, int64_t t, int64_t first, int64_t last, const Use& use) {
+  for (int64_t place = first * t; place < last * t; ++place)
+    if (index[place] >= 0) use(place / t, index[place], place);
+}
+
+template <typename Place, typename T, typename Use>
+void for_each_label(const ByLabel<Place>& pairs, int64_t labels, const Use& use) {
+  for_each_block(
+      blocks_of(labels, kRows), [] { return PairScratch<T>(); },
+      [&](int64_t number, PairScratch<T>& scratch) {
+        for (int64_t j = number * kRows; j < std::min(labels, (number + 1) * kRows); ++j)
+          for (int64_t n = pairs.start[j]; n < pairs.start[j + 1]; ++n)
+            use(j, pairs.places[n], scratch);
+      });
+}
+
+}  // namespace
+
+Tensor score_pairs(const Tensor& queries, const Tensor& labels, const Tensor& index) {
+  check_rows(queries, labels);
+  const Tensor q = queries.contiguous(), k = labels.contiguous();
+  const Tensor at_index = checked_index(index, q.size(0), k.size(0));
+  const int64_t t = index.size(1), d = q.size(1);
+  return by_accumulation_type(q, [&](auto zero) {
+    using T = decltype(zero);
+    const Embeddings<T> rows(q, k);
+    const Tensor scores =
+        at::zeros(index.sizes(), at::TensorOptions().dtype(c10::CppTypeToScalarType<T>::value));
+    T* out = scores.mutable_data_ptr<T>();
+    const int64_t* label = at_index.const_data_ptr<int64_t>();
+    for_each_row(q.size(0), [&](int64_t first, int64_t last) {
+      PairScratch<T> scratch;
+      visit_pairs(label, t, first, last, [&](int64_t i, int64_t j, int64_t place) {
+        out[place] =
+            kernels<T>().dot(rows.q.row(i, scratch.a), rows.k.row(j, scratch.b), d);
+      });
+    });
+    return scores;
+  });
+}
+
+void pair_gradient(
+    const Tensor& queries, const Tensor& labels, const Tensor& index, const Tensor& coefficient,
+    const MaybeTensor& grad_queries, const MaybeTensor& grad_labels) {
+  check_rows(queries, labels);
+  const Tensor q = queries.contiguous(), k = labels.contiguous();
+  const int64_t b = q.size(0), m = k.size(0), d = q.size(1);
+  const Tensor at_index = checked_index(index, b, m);
+  const int64_t t = index.size(1);
+  by_accumulation_type(q, [&](auto zero) {
+    using T = decltype(zero);
+    const Embeddings<T> rows(q, k);
+    const Tensor numbers = checked_numbers<T>("coefficient", coefficient, index);
+    const T* c = numbers.const_data_ptr<T>();
+    const int64_t* label = at_index.const_data_ptr<int64_t>();
+    T* grad_q = target_of<T>("grad_queries", grad_queries, b, d);
+    T* grad_k = target_of<T>("grad_labels", grad_labels, m, d);
+    if (grad_q != nullptr)
+      for_each_row(b, [&](int64_t first, int64_t last) {
+        PairScratch<T> scratch;
+        visit_pairs(label, t, first, last, [&](int64_t i, int64_t j, int64_t place) {
+          if (c[place] != 0)
+            kernels<T>().add_scaled(grad_q + i * d, rows.k.row(j, scratch.b), c[place], d);
+        });
+      });
+    if (grad_k == nullptr) return;
+    const auto pairs = arrange_by_label<int64_t>(m, [&](const auto& visit) {
+      visit_pairs(label, t, 0, b, [&](int64_t, int64_t j, int64_t place) {
+        if (c[place] != 0) visit(j, place);
+      });
+    });
+    for_each_label<int64_t, T>(pairs, m, [&](int64_t j, int64_t place, PairScratch<T>& scratch) {
+      kernels<T>().add_scaled(grad_k + j * d, rows.q.row(place / t, scratch.a), c[place], d);
+    });
+  });
+}
+
+void list_gradient(
+    const Tensor& queries, const Tensor& labels, const Tensor& crow, const Tensor& col,
+    const Tensor& slope, const MaybeTensor& grad_queries, const MaybeTensor& grad_labels) {
+  check_rows(queries, labels);
+  const Tensor q = queries.contiguous(), k = labels.contiguous();
+  const int64_t b = q.size(0), m = k.size(0), d = q.size(1);
+  check_tensor("crow", crow, at::kLong);
+  check_tensor("col", col, at::kInt);
+  TORCH_CHECK_VALUE(
+      crow.dim() == 1 && crow.size(0) == b + 1 && crow.is_contiguous() && col.dim() == 1 &&
+          col.is_contiguous() && b <= std::numeric_limits<int32_t>::max(),
+      "crow and col: expected a list as the walk leaves it");
+  const int64_t* start = crow.const_data_ptr<int64_t>();
+  const int32_t* label = col.const_data_ptr<int32_t>();
+  TORCH_CHECK_VALUE(
+      start[0] == 0 && start[b] == col.size(0) && std::is_sorted(start, start + b + 1),
+      "crow: not a row pointer from 0 to ", col.size(0));
+  for (int64_t n = 0; n < col.size(0); ++n)
+    TORCH_CHECK_INDEX(label[n] >= 0 && label[n] < m, "col: label ", label[n], " is out of range");
+  by_accumulation_type(q, [&](auto zero) {
+    using T = decltype(zero);
+    const Embeddings<T> rows(q, k);
+    const T c = number_of<T>("slope", slope, 0);
+    T* grad_q = target_of<T>("grad_queries", grad_queries, b, d);
+    T* grad_k = target_of<T>("grad_labels", grad_labels, m, d);
+    if (c == 0) return;
+    if (grad_q != nullptr)
+      for_each_row(b, [&](int64_t first, int64_t last) {
+        PairScratch<T> scratch;
+        for (int64_t i = first; i < last; ++i)
+          for (int64_t n = start[i]; n < start[i + 1]; ++n)
+            kernels<T>().add_scaled(grad_q + i * d, rows.k.row(label[n], scratch.b), c, d);
+      });
+    if (grad_k == nullptr) return;
+    const auto pairs = arrange_by_label<int32_t>(m, [&](const auto& visit) {
+      for (int64_t i = 0; i < b; ++i)
+        for (int64_t n = start[i]; n < start[i + 1]; ++n)
+          visit(label[n], static_cast<int32_t>(i));
+    });
+    for_each_label<int32_t, T>(pairs, m, [&](int64_t j, int32_t i, PairScratch<T>& scratch) {
+      kernels<T>().add_scaled(grad_k + j * d, rows.q.row(i, scratch.a), c, d);
+    });
+  });
+}
+
+Tensor pair_logits(
+    const Tensor& queries, const Tensor& labels, const Tensor& index, const Tensor& weight,
+    const Tensor& bias) {
+  check_rows(queries, labels);
+  const Tensor q = queries.contiguous(), k = labels.contiguous();
+  const Tensor at_index = checked_index(index, q.size(0), k.size(0));
+  const int64_t t = index.size(1), d = q.size(1);
+  return by_accumulation_type(q, [&](auto zero) {
+    using T = decltype(zero);
+    const Embeddings<T> rows(q, k);
+    Tensor keep;
+    const T* w = vector_of<T>("weight", weight, 4 * d, keep);
+    const T shift = number_of<T>("bias", bias, 0);
+    const Tensor logits =
+        at::zeros(index.sizes(), at::TensorOptions().dtype(c10::CppTypeToScalarType<T>::value));
+    T* out = logits.mutable_data_ptr<T>();
+    const int64_t* label = at_index.const_data_ptr<int64_t>();
+    for_each_row(q.size(0), [&](int64_t first, int64_t last) {
+      PairScratch<T> scratch;
+      visit_pairs(label, t, first, last, [&](int64_t i, int64_t j, int64_t place) {
+        out[place] = shift +
+            kernels<T>().pair_logit(rows.q.row(i, scratch.a), rows.k.row(j, scratch.b), w, d);
+      });
+    });
+    return logits;
+  });
+}
+
+Tensor pair_logits_backward(
+    const Tensor& queries, const Tensor& labels, const Tensor& index, const Tensor& weight,
+    const Tensor& grad, const MaybeTensor& grad_queries, const MaybeTensor& grad_labels) {
+  check_rows(queries, labels);
+  const Tensor q = queries.contiguous(), k = labels.contiguous();
+  const int64_t b = q.size(0), m = k.size(0), d = q.size(1);
+  const Tensor at_index = checked_index(index, b, m);
+  const int64_t t = index.size(1);
+  return by_accumulation_type(q, [&](auto zero) {
+    using T = decltype(zero);
+    const Embeddings<T> rows(q, k);
+    Tensor keep;
+    const T* w = vector_of<T>("weight", weight, 4 * d, keep);
+    const Tensor numbers = checked_numbers<T>("grad", grad, index);
+    const T* g = numbers.const_data_ptr<T>();
+    const int64_t* label = at_index.const_data_ptr<int64_t>();
+    T* grad_q = target_of<T>("grad_queries", grad_queries, b, d);
+    T* grad_k = target_of<T>("grad_labels", grad_labels, m, d);
+    // The weight's gradient: a partial sum per part of the batch, added in their order.
+    const int64_t parts = std::min<int64_t>(16, std::max<int64_t>(1, b));
+    const int64_t part_rows = blocks_of(b, parts);
+    std::vector<T> partial(parts * 4 * d, T(0));
+    for_each_block(parts, [&](int64_t part) {
+      PairScratch<T> scratch;
+      const int64_t first = std::min(b, part * part_rows), last = std::min(b, first + part_rows);
+      visit_pairs(label, t, first, last, [&](int64_t i, int64_t j, int64_t place) {
+        if (g[place] == 0) return;
+        const T* x = rows.q.row(i, scratch.a);
+        const T* y = rows.k.row(j, scratch.b);
+        kernels<T>().pair_weight(partial.data() + part * 4 * d, x, y, g[place], d);
+        if (grad_q != nullptr) kernels<T>().pair_query(grad_q + i * d, x, y, w, g[place], d);
+      });
+    });
+    const Tensor grad_weight =
+        at::zeros({4 * d}, at::TensorOptions().dtype(c10::CppTypeToScalarType<T>::value));
+    T* sum = grad_weight.mutable_data_ptr<T>();
+    for (int64_t part = 0; part < parts; ++part)
+      kernels<T>().add_scaled(sum, partial.data() + part * 4 * d, T(1), 4 * d);
+    if (grad_k == nullptr) return grad_weight;
+    const auto pairs = arrange_by_label<int64_t>(m, [&](const auto& visit) {
+      visit_pairs(label, t, 0, b, [&](int64_t, int64_t j, int64_t place) {
+        if (g[place] != 0) visit(j, place);
+      });
+    });
+    for_each_label<int64_t, T>(pairs, m, [&](int64_t j, int64_t place, PairScratch<T>& scratch) {
+      const T* x = rows.q.row(place / t, scratch.a);
+      const T* y = rows.k.row(j, scratch.b);
+      kernels<T>().pair_label(grad_k + j * d, x, y, w, g[place], d);
+    });
+    return grad_weight;
+  });
+}
+
+}  // namespace alc

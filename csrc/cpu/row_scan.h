@@ -1,0 +1,225 @@
+// One row of similarities, seen tile by tile from the left: its statistics, and its mask.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "relation.h"
+#include "simd/kernels.h"
+
+namespace alc {
+
+enum class Softmax : int64_t { kNone = 0, kAll = 1, kNegatives = 2 };
+
+// What a walk looks for; see `WalkRequest` in alc_kernels/backends/interface.py.
+template <typename T>
+struct ScanOptions {
+  int64_t top_k = 0;
+  bool hardest_positive = false;
+  Softmax softmax = Softmax::kNone;
+  T slope = 1;  // inverse temperature
+  const T* offset = nullptr;
+  bool sigmoid = false;
+  T scale = 1, bias = 0;
+  bool has_positive_margin = false, has_negative_margin = false;
+  T positive_margin = 0, negative_margin = 0;
+  bool keep_active = false;
+};
+
+// Indices of a row's active pairs.
+struct ActiveLists {
+  std::vector<int32_t> positives, negatives;
+};
+
+template <typename T>
+struct Pair {
+  int64_t column;
+  T score;
+};
+
+inline double softplus(double x) { return std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x))); }
+inline double sigmoid(double x) { return 1.0 / (1.0 + std::exp(-x)); }
+
+// The k largest of a row, equal values by smaller column. Columns arrive in ascending order.
+template <typename T>
+class TopK {
+ public:
+  void reset(int64_t k) {
+    k_ = k;
+    found_.clear();
+  }
+  T threshold() const {
+    if (k_ == 0) return std::numeric_limits<T>::infinity();
+    return static_cast<int64_t>(found_.size()) < k_ ? -std::numeric_limits<T>::infinity()
+                                                    : found_.back().score;
+  }
+  // `score` must exceed the threshold.
+  void insert(int64_t column, T score) {
+    if (static_cast<int64_t>(found_.size()) == k_) found_.pop_back();
+    auto at = found_.end();
+    while (at != found_.begin() && (at - 1)->score < score) --at;
+    found_.insert(at, {column, score});
+  }
+  const std::vector<Pair<T>>& found() const { return found_; }
+
+ private:
+  int64_t k_ = 0;
+  std::vector<Pair<T>> found_;
+};
+
+// Positives and excluded pairs of a row, taken out of it from left to right.
+template <typename T>
+class RowMask {
+ public:
+  void begin(Span positives, Span excluded) {
+    positives_ = positives;
+    excluded_ = excluded;
+  }
+  // Skips what lies before `column`.
+  void seek(int64_t column) {
+    positives_.begin = std::lower_bound(positives_.begin, positives_.end, column);
+    excluded_.begin = std::lower_bound(excluded_.begin, excluded_.end, column);
+  }
+  // Calls positive(column, score) for each in [start, start + n), then overwrites all with -inf.
+  template <typename Positive>
+  void take(T* s, int64_t start, int64_t n, const Positive& positive) {
+    constexpr T out = -std::numeric_limits<T>::infinity();
+    for (; positives_.begin != positives_.end && *positives_.begin < start + n; ++positives_.begin) {
+      T& score = s[*positives_.begin - start];
+      positive(*positives_.begin, score);
+      score = out;
+    }
+    for (; excluded_.begin != excluded_.end && *excluded_.begin < start + n; ++excluded_.begin)
+      s[*excluded_.begin - start] = out;
+  }
+
+ private:
+  Span positives_{nullptr, nullptr}, excluded_{nullptr, nullptr};
+};
+
+template <typename T>
+class RowScan {
+ public:
+  static constexpr T kInfinity = std::numeric_limits<T>::infinity();
+
+  // Starts a row. limit: of the guard, +inf for none.
+  void begin(const ScanOptions<T>& options, Span positives, Span excluded, int64_t columns, T limit) {
+    mask_.begin(positives, excluded);
+    num_positives = positives.size();
+    num_negatives = columns - union_size(positives, excluded);
+    limit_ = limit;
+    top.reset(std::min(options.top_k, columns));
+    positive_score = kInfinity;
+    positive_index = -1;
+    bound_ = -kInfinity;
+    sum_ = positive_logit_sum = sigmoid_sum = 0;
+    positive_margin_sum = negative_margin_sum = 0;
+    positive_margin_count = negative_margin_count = 0;
+  }
+
+  // The row's columns [start, start + n). Leaves -inf in `s` at all that are not negatives, and
+  // appends positives to `taken` where it is given.
+  void tile(
+      const ScanOptions<T>& options, T* s, int64_t start, int64_t n, ActiveLists* active,
+      std::vector<Pair<T>>* taken) {
+    const Kernels<T>& simd = kernels<T>();
+    mask_.take(s, start, n, [&](int64_t column, T score) {
+      positive(options, column, score, active);
+      if (taken != nullptr) taken->push_back({column, score});
+    });
+    if (limit_ < kInfinity) num_negatives -= simd.guard(s, n, limit_);
+    const bool plain = options.offset == nullptr && options.slope > 0;
+    T largest = kInfinity;
+    if (options.top_k > 0 || options.has_negative_margin ||
+        (options.softmax != Softmax::kNone && plain))
+      largest = simd.largest(s, n);
+    if (options.top_k > 0) select(s, start, n, largest);
+    if (options.has_negative_margin && largest >= options.negative_margin)
+      threshold(options, s, start, n, active);
+    if (options.softmax != Softmax::kNone) {
+      const T* offset = options.offset == nullptr ? nullptr : options.offset + start;
+      raise(plain ? largest * options.slope : simd.largest_logit(s, n, options.slope, offset));
+      if (bound_ > -kInfinity) sum_ += simd.sum_exp(s, n, options.slope, offset, bound_);
+    }
+    if (options.sigmoid) sigmoid_sum += simd.sum_softplus(s, n, options.scale, options.bias);
+  }
+
+  T log_sum_exp() const {
+    return bound_ > -kInfinity ? static_cast<T>(bound_ + std::log(sum_)) : -kInfinity;
+  }
+
+  int64_t num_positives = 0, num_negatives = 0;
+  TopK<T> top;
+  T positive_score = 0;
+  int64_t positive_index = -1;
+  double positive_logit_sum = 0, sigmoid_sum = 0;
+  double positive_margin_sum = 0, negative_margin_sum = 0;
+  int64_t positive_margin_count = 0, negative_margin_count = 0;
+
+ private:
+  void raise(T logit) {
+    if (!(logit > bound_)) return;
+    sum_ = bound_ > -kInfinity ? sum_ * std::exp(static_cast<double>(bound_ - logit)) : 0;
+    bound_ = logit;
+  }
+
+  void positive(const ScanOptions<T>& options, int64_t column, T score, ActiveLists* active) {
+    if (score < positive_score || positive_index < 0) {
+      positive_score = score;
+      positive_index = column;
+    }
+    if (options.softmax != Softmax::kNone) {
+      T logit = score * options.slope;
+      if (options.offset != nullptr) logit += options.offset[column];
+      positive_logit_sum += logit;
+      if (options.softmax == Softmax::kAll) {
+        raise(logit);
+        if (bound_ > -kInfinity) sum_ += std::exp(static_cast<double>(logit - bound_));
+      }
+    }
+    if (options.sigmoid) sigmoid_sum += softplus(-(score * options.scale + options.bias));
+    if (options.has_positive_margin && score <= options.positive_margin) {
+      positive_margin_sum += options.positive_margin - score;
+      ++positive_margin_count;
+      if (active != nullptr) active->positives.push_back(static_cast<int32_t>(column));
+    }
+  }
+
+  void select(const T* s, int64_t start, int64_t n, T largest) {
+    const Kernels<T>& simd = kernels<T>();
+    T least = top.threshold();
+    if (!(largest > least)) return;
+    for (int64_t j = 0; j < n;) {
+      j = simd.next_above(s, n, j, least);
+      const int64_t stop = std::min(n, j + 32);
+      for (; j < stop; ++j)
+        if (s[j] > least) {
+          top.insert(start + j, s[j]);
+          least = top.threshold();
+        }
+    }
+  }
+
+  void threshold(
+      const ScanOptions<T>& options, const T* s, int64_t start, int64_t n, ActiveLists* active) {
+    const Kernels<T>& simd = kernels<T>();
+    negative_margin_count += simd.over(s, n, options.negative_margin, &negative_margin_sum);
+    if (active == nullptr) return;
+    for (int64_t j = 0; j < n;) {
+      // The smallest number below the margin: elements equal to it are active as well.
+      j = simd.next_above(s, n, j, std::nextafter(options.negative_margin, -kInfinity));
+      const int64_t stop = std::min(n, j + 32);
+      for (; j < stop; ++j)
+        if (s[j] >= options.negative_margin)
+          active->negatives.push_back(static_cast<int32_t>(start + j));
+    }
+  }
+
+  RowMask<T> mask_;
+  T limit_ = 0, bound_ = 0;
+  double sum_ = 0;
+};
+
+}  // namespace alc

@@ -1,0 +1,24 @@
+// The loops for avx512.
+#include "kernels.h"
+
+#if defined(__x86_64__)
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,f16c"))), apply_to = function)
+#else
+#pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,f16c,prefer-vector-width=512")
+#endif
+
+#define ALC_SIMD avx512
+#include "loops.h"
+
+namespace alc {
+extern const Kernels<float> k_avx512_float;
+extern const Kernels<double> k_avx512_double;
+const Kernels<float> k_avx512_float = avx512::table<float>("avx512");
+const Kernels<double> k_avx512_double = avx512::table<double>("avx512");
+}  // namespace alc
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#endif

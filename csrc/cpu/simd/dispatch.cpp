@@ -1,0 +1,99 @@
+// Which instruction set runs, decided once. ALC_KERNELS_SIMD=baseline|avx2|avx512 lowers it.
+#include <cstdlib>
+#include <cstring>
+
+#include <c10/util/Half.h>
+
+#include "kernels.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace alc {
+
+extern const Kernels<float> k_baseline_float, k_avx2_float, k_avx512_float;
+extern const Kernels<double> k_baseline_double, k_avx2_double, k_avx512_double;
+
+namespace {
+
+int level() {
+#if defined(__x86_64__)
+  int found = 0;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+      __builtin_cpu_supports("f16c"))
+    found = 1;
+  if (found == 1 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
+    found = 2;
+  if (const char* asked = std::getenv("ALC_KERNELS_SIMD")) {
+    const int most = std::strcmp(asked, "baseline") == 0 ? 0 : std::strcmp(asked, "avx2") == 0 ? 1 : 2;
+    found = found < most ? found : most;
+  }
+  return found;
+#else
+  return 0;
+#endif
+}
+
+void from_half_plain(const uint16_t* x, float* y, int64_t n) {
+  for (int64_t j = 0; j < n; ++j) y[j] = c10::Half(x[j], c10::Half::from_bits());
+}
+void to_half_plain(const float* x, uint16_t* y, int64_t n) {
+  for (int64_t j = 0; j < n; ++j) y[j] = c10::Half(x[j]).x;
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2,f16c"))) void from_half_f16c(const uint16_t* x, float* y, int64_t n) {
+  int64_t j = 0;
+  for (; j + 8 <= n; j += 8)
+    _mm256_storeu_ps(
+        y + j, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x + j))));
+  from_half_plain(x + j, y + j, n - j);
+}
+__attribute__((target("avx2,f16c"))) void to_half_f16c(const float* x, uint16_t* y, int64_t n) {
+  int64_t j = 0;
+  for (; j + 8 <= n; j += 8)
+    _mm_storeu_si128(
+        reinterpret_cast<__m128i*>(y + j),
+        _mm256_cvtps_ph(_mm256_loadu_ps(x + j), _MM_FROUND_TO_NEAREST_INT));
+  to_half_plain(x + j, y + j, n - j);
+}
+#endif
+
+}  // namespace
+
+template <>
+const Kernels<float>& kernels<float>() {
+#if defined(__x86_64__)
+  static const Kernels<float>& chosen =
+      level() == 2 ? k_avx512_float : level() == 1 ? k_avx2_float : k_baseline_float;
+  return chosen;
+#else
+  return k_baseline_float;
+#endif
+}
+
+template <>
+const Kernels<double>& kernels<double>() {
+#if defined(__x86_64__)
+  static const Kernels<double>& chosen =
+      level() == 2 ? k_avx512_double : level() == 1 ? k_avx2_double : k_baseline_double;
+  return chosen;
+#else
+  return k_baseline_double;
+#endif
+}
+
+const HalfKernels& half_kernels() {
+#if defined(__x86_64__)
+  static const HalfKernels chosen = level() >= 1
+      ? HalfKernels{from_half_f16c, to_half_f16c}
+      : HalfKernels{from_half_plain, to_half_plain};
+#else
+  static const HalfKernels chosen{from_half_plain, to_half_plain};
+#endif
+  return chosen;
+}
+
+}  // namespace alc

@@ -1,0 +1,319 @@
+// The walk: one pass over the similarities, tile by tile; with `row_scale` also the gradient of a
+// dense base loss, so that the similarities are computed once for both.
+#include <atomic>
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
+
+#include "arguments.h"
+#include "blocks.h"
+#include "gradient_chunk.h"
+#include "operators.h"
+#include "product.h"
+#include "rows.h"
+#include "slopes.h"
+
+namespace alc {
+namespace {
+
+constexpr int64_t kTileElements = 128 * 1024;
+
+// Tensors per row; those not asked for are empty.
+template <typename T>
+struct RowOutputs {
+  RowOutputs(const ScanOptions<T>& options, int64_t rows, bool sums) : k(options.top_k) {
+    const auto real = at::TensorOptions().dtype(c10::CppTypeToScalarType<T>::value);
+    const auto made = [&](bool wanted, at::TensorOptions type) {
+      all.push_back(at::empty({wanted ? rows : 0}, type));
+      return all.back();
+    };
+    const bool softmax = options.softmax != Softmax::kNone;
+    num_positives = made(true, at::kLong).template mutable_data_ptr<int64_t>();
+    num_negatives = made(true, at::kLong).template mutable_data_ptr<int64_t>();
+    all.push_back(at::full({rows, k}, -std::numeric_limits<double>::infinity(), real));
+    top_score = all.back().template mutable_data_ptr<T>();
+    all.push_back(at::full({rows, k}, -1, at::kLong));
+    top_index = all.back().template mutable_data_ptr<int64_t>();
+    positive_score = made(options.hardest_positive, real).template mutable_data_ptr<T>();
+    positive_index = made(options.hardest_positive, at::kLong).template mutable_data_ptr<int64_t>();
+    log_sum_exp = made(softmax, real).template mutable_data_ptr<T>();
+    positive_logit_sum = made(softmax, real).template mutable_data_ptr<T>();
+    sigmoid_sum = made(options.sigmoid, real).template mutable_data_ptr<T>();
+    const bool pm = options.has_positive_margin, nm = options.has_negative_margin;
+    positive_margin_sum = made(pm, real).template mutable_data_ptr<T>();
+    positive_margin_count = made(pm, at::kLong).template mutable_data_ptr<int64_t>();
+    negative_margin_sum = made(nm, real).template mutable_data_ptr<T>();
+    negative_margin_count = made(nm, at::kLong).template mutable_data_ptr<int64_t>();
+    weighted_sum = made(sums, real).template mutable_data_ptr<T>();
+    plain_sum = made(sums, real).template mutable_data_ptr<T>();
+  }
+
+  void write(const ScanOptions<T>& options, const RowScan<T>& scan, int64_t i) {
+    num_positives[i] = scan.num_positives;
+    num_negatives[i] = scan.num_negatives;
+    int64_t place = i * k;
+    for (const Pair<T>& found : scan.top.found()) {
+      top_score[place] = found.score;
+      top_index[place++] = found.column;
+    }
+    if (options.hardest_positive) {
+      positive_score[i] = scan.positive_score;
+      positive_index[i] = scan.positive_index;
+    }
+    if (options.softmax != Softmax::kNone) {
+      log_sum_exp[i] = scan.log_sum_exp();
+      positive_logit_sum[i] = static_cast<T>(scan.positive_logit_sum);
+    }
+    if (options.sigmoid) sigmoid_sum[i] = static_cast<T>(scan.sigmoid_sum);
+    if (options.has_positive_margin) {
+      positive_margin_sum[i] = static_cast<T>(scan.positive_margin_sum);
+      positive_margin_count[i] = scan.positive_margin_count;
+    }
+    if (options.has_negative_margin) {
+      negative_margin_sum[i] = static_cast<T>(scan.negative_margin_sum);
+      negative_margin_count[i] = scan.negative_margin_count;
+    }
+  }
+
+  int64_t k;
+  Tensors all;
+  int64_t *num_positives, *num_negatives, *top_index, *positive_index;
+  int64_t *positive_margin_count, *negative_margin_count;
+  T *top_score, *positive_score, *log_sum_exp, *positive_logit_sum, *sigmoid_sum;
+  T *positive_margin_sum, *negative_margin_sum, *weighted_sum, *plain_sum;
+};
+
+// Collects the active pairs of all rows while there are few enough of them.
+class ActivePairs {
+ public:
+  ActivePairs(int64_t rows, int64_t capacity) : rows_(rows), capacity_(capacity) {
+    if (capacity_ > 0) lists_.resize(rows);
+  }
+  bool wanted() const { return capacity_ > 0 && count_.load(std::memory_order_relaxed) <= capacity_; }
+  void keep(int64_t row, const ActiveLists& found) {
+    const int64_t n = static_cast<int64_t>(found.positives.size() + found.negatives.size());
+    if (n == 0 || !wanted()) return;
+    count_ += n;
+    lists_[row] = found;
+  }
+  // crow and col of the positives and of the negatives; nothing when there are too many. `total`
+  // is their number as the walk's counts have it.
+  Tensors tensors(int64_t total) const {
+    if (capacity_ <= 0 || total > capacity_) return {};
+    Tensors made;
+    for (const bool negatives : {false, true}) {
+      Tensor crow = at::empty({rows_ + 1}, at::kLong);
+      int64_t* starts = crow.mutable_data_ptr<int64_t>();
+      starts[0] = 0;
+      for (int64_t i = 0; i < rows_; ++i)
+        starts[i + 1] = starts[i] + static_cast<int64_t>(list(i, negatives).size());
+      Tensor col = at::empty({starts[rows_]}, at::kInt);
+      int32_t* columns = col.mutable_data_ptr<int32_t>();
+      for (int64_t i = 0; i < rows_; ++i)
+        std::copy(list(i, negatives).begin(), list(i, negatives).end(), columns + starts[i]);
+      made.push_back(crow);
+      made.push_back(col);
+    }
+    return made;
+  }
+
+ private:
+  const std::vector<int32_t>& list(int64_t i, bool negatives) const {
+    return negatives ? lists_[i].negatives : lists_[i].positives;
+  }
+  int64_t rows_, capacity_;
+  std::atomic<int64_t> count_{0};
+  std::vector<ActiveLists> lists_;
+};
+
+template <typename T>
+struct WalkScratch {
+  std::vector<T> queries, labels, tile;
+  std::vector<RowScan<T>> scans;
+  std::vector<ActiveLists> active;
+};
+
+template <typename T>
+struct Walk {
+  const Rows<T>&queries, &labels;
+  const Relation &positives, &exclude;
+  const T* guard;
+  const ScanOptions<T>& options;
+  RowOutputs<T>& outputs;
+  ActivePairs& active;
+
+  T limit(int64_t i) const { return guard == nullptr ? RowScan<T>::kInfinity : guard[i]; }
+
+  void begin(RowScan<T>& scan, int64_t i) const {
+    scan.begin(options, positives.row(i), exclude.row(i), labels.count(), limit(i));
+  }
+
+  // Tiles that stay in the cache; every row's state stays with its block.
+  void run() const {
+    const int64_t rows = queries.count(), columns = labels.count(), d = labels.width();
+    const auto root = static_cast<int64_t>(4.0 * std::sqrt(static_cast<double>(rows)));
+    const int64_t height = std::clamp<int64_t>(round_up(root, 16), 16, 256);
+    const int64_t width = std::min(round_up(kTileElements / height, 64), std::max<int64_t>(columns, 1));
+    for_each_block(
+        blocks_of(rows, height),
+        [&] {
+          WalkScratch<T> scratch;
+          scratch.tile.resize(height * width);
+          scratch.scans.resize(height);
+          scratch.active.resize(height);
+          return scratch;
+        },
+        [&](int64_t number, WalkScratch<T>& scratch) {
+          const int64_t row = number * height, r = std::min(height, rows - row);
+          const T* q = queries.block(row, r, scratch.queries);
+          for (int64_t i = 0; i < r; ++i) {
+            begin(scratch.scans[i], row + i);
+            scratch.active[i] = {};
+          }
+          const bool keep = options.keep_active && active.wanted();
+          for (int64_t col = 0; col < columns; col += width) {
+            const int64_t n = std::min(width, columns - col);
+            T* tile = scratch.tile.data();
+            multiply_rows(q, r, labels.block(col, n, scratch.labels), n, d, tile, width);
+            for (int64_t i = 0; i < r; ++i)
+              scratch.scans[i].tile(
+                  options, tile + i * width, col, n, keep ? &scratch.active[i] : nullptr, nullptr);
+          }
+          for (int64_t i = 0; i < r; ++i) {
+            outputs.write(options, scratch.scans[i], row + i);
+            if (keep) active.keep(row + i, scratch.active[i]);
+          }
+        });
+  }
+
+  // The same with whole rows in a chunk, followed by their gradient.
+  void run_with_gradient(
+      const SlopeOptions<T>& slopes, const T* row_scale, T* grad_queries, T* grad_labels) const {
+    const int64_t rows = queries.count(), columns = labels.count();
+    GradientChunk<T> chunk(queries, labels, columns, grad_queries, grad_labels);
+    for (int64_t row = 0; row < rows; row += chunk.max_rows()) {
+      const int64_t r = std::min(chunk.max_rows(), rows - row);
+      chunk.run(row, r, 0, columns, [&](int64_t i, T* s, ChunkScratch<T>& scratch) {
+        scratch.positives.clear();
+        ActiveLists found;
+        const bool keep = options.keep_active && active.wanted();
+        begin(scratch.scan, i);
+        scratch.scan.tile(
+            options, s, 0, columns, keep ? &found : nullptr, &scratch.positives);
+        outputs.write(options, scratch.scan, i);
+        if (keep) active.keep(i, found);
+        RowSlope<T> own{row_scale[i], 0, scratch.scan.num_positives, 1};
+        if (options.softmax != Softmax::kNone) own.log_sum_exp = scratch.scan.log_sum_exp();
+        if (slopes.kind == Kind::kDecoupled) own.negative_scale = negative_scale(own, scratch);
+        GradientSums sums;
+        write_slopes(slopes, own, s, 0, columns, scratch.positives,
+                     static_cast<T*>(nullptr), sums);
+        if (slopes.want_sums) {
+          outputs.weighted_sum[i] = static_cast<T>(sums.weighted);
+          outputs.plain_sum[i] = static_cast<T>(sums.plain);
+        }
+      });
+    }
+  }
+
+  // Mean over the row's positives of sigmoid(lse - z).
+  T negative_scale(const RowSlope<T>& own, const ChunkScratch<T>& scratch) const {
+    double sum = 0;
+    for (const Pair<T>& pair : scratch.positives) {
+      T logit = pair.score * options.slope;
+      if (options.offset != nullptr) logit += options.offset[pair.column];
+      sum += sigmoid(static_cast<double>(own.log_sum_exp) - logit);
+    }
+    return static_cast<T>(sum / std::max<int64_t>(1, own.num_positives));
+  }
+};
+
+}  // namespace
+
+Tensors walk(
+    const Tensor& queries, const Tensor& labels, const std::string& positives_kind,
+    const Tensors& positives, const std::string& exclude_kind, const Tensors& exclude,
+    const MaybeTensor& guard, int64_t top_k, bool hardest_positive, int64_t softmax,
+    const MaybeTensor& inverse_temperature, const MaybeTensor& label_offset, bool sigmoid,
+    const MaybeTensor& scale, const MaybeTensor& bias, std::optional<double> positive_margin,
+    std::optional<double> negative_margin, int64_t active_capacity, const MaybeTensor& row_scale,
+    const MaybeTensor& grad_queries, const MaybeTensor& grad_labels, bool want_scalars) {
+  check_rows(queries, labels);
+  TORCH_CHECK_VALUE(top_k >= 0, "top_k: expected >= 0, got ", top_k);
+  TORCH_CHECK_VALUE(softmax >= 0 && softmax <= 2, "softmax: expected 0, 1 or 2, got ", softmax);
+  const Tensor q = queries.contiguous(), k = labels.contiguous();
+  const int64_t b = q.size(0), m = k.size(0);
+  const Relation positive("positives", positives_kind, positives, b, m);
+  const Relation excluded("exclude", exclude_kind, exclude, b, m);
+  return by_accumulation_type(q, [&](auto zero) {
+    using T = decltype(zero);
+    Tensor keep[3];
+    ScanOptions<T> options;
+    options.top_k = top_k;
+    options.hardest_positive = hardest_positive;
+    options.softmax = static_cast<Softmax>(softmax);
+    options.slope = number_of<T>("inverse_temperature", inverse_temperature, 1);
+    options.offset = vector_of<T>("label_offset", label_offset, m, keep[0]);
+    options.sigmoid = sigmoid;
+    options.scale = number_of<T>("scale", scale, 1);
+    options.bias = number_of<T>("bias", bias, 0);
+    options.has_positive_margin = positive_margin.has_value();
+    options.positive_margin = static_cast<T>(positive_margin.value_or(0));
+    options.has_negative_margin = negative_margin.has_value();
+    options.negative_margin = static_cast<T>(negative_margin.value_or(0));
+    options.keep_active = active_capacity > 0;
+    TORCH_CHECK_VALUE(
+        !options.keep_active || m <= std::numeric_limits<int32_t>::max(),
+        "active_capacity: lists hold 32-bit labels, there are ", m);
+    const T* limits = vector_of<T>("guard", guard, b, keep[1]);
+    const T* scales = vector_of<T>("row_scale", row_scale, b, keep[2]);
+    T* grad_q = target_of<T>("grad_queries", grad_queries, b, q.size(1));
+    T* grad_k = target_of<T>("grad_labels", grad_labels, m, q.size(1));
+    TORCH_CHECK_VALUE(
+        !row_scale.has_value() || ((softmax != 0) != sigmoid),
+        "row_scale: the gradient is that of one softmax or sigmoid loss");
+
+    RowOutputs<T> outputs(options, b, row_scale.has_value() && want_scalars);
+    ActivePairs active(b, active_capacity);
+    const Rows<T> q_rows(q), k_rows(k);
+    const Walk<T> walk{q_rows, k_rows, positive, excluded, limits, options, outputs, active};
+    if (!row_scale.has_value()) {
+      walk.run();
+    } else {
+      SlopeOptions<T> slopes;
+      slopes.kind = sigmoid ? Kind::kSigmoid : static_cast<Kind>(softmax);
+      slopes.slope = options.slope;
+      slopes.offset = options.offset;
+      slopes.scale = options.scale;
+      slopes.bias = options.bias;
+      slopes.want_sums = want_scalars;
+      walk.run_with_gradient(slopes, scales, grad_q, grad_k);
+    }
+    int64_t total = 0;
+    for (int64_t i = 0; i < b; ++i) {
+      if (options.has_positive_margin) total += outputs.positive_margin_count[i];
+      if (options.has_negative_margin) total += outputs.negative_margin_count[i];
+    }
+    Tensors made = outputs.all;
+    for (Tensor& part : active.tensors(total)) made.push_back(part);
+    return made;
+  });
+}
+
+Tensors count_pairs(
+    const Tensor& queries, const Tensor& labels, const std::string& positives_kind,
+    const Tensors& positives, const std::string& exclude_kind, const Tensors& exclude) {
+  const int64_t b = queries.size(0), m = labels.size(0);
+  const Relation positive("positives", positives_kind, positives, b, m);
+  const Relation excluded("exclude", exclude_kind, exclude, b, m);
+  const Tensor counts = at::empty({2, b}, at::kLong);
+  int64_t* out = counts.mutable_data_ptr<int64_t>();
+  for (int64_t i = 0; i < b; ++i) {
+    out[i] = positive.row(i).size();
+    out[b + i] = m - union_size(positive.row(i), excluded.row(i));
+  }
+  return {counts.select(0, 0), counts.select(0, 1)};
+}
+
+}  // namespace alc

@@ -1,0 +1,68 @@
+"""How the CPU operators are compiled: for ``setup.py`` and for the tests that build them anew."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+FOLDER = Path("csrc") / "cpu"
+# No trapping, no errno: comparisons and square roots vectorise. Results stay exact per operation;
+# sums may only be reordered where a loop says so (#pragma omp simd reduction).
+OPTIMIZE = ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
+WARNINGS = ["-Wall", "-Wno-unknown-pragmas"]
+TRY = "#include <bit>\n{include}\nint main() {{ return {value}; }}\n"
+
+
+def sources(root: Path) -> list[str]:
+    """Every .cpp file below csrc/cpu, relative to ``root``."""
+    found = sorted((root / FOLDER).rglob("*.cpp"))
+    return [str(path.relative_to(root)) for path in found]
+
+
+def headers(root: Path) -> list[str]:
+    """What a change of which compiles everything again."""
+    return [str(path.relative_to(root)) for path in sorted((root / FOLDER).rglob("*.h"))]
+
+
+def compiler() -> list[str]:
+    """The C++ compiler as torch.utils.cpp_extension chooses it."""
+    return os.environ.get("CXX", "c++").split()
+
+
+def _compiles(flags: list[str], text: str) -> str | None:
+    """Why the compiler cannot build ``text`` with ``flags``, or None when it can."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "try.cpp"
+        source.write_text(text, encoding="utf-8")
+        command = [*compiler(), *flags, str(source), "-o", str(Path(folder) / "try")]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = done.stderr.strip().splitlines() or ["no message"]
+    return None if done.returncode == 0 else lines[0]
+
+
+def missing() -> str | None:
+    """Why nothing can be compiled here, or None."""
+    if sys.platform == "win32":
+        return "the sources are written for gcc and clang"
+    if shutil.which(compiler()[0]) is None:
+        return f"there is no C++ compiler ({compiler()[0]})"
+    reason = _compiles(["-std=c++20"], TRY.format(include="", value="0"))
+    return None if reason is None else f"{compiler()[0]} cannot compile C++20: {reason}"
+
+
+def openmp() -> list[str]:
+    """The flag for several threads (PyTorch's own pool); none where the compiler lacks it."""
+    text = TRY.format(include="#include <omp.h>", value="omp_get_max_threads() < 1")
+    return ["-fopenmp"] if _compiles(["-std=c++20", "-fopenmp"], text) is None else []
+
+
+def compile_flags() -> list[str]:
+    return ["-std=c++20", *OPTIMIZE, *WARNINGS, "-fopenmp-simd", *openmp()]
+
+
+def link_flags() -> list[str]:
+    return openmp()

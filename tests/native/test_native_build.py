@@ -1,0 +1,77 @@
+"""setup.py builds the extension where it can, says so in one line, and never fails without it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def build(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """``setup.py build_ext`` into ``folder``."""
+    command = [sys.executable, "setup.py", "-q", "build_ext"]
+    command += ["--build-lib", str(folder / "lib"), "--build-temp", str(folder / "temp")]
+    return subprocess.run(
+        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True,
+        timeout=500, check=False,
+    )  # fmt: skip
+
+
+def lines(done: subprocess.CompletedProcess[str]) -> list[str]:
+    return [line for line in done.stderr.splitlines() if "alc-kernels:" in line]
+
+
+def test_no_compiler(tmp_path):
+    done = build(tmp_path, CXX="no-such-compiler")
+    assert done.returncode == 0, done.stderr
+    (line,) = lines(done)
+    assert "skipped the native CPU extension: there is no C++ compiler (no-such-compiler)" in line
+
+
+def test_a_compiler_that_cannot(tmp_path):
+    done = build(tmp_path, CXX="false")
+    assert done.returncode == 0, done.stderr
+    (line,) = lines(done)
+    assert "cannot compile C++20" in line
+
+
+def test_no_pytorch_at_build_time(tmp_path):
+    """As in pip's isolated builds."""
+    (tmp_path / "torch.py").write_text("raise ImportError('not here')\n", encoding="utf-8")
+    done = build(tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    (line,) = lines(done)
+    assert "pip install --no-build-isolation" in line
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"ALC_KERNELS_BUILD": "require", "CXX": "no-such-compiler"}, "require, but there is no"),
+        ({"ALC_KERNELS_BUILD": "sometimes"}, "expected auto, require or skip"),
+    ],
+)
+def test_failures_that_were_asked_for(tmp_path, environment, message):
+    done = build(tmp_path, **environment)
+    assert done.returncode != 0
+    assert message in done.stderr
+
+
+def test_not_tried(tmp_path):
+    done = build(tmp_path, ALC_KERNELS_BUILD="skip")
+    assert done.returncode == 0 and "ALC_KERNELS_BUILD=skip" in lines(done)[0]
+    assert not list(tmp_path.rglob("*.so"))
+
+
+@pytest.mark.slow
+def test_built_with_its_record(tmp_path):
+    done = build(tmp_path, ALC_KERNELS_BUILD="require")
+    assert done.returncode == 0, done.stderr
+    assert "built the native CPU extension for PyTorch" in lines(done)[0]
+    package = tmp_path / "lib" / "alc_kernels"
+    assert (package / "_native.json").is_file() and len(list(package.glob("_native*.so"))) == 1

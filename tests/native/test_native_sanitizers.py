@@ -1,0 +1,81 @@
+"""The operators' own tests once more under AddressSanitizer and UndefinedBehaviorSanitizer."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from csrc import flags
+from tests.native.common import needs_native
+
+ROOT = Path(__file__).resolve().parents[2]
+SANITIZE = ["-fsanitize=address,undefined", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"]
+# What runs under them: every operator, any shape and layout, bad inputs.
+TESTS = [
+    "tests/native/test_native_fuzz.py",
+    "tests/native/test_native_errors.py",
+    "tests/backends",
+    "tests/losses/test_agreement.py",
+]
+
+
+def runtime(name: str) -> str | None:
+    """Path of a run-time library of the compiler; None when it has none."""
+    command = [*flags.compiler(), f"-print-file-name={name}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    path = done.stdout.strip()
+    return path if done.returncode == 0 and Path(path).is_absolute() else None
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """A library built with the sanitizers, and what a process needs to load it."""
+    preload = [runtime(name) for name in ("libasan.so", "libubsan.so", "libstdc++.so")]
+    if None in preload:
+        pytest.skip(f"{flags.compiler()[0]} has no shared sanitizer run-time libraries")
+    folder = tmp_path_factory.mktemp("sanitized")
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from torch.utils.cpp_extension import load\n"
+        "from csrc import flags\n"
+        "root, folder, *sanitize = sys.argv[1:]\n"
+        "sources = [str(Path(root) / path) for path in flags.sources(Path(root))]\n"
+        "try:\n"
+        "    load('sanitized', sources, build_directory=folder, is_python_module=False,\n"
+        "         extra_cflags=[*flags.compile_flags(), '-O1', '-g1', *sanitize],\n"
+        "         extra_ldflags=[*flags.link_flags(), *sanitize])\n"
+        "except OSError:\n"
+        "    pass  # built; it only loads after the run-time libraries\n"
+    )
+    # The last step, loading it here, fails by design in one of several ways: look at the result.
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(ROOT), str(folder), *SANITIZE],
+        cwd=ROOT, capture_output=True, text=True, timeout=550, check=False,
+    )  # fmt: skip
+    library = folder / "sanitized.so"
+    assert library.is_file(), done.stdout[-3000:] + done.stderr[-3000:]
+    return os.environ | {
+        "ALC_KERNELS_NATIVE_LIBRARY": str(library),
+        "LD_PRELOAD": " ".join(map(str, preload)),
+        "ASAN_OPTIONS": "detect_leaks=0",  # the interpreter's own
+        "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
+    }
+
+
+@pytest.mark.slow
+@needs_native
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_no_report(environment, threads):
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-s", "-p", "no:cacheprovider"]
+    command += ["-p", "no:xdist", "-p", "no:faulthandler", "-k", "native", "-m", "not slow"]
+    done = subprocess.run(
+        [*command, *TESTS], cwd=ROOT, capture_output=True, text=True, timeout=1400, check=False,
+        env=environment | {"ALC_TEST_THREADS": str(threads)},
+    )  # fmt: skip
+    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
