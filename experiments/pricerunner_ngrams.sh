@@ -13,7 +13,7 @@ for loss in base alc alc+tcm tcm; do
         run="$out/$loss-$seed"
         [ -e "$run/metrics.json" ] ||
             alc train --data "$out/data" --method ngame --loss "$loss" --encoder ngrams \
-                --seed "$seed" --output "$run"
+                --backend torch --seed "$seed" --output "$run"
         runs+=("$run")
     done
 done
