@@ -12,6 +12,8 @@ from torch import Tensor
 
 from alc_kernels.bench.peers import Step
 
+# Losses below this are compared absolutely: a softmax loss near 0 is a difference of logits of 20.
+SMALL_VALUE = 0.01
 CLASH = 1.2  # inputs: noise added to a label to make its query
 
 
@@ -66,7 +68,7 @@ def errors(step: Step, truth: Step, pair: list[Tensor], backward: bool = True) -
     exact = [x.detach().double().requires_grad_() for x in pair]
     expected = run(truth, exact, backward).double()
     found = run(step, pair, backward).double()
-    value = float((found - expected).norm() / expected.norm())
+    value = float((found - expected).norm() / expected.norm().clamp(min=SMALL_VALUE))
     gradients = []
     if backward:
         for x, y in zip(pair, exact, strict=True):

@@ -25,6 +25,8 @@ class Work:
         eager: plain PyTorch with S stored; None where nobody has a plain version.
         chunked: plain PyTorch in row chunks; None where there is none.
         peers: other libraries.
+        choices: the value depends on which label is hardest, not only on its score: where two
+            are equally hard up to rounding, either may be taken.
         backward: False times the forward pass alone.
         products: matrix products of the size of S that the work needs at least, for TFLOP/s.
     """
@@ -35,6 +37,7 @@ class Work:
     chunked: Step | None = None
     peers: tuple[Peer, ...] = ()
     backward: bool = True
+    choices: bool = False
     products: int = 3
 
 
@@ -103,8 +106,8 @@ def works(width: int, device: str, negative_margin: float, active: float) -> dic
             )
             for k in (1, 10)
         ),
-        Work("alc-pair+tcm", module(auxiliary=pair, threshold=tcm), products=1),
-        Work("alc-default", module(auxiliary=quiet), products=1),
+        Work("alc-pair+tcm", module(auxiliary=pair, threshold=tcm), choices=True, products=1),
+        Work("alc-default", module(auxiliary=quiet), choices=True, products=1),
         Work(
             "softmax",
             function(functional.softmax_loss),
