@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import median, quantiles
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -63,17 +64,29 @@ def run(step: Step, pair: list[Tensor], backward: bool = True) -> Tensor:
     return result.detach()
 
 
-def errors(step: Step, truth: Step, pair: list[Tensor], backward: bool = True) -> Errors:
-    """Errors of ``step`` on ``pair`` against ``truth`` on the same numbers in float64."""
+class Truth(NamedTuple):
+    """What a step gives in float64: its value, and the gradients where it has any."""
+
+    value: Tensor
+    gradients: list[Tensor]
+
+
+def exactly(step: Step, pair: list[Tensor], backward: bool = True) -> Truth:
+    """``step`` on the numbers of ``pair`` in float64."""
     exact = [x.detach().double().requires_grad_() for x in pair]
-    expected = run(truth, exact, backward).double()
+    value = run(step, exact, backward).double()
+    return Truth(value, [x.grad for x in exact if x.grad is not None])
+
+
+def errors(step: Step, truth: Truth, pair: list[Tensor], backward: bool = True) -> Errors:
+    """Errors of ``step`` on ``pair`` against what is true there."""
     found = run(step, pair, backward).double()
-    value = float((found - expected).norm() / expected.norm().clamp(min=SMALL_VALUE))
+    value = float((found - truth.value).norm() / truth.value.norm().clamp(min=SMALL_VALUE))
     gradients = []
     if backward:
-        for x, y in zip(pair, exact, strict=True):
-            assert x.grad is not None and y.grad is not None
-            gradients.append(float((x.grad.double() - y.grad).norm() / y.grad.norm()))
+        for x, expected in zip(pair, truth.gradients, strict=True):
+            assert x.grad is not None
+            gradients.append(float((x.grad.double() - expected).norm() / expected.norm()))
     return Errors(value, gradients)
 
 

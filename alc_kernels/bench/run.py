@@ -139,11 +139,12 @@ def _measure_work(
     steps: dict[str, Step] = {}
     # A row whose two hardest labels are as good as equal: a few rows' worth of error.
     limit = FLOOR[case.dtype] + (8 / case.rows if work.choices else 0)
-    truth = work.ours("torch")
+    plain = work.ours("torch")
+    truth = measure.exactly(plain, sets[0], work.backward)
     found = providers(work, case, device, only)
     if work.eager is None:
         # Nobody has a plain version: plain PyTorch is our own backend in row chunks.
-        limit = max(limit, 2 * measure.errors(truth, truth, sets[0], work.backward).worst)
+        limit = max(limit, 2 * measure.errors(plain, truth, sets[0], work.backward).worst)
     # Plain PyTorch first: its error says how far off ours may be.
     for name in sorted(found, key=lambda n: n != "eager"):
         step, reason = found[name]
