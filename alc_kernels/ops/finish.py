@@ -7,21 +7,11 @@ from torch import Tensor
 
 from alc_kernels.backends.choose import choose_backend
 from alc_kernels.backends.torch_backend.pairs import add_by_label
+from alc_kernels.ops.operator import define
 from alc_kernels.ops.prepare import plain_arithmetic
 
-SECOND_DERIVATIVE = (
-    "alc_kernels computes first derivatives only: a second derivative (create_graph=True, "
-    "gradient penalties) is not defined for its fused losses. Use alc_kernels.reference."
-)
 
-
-def no_second_derivative(*_: object) -> None:
-    """Backward of an operator that is itself a backward."""
-    raise RuntimeError(SECOND_DERIVATIVE)
-
-
-@torch.library.custom_op("alc_kernels::finish_gradient", mutates_args=())
-def finish_gradient(
+def _finish_gradient(
     grad: Tensor,
     x: Tensor,
     inverse_norm: Tensor,
@@ -56,8 +46,7 @@ def finish_gradient(
         return chosen.normalize_rows_backward(grad, x, inverse, upstream)
 
 
-@finish_gradient.register_fake
-def _(
+def _finish_gradient_fake(
     grad: Tensor,
     x: Tensor,
     inverse_norm: Tensor,
@@ -71,19 +60,17 @@ def _(
     return torch.empty(x.shape, dtype=x.dtype, device=x.device)
 
 
-finish_gradient.register_autograd(no_second_derivative)
+finish_gradient = define("finish_gradient", _finish_gradient, _finish_gradient_fake, 5)
 
 
-@torch.library.custom_op("alc_kernels::scale_gradient", mutates_args=())
-def scale_gradient(grad: Tensor, x: Tensor, upstream: Tensor) -> Tensor:
+def _scale_gradient(grad: Tensor, x: Tensor, upstream: Tensor) -> Tensor:
     """``upstream * grad`` in the dtype of ``x``, which it belongs to."""
     with torch.no_grad():
         return (grad * upstream).to(x.dtype, copy=True)
 
 
-@scale_gradient.register_fake
-def _(grad: Tensor, x: Tensor, upstream: Tensor) -> Tensor:
+def _scale_gradient_fake(grad: Tensor, x: Tensor, upstream: Tensor) -> Tensor:
     return torch.empty(grad.shape, dtype=x.dtype, device=x.device)
 
 
-scale_gradient.register_autograd(no_second_derivative)
+scale_gradient = define("scale_gradient", _scale_gradient, _scale_gradient_fake, 3)

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 
 from alc_kernels.backends.interface import WalkRequest, accumulation_dtype
 from alc_kernels.objective.evaluate import guarded
-from alc_kernels.ops.finish import no_second_derivative
+from alc_kernels.ops.operator import below_autograd, define
 from alc_kernels.ops.prepare import plain_arithmetic, prepare
 
 
@@ -21,8 +22,7 @@ class Mined(NamedTuple):
     poison: Tensor  # 0-d acc: 1, or NaN for bad input
 
 
-@torch.library.custom_op("alc_kernels::hardest_negatives", mutates_args=())
-def hardest_negatives_op(
+def _hardest_negatives(
     queries: Tensor,
     labels: Tensor,
     positives: list[Tensor],
@@ -54,8 +54,7 @@ def hardest_negatives_op(
         return Mined(found.top_score * prepared.poison, found.top_index, prepared.poison)
 
 
-@hardest_negatives_op.register_fake
-def _(
+def _hardest_negatives_fake(
     queries: Tensor,
     labels: Tensor,
     positives: list[Tensor],
@@ -78,8 +77,7 @@ def _(
     )
 
 
-@torch.library.custom_op("alc_kernels::score_gradient", mutates_args=())
-def score_gradient_op(
+def _score_gradient(
     queries: Tensor,
     labels: Tensor,
     indices: Tensor,
@@ -115,8 +113,7 @@ def score_gradient_op(
         return out[0], out[1]
 
 
-@score_gradient_op.register_fake
-def _(
+def _score_gradient_fake(
     queries: Tensor,
     labels: Tensor,
     indices: Tensor,
@@ -135,39 +132,35 @@ def _(
     )
 
 
-score_gradient_op.register_autograd(no_second_derivative)
+score_gradient_op = define("score_gradient", _score_gradient, _score_gradient_fake, 5)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    queries, labels, positives, exclude, _, _, _, _, *plain = inputs
-    result = Mined(*output)
-    ctx.mark_non_differentiable(result.indices, result.poison)
-    ctx.set_materialize_grads(False)
-    ctx.plain = plain
-    ctx.counts = len(positives), len(exclude)
-    ctx.save_for_backward(queries, labels, result.indices, result.poison)
+class _Scores(torch.autograd.Function):
+    """The scores' gradient at the chosen labels."""
+
+    @staticmethod
+    def forward(ctx: Any, operator: OpOverload, *arguments: Any) -> Any:
+        result = Mined(*below_autograd(operator, *arguments))
+        queries, labels, *_ = arguments
+        ctx.mark_non_differentiable(result.indices, result.poison)
+        ctx.set_materialize_grads(False)
+        ctx.plain = arguments[8:12]
+        ctx.save_for_backward(queries, labels, result.indices, result.poison)
+        return tuple(result)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        none = (None,) * 14  # the operator and its arguments
+        if upstream is None:
+            return none
+        queries, labels, indices, poison = ctx.saved_tensors
+        want = ctx.needs_input_grad[1:3]
+        grads = score_gradient_op(
+            queries, labels, indices, upstream.to(poison.dtype), poison, *ctx.plain, *want
+        )
+        return (None, *(g if w else None for g, w in zip(grads, want, strict=True)), *none[3:])
 
 
-def _backward(ctx: Any, *upstreams: Tensor | None) -> tuple[Any, ...]:
-    rest: tuple[Any, ...] = ([None] * ctx.counts[0], [None] * ctx.counts[1], *(None,) * 9)
-    if upstreams[0] is None:
-        return (None, None, *rest)
-    normalize, compute_dtype, backend, deterministic, _ = ctx.plain
-    queries, labels, indices, poison = ctx.saved_tensors
-    want = ctx.needs_input_grad[:2]
-    grads = score_gradient_op(
-        queries,
-        labels,
-        indices,
-        upstreams[0].to(poison.dtype),
-        poison,
-        normalize,
-        compute_dtype,
-        backend,
-        deterministic,
-        *want,
-    )
-    return (grads[0] if want[0] else None, grads[1] if want[1] else None, *rest)
-
-
-hardest_negatives_op.register_autograd(_backward, setup_context=_setup_context)
+hardest_negatives_op = define(
+    "hardest_negatives", _hardest_negatives, _hardest_negatives_fake, 2, _Scores
+)

@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 
 from alc_kernels.backends.interface import Problem, accumulation_dtype
 from alc_kernels.objective import Objective, evaluate
 from alc_kernels.objective.pair_head import PairHead
 from alc_kernels.ops.finish import finish_gradient, scale_gradient
+from alc_kernels.ops.operator import below_autograd, define
 from alc_kernels.ops.prepare import plain_arithmetic, prepare
 
 
@@ -36,8 +38,7 @@ class SimilarityLoss(NamedTuple):
     inverse_labels: Tensor  # (M,) acc
 
 
-@torch.library.custom_op("alc_kernels::similarity_loss", mutates_args=())
-def similarity_loss_op(
+def _similarity_loss(
     queries: Tensor,
     labels: Tensor,
     scalars: Tensor,
@@ -128,8 +129,7 @@ def _gather(problem: Problem, index: Tensor, wanted: bool) -> tuple[Tensor, Tens
     return wide, torch.where((index < 0)[..., None], 0.0, pairs)
 
 
-@similarity_loss_op.register_fake
-def _(
+def _fake(
     queries: Tensor,
     labels: Tensor,
     scalars: Tensor,
@@ -178,37 +178,54 @@ def _(
     )
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    result = SimilarityLoss(*output)
-    ctx.mark_non_differentiable(*result[3:])
-    ctx.set_materialize_grads(False)
-    tensors, (positives, exclude), vectors = inputs[:5], inputs[5:7], inputs[7:9]
-    ctx.plain = inputs[9:15]
-    ctx.counts = len(positives), len(exclude)
-    again = (*vectors, *positives, *exclude)
-    if Objective.decode(ctx.plain[2]).reduction != "none":
-        again = ()  # not evaluated again, so nobody minds what becomes of these buffers
-    ctx.save_for_backward(*tensors, *result[7:], *again)
+class _Gradients(torch.autograd.Function):
+    """The gradients that the operator made, times what comes from above."""
+
+    @staticmethod
+    def forward(ctx: Any, operator: OpOverload, *arguments: Any) -> tuple[Tensor, ...]:
+        result = SimilarityLoss(*below_autograd(operator, *arguments))
+        ctx.mark_non_differentiable(*result[3:])
+        ctx.set_materialize_grads(False)
+        tensors, (positives, exclude), vectors = arguments[:5], arguments[5:7], arguments[7:9]
+        ctx.plain = arguments[9:15]
+        ctx.num_positives = len(positives)
+        again = (*vectors, *positives, *exclude)
+        if Objective.decode(ctx.plain[2]).reduction != "none":
+            again = ()  # not evaluated again, so nobody minds what becomes of these buffers
+        ctx.save_for_backward(*tensors, *result[7:], *again)
+        return tuple(result)
+
+    @staticmethod
+    def backward(
+        ctx: Any,
+        upstream: Tensor | None,
+        upstream_rows: Tensor | None,
+        upstream_pairs: Tensor | None,
+        *_: None,
+    ) -> tuple[Tensor | None, ...]:
+        wanted = ctx.needs_input_grad[1:6]
+        grads = _finished(ctx, wanted, upstream, upstream_rows, upstream_pairs)
+        return (None, *grads, *(None,) * 14)
 
 
-def _backward(
+def _finished(
     ctx: Any,
+    want: tuple[bool, ...],
     upstream: Tensor | None,
     upstream_rows: Tensor | None,
     upstream_pairs: Tensor | None,
-    *_: None,
-) -> tuple[Any, ...]:
+) -> list[Tensor | None]:
+    """Gradients of the operator's five tensors."""
     saved = ctx.saved_tensors
     inputs, again = saved[:5], saved[14:]
     pair_index, poison, *gradients = saved[5:14]
     objective = Objective.decode(ctx.plain[2])
     if not objective.gather:  # the two outputs are empty then, and so are their gradients
         upstream_rows = upstream_pairs = None
+    grads: list[Tensor | None] = [None] * 5
     if upstream is None and upstream_rows is None and upstream_pairs is None:
-        return (*(None,) * 5, *([None] * count for count in ctx.counts), *(None,) * 12)
-    split, none = ctx.counts[0], [[None] * count for count in ctx.counts]
-    kinds, (dtype, backend, group) = ctx.plain[:2], ctx.plain[3:]
-    want = ctx.needs_input_grad[:5]
+        return grads
+    split, kinds, (dtype, backend, group) = ctx.num_positives, ctx.plain[:2], ctx.plain[3:]
     if objective.reduction == "none" and upstream is not None:
         # A gradient per row weights the rows: evaluate again with those weights.
         offset, weight, *relations = again
@@ -225,7 +242,6 @@ def _backward(
     upstream = upstream * poison
     finish = objective.normalize, objective.deterministic, backend
     queries, labels, *small = inputs
-    grads: list[Tensor | None] = [None] * 5
     if want[0]:
         sides = by_queries, queries, inverse_q, upstream, upstream_rows, None
         grads[0] = finish_gradient(*sides, *finish)
@@ -236,7 +252,7 @@ def _backward(
     for i, (grad, x) in enumerate(zip((by_scalars, by_weight, by_bias), small, strict=True), 2):
         if want[i]:
             grads[i] = scale_gradient(grad, x, upstream)
-    return (*grads, *none, *(None,) * 12)
+    return grads
 
 
-similarity_loss_op.register_autograd(_backward, setup_context=_setup_context)
+similarity_loss_op = define("similarity_loss", _similarity_loss, _fake, 5, _Gradients)
