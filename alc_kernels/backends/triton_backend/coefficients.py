@@ -20,8 +20,8 @@ from alc_kernels.backends.triton_backend.launch import INTERPRETED, on_device_of
 from alc_kernels.backends.triton_backend.matmul import add_product, upcasts
 from alc_kernels.backends.triton_backend.relation import relation_arguments
 from alc_kernels.backends.triton_backend.walk_launch import dot_precision
+from alc_kernels.backends.triton_backend.workspace import WORKSPACE_BYTES
 
-WORKSPACE_BYTES = 128 << 20
 # Every chunk adds to all rows of grad_labels that it sees, so short chunks spend their time there:
 # below this many rows, columns are cut too.
 MIN_CHUNK_ROWS = 2048
