@@ -69,6 +69,9 @@ class WalkRequest:
     sigmoid: bool = False
     scale: Tensor | None = None  # 0-d, acc
     bias: Tensor | None = None  # 0-d, acc
+    # The same for the columns, z = s * inverse_temperature without an offset, from the same pass.
+    # A backend may leave it in ``RowStatistics.columns``, or ignore it; never with a guard.
+    columns: Literal["all", "negatives"] | None = None
     # threshold sums over positives with s <= positive_margin, negatives with s >= negative_margin
     positive_margin: float | None = None
     negative_margin: float | None = None
@@ -98,6 +101,9 @@ class RowStatistics:
     active: object | None = None
     # Of the base loss, when the walk has made it (see ``WalkGradient``).
     gradient: GradientResult | None = None
+    # Of the exchanged problem (labels as rows): its counts and what ``WalkRequest.columns`` asks
+    # for. A backend that leaves it takes up ``GradientRequest.columns``.
+    columns: RowStatistics | None = None
 
 
 @dataclass(frozen=True)
@@ -132,11 +138,16 @@ class GradientRequest:
     # ``RowStatistics.active`` of the walk with the same margins: where few pairs are active, the
     # margins' part is the sum over them.
     active: object | None = None
+    # A softmax kind of the exchanged problem ((M,) numbers, no offset): its coefficients,
+    # transposed, are added to G. Only after a walk that left ``RowStatistics.columns``.
+    columns: GradientRequest | None = None
 
 
 @dataclass
 class GradientResult:
     """Sums per row of the base part's coefficients (without the margins' part), when asked for.
+
+    With ``GradientRequest.columns`` g includes theirs.
 
     With g = dL/dz (softmax kinds) or dL/dx (sigmoid): weighted_sum = sum_j g_ij s_ij and
     plain_sum = sum_j g_ij, both (B,) acc. (G = g * inverse_temperature, or g * scale.)

@@ -20,7 +20,7 @@ from alc_kernels.backends.interface import (
 from alc_kernels.objective.pair_head import PairHead, PairPart, pair_part
 from alc_kernels.objective.rows import RowLoss
 from alc_kernels.objective.sigmoid import sigmoid_rows
-from alc_kernels.objective.softmax import ONE_POSITIVE, softmax_rows
+from alc_kernels.objective.softmax import ONE_POSITIVE, log_sum_exp_over, softmax_rows
 from alc_kernels.objective.specification import Objective
 from alc_kernels.objective.threshold import (
     ThresholdTerms,
@@ -99,16 +99,22 @@ def evaluate(
         offer = WalkGradient(row_scale, grad_queries, grad_labels, want_scalars)
         row_scale = partial(_scale_of_counts, base, "mean", None, weight, acc)
         columns_offer = WalkGradient(row_scale, grad_labels, grad_queries, want_scalars)
-    forward = _direction(
-        backend, problem, objective, base, scalars, label_offset, False, want_gradient, offer
-    )
+    symmetric = bool(getattr(base, "symmetric", False))
+    exchanged = _exchanged(problem) if symmetric else None
+    request = _request(base, objective, problem, scalars, label_offset)
+    # With a guard, rows and columns exclude different pairs.
+    if exchanged is not None and isinstance(base, Softmax) and objective.exclude_above is None:
+        request = replace(request, columns=log_sum_exp_over(exchanged, base))
+    request = replace(request, keep_active=want_gradient, gradient=offer)
+    forward = _direction(backend, problem, objective, base, scalars, label_offset, request)
     columns = None
-    if getattr(base, "symmetric", False):
+    if exchanged is not None:
         # An offset shifts every logit of a column alike and so cancels on that side.
+        request = _base_request(base, exchanged, scalars, None)
+        request = replace(request, keep_active=want_gradient, gradient=columns_offer)
         columns = _direction(
-            backend, _exchanged(problem), objective, base, scalars, None, True, want_gradient,
-            columns_offer,
-        )  # fmt: skip
+            backend, exchanged, objective, base, scalars, None, request, forward.found.columns
+        )
 
     threshold, terms = objective.threshold, None
     if threshold is not None:
@@ -132,9 +138,14 @@ def evaluate(
     device = problem.queries.device
     grad_scalars = torch.zeros_like(scalars)
     if want_gradient:
+        # Statistics of both sides from one pass: their coefficients are made in one pass as well.
+        joint = None
+        if forward.found.columns is not None and forward.found.gradient is None:
+            columns, joint = None, columns
         grad_scalars = _add_gradient(
-            backend, forward, objective, terms, weight, grad_queries, grad_labels, want_scalars
-        )
+            backend, forward, objective, terms, weight, grad_queries, grad_labels, want_scalars,
+            joint,
+        )  # fmt: skip
         if columns is not None:
             grad_scalars = grad_scalars + _add_gradient(
                 backend, columns, objective, None, weight, grad_labels, grad_queries, want_scalars
@@ -213,14 +224,13 @@ def _direction(
     base: Base | None,
     scalars: Tensor,
     label_offset: Tensor | None,
-    exchanged: bool,
-    want_gradient: bool,
-    offer: WalkGradient | None,
+    request: WalkRequest,
+    found: RowStatistics | None = None,
 ) -> _Direction:
-    problem = guarded(backend, problem, objective.exclude_above)
-    request = _request(base, objective, scalars, label_offset, exchanged)
-    request = replace(request, keep_active=want_gradient, gradient=offer)
-    found = backend.walk(problem, request)
+    """Walk, unless ``found`` is known from the other direction's walk, and the rows' values."""
+    if found is None:
+        problem = guarded(backend, problem, objective.exclude_above)
+        found = backend.walk(problem, request)
     rows = None
     if isinstance(base, Triplet | DynamicTriplet):
         rows = triplet_rows(backend, problem, found, base)
@@ -231,29 +241,32 @@ def _direction(
     return _Direction(problem, found, rows)
 
 
-def _request(
-    base: Base | None,
-    objective: Objective,
-    scalars: Tensor,
-    label_offset: Tensor | None,
-    exchanged: bool,
+def _base_request(
+    base: Base | None, problem: Problem, scalars: Tensor, label_offset: Tensor | None
 ) -> WalkRequest:
-    """Everything that this direction's walk must leave."""
-    request = WalkRequest()
+    """What the base loss needs of a walk."""
     if isinstance(base, Triplet | DynamicTriplet):
-        hardest = base.positive == "hardest"
-        request = replace(request, top_k=base.num_negatives, hardest_positive=hardest)
-    elif isinstance(base, Softmax):
-        request = replace(
-            request,
-            softmax="negatives" if base.decoupled else "all",
+        return WalkRequest(top_k=base.num_negatives, hardest_positive=base.positive == "hardest")
+    if isinstance(base, Softmax):
+        return WalkRequest(
+            softmax=log_sum_exp_over(problem, base),
             inverse_temperature=1.0 / scalars[0],
             label_offset=label_offset,
         )
-    elif isinstance(base, Sigmoid):
-        request = replace(request, sigmoid=True, scale=scalars[0], bias=scalars[1])
-    if exchanged:
-        return request
+    if isinstance(base, Sigmoid):
+        return WalkRequest(sigmoid=True, scale=scalars[0], bias=scalars[1])
+    return WalkRequest()
+
+
+def _request(
+    base: Base | None,
+    objective: Objective,
+    problem: Problem,
+    scalars: Tensor,
+    label_offset: Tensor | None,
+) -> WalkRequest:
+    """Everything that the walk over the rows must leave."""
+    request = _base_request(base, problem, scalars, label_offset)
     threshold = objective.threshold
     if threshold is not None:
         request = replace(request, positive_margin=threshold.positive_margin)
@@ -319,8 +332,12 @@ def _add_gradient(
     grad_queries: Tensor | None,
     grad_labels: Tensor | None,
     want_scalars: bool,
+    joint: _Direction | None = None,
 ) -> Tensor:
-    """Add one direction's gradients; returns that of the scalars, (2,) acc."""
+    """Add one direction's gradients, and those of ``joint`` (the other one, a softmax).
+
+    Returns that of the scalars, (2,) acc.
+    """
     problem, found, rows = direction.problem, direction.found, direction.rows
     dense: GradientRequest | None = None
     pairs: list[tuple[Tensor, Tensor]] = []
@@ -328,6 +345,11 @@ def _add_gradient(
         scale = weight * direction.row_scale
         if rows.dense is not None and found.gradient is None:
             dense = replace(rows.dense, row_scale=scale, want_scalars=want_scalars)
+            if joint is not None:
+                assert joint.rows is not None and joint.rows.dense is not None
+                assert joint.row_scale is not None
+                exchanged = replace(joint.rows.dense, row_scale=weight * joint.row_scale)
+                dense = replace(dense, columns=exchanged)
         elif rows.pair_index is not None and rows.pair_slope is not None:
             pairs.append((rows.pair_index, scale[:, None] * rows.pair_slope))
     threshold = objective.threshold

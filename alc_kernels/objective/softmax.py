@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,6 +13,16 @@ from alc_kernels.objective.rows import RowLoss
 from alc_kernels.settings import Softmax
 
 ONE_POSITIVE = ("diagonal", "index")  # relations with exactly one positive in every row
+
+
+def log_sum_exp_over(problem: Problem, base: Softmax) -> Literal["all", "negatives"]:
+    """Which labels the walk's log-sum-exp takes in.
+
+    With one positive in every row both forms are the same loss. That of the negatives has no
+    cancellation: 1 - exp(z_p) / D is sigmoid(lse_N - z_p), however close to 0.
+    """
+    one_positive = problem.positives.kind in ONE_POSITIVE
+    return "negatives" if base.decoupled or one_positive else "all"
 
 
 def softmax_rows(
@@ -26,7 +38,8 @@ def softmax_rows(
     members = (found.num_positives > 0) & (found.num_negatives > 0)  # R
     count = found.num_positives.clamp(min=1)
     negative_scale = None
-    if base.decoupled:
+    of_negatives = log_sum_exp_over(problem, base) == "negatives"
+    if of_negatives:
         # D_p = exp(z_p) + sum over negatives, so -log(exp(z_p) / D_p) = softplus(lse_N - z_p).
         if problem.positives.kind in ONE_POSITIVE:
             gap = found.log_sum_exp - found.positive_logit_sum
@@ -43,7 +56,7 @@ def softmax_rows(
         values=torch.where(members, values, 0.0),
         members=members,
         dense=GradientRequest(
-            kind="decoupled" if base.decoupled else "softmax",
+            kind="decoupled" if of_negatives else "softmax",
             num_positives=found.num_positives,
             log_sum_exp=found.log_sum_exp,
             negative_scale=negative_scale,
