@@ -162,5 +162,5 @@ class _Scores(torch.autograd.Function):
 
 
 hardest_negatives_op = define(
-    "hardest_negatives", _hardest_negatives, _hardest_negatives_fake, 2, _Scores
+    "hardest_negatives", _hardest_negatives, _hardest_negatives_fake, 2, _Scores.apply
 )

@@ -27,7 +27,7 @@ def below_autograd(operator: OpOverload, *arguments: Any) -> Any:
         return operator(*arguments)
 
 
-class FirstDerivative(torch.autograd.Function):
+class _FirstDerivative(torch.autograd.Function):
     """Of an operator that is itself a backward: differentiating it again raises."""
 
     @staticmethod
@@ -44,7 +44,7 @@ def define(
     function: Callable[..., Any],
     fake: Callable[..., Any],
     num_differentiable: int,
-    derivative: type[torch.autograd.Function] = FirstDerivative,
+    differentiable: Callable[..., Any] = _FirstDerivative.apply,
 ) -> OpOverload:
     """Register an operator and return it.
 
@@ -54,8 +54,8 @@ def define(
             return an input, nor one tensor twice.
         fake: the same on tensors without data: shapes and dtypes, for ``torch.compile``.
         num_differentiable: so many of the first arguments may want a gradient.
-        derivative: takes the operator, then its arguments, and calls it by
-            :func:`below_autograd`.
+        differentiable: called when one does, with the operator and its arguments: calls it by
+            :func:`below_autograd` and attaches the backward.
     """
     schema = torch.library.infer_schema(function, mutates_args=())
     _LIBRARY.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
@@ -67,7 +67,7 @@ def define(
         if torch.is_grad_enabled():
             for x in arguments[:num_differentiable]:
                 if x is not None and x.requires_grad:
-                    return derivative.apply(operator, *arguments)
+                    return differentiable(operator, *arguments)
         return below_autograd(operator, *arguments)
 
     _LIBRARY.impl(name, autograd, "Autograd")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -25,11 +24,14 @@ class Prepared:
     poison: Tensor  # 0-d acc: 1, or NaN when an input is not finite or an index out of range
 
 
-@contextmanager
-def plain_arithmetic(device: torch.device) -> Iterator[None]:
+def plain_arithmetic(device: torch.device) -> AbstractContextManager[object]:
     """No autograd and no autocast: the operator decides on every dtype itself."""
-    with torch.no_grad(), torch.autocast(device.type, enabled=False):
-        yield
+    if not torch.is_autocast_enabled(device.type):
+        return torch.no_grad()
+    both = ExitStack()
+    both.enter_context(torch.no_grad())
+    both.enter_context(torch.autocast(device.type, enabled=False))
+    return both
 
 
 def relation(
@@ -74,11 +76,12 @@ def prepare(
         if inside is not None:
             good = good & inside
     acc = accumulation_dtype(compute_dtype)
-    none = queries.new_empty(0, dtype=acc)
+    if inverse_queries is None or inverse_labels is None:
+        inverse_queries, inverse_labels = (queries.new_empty(0, dtype=acc) for _ in range(2))
     return Prepared(
         backend=chosen,
         problem=Problem(unit_queries, unit_labels, positive, excluded, None),
-        inverse_queries=none if inverse_queries is None else inverse_queries,
-        inverse_labels=none if inverse_labels is None else inverse_labels,
+        inverse_queries=inverse_queries,
+        inverse_labels=inverse_labels,
         poison=torch.where(good, 1.0, torch.nan).to(acc),
     )

@@ -100,16 +100,16 @@ def _similarity_loss(
             parts=parts * poison,
             active=torch.stack([found.active_positives, found.active_negatives]),
             hardest_score=found.hardest_score * poison,
-            hardest_index=found.hardest_index.clone(),
-            pair_index=found.pair_index.clone(),
+            hardest_index=found.hardest_index.contiguous(),  # a column of the k hardest
+            pair_index=found.pair_index,
             poison=poison,
             grad_queries=_or_empty(found.grad_queries, scalars),
             grad_labels=_or_empty(found.grad_labels, scalars),
-            grad_scalars=found.grad_scalars.clone(),
-            grad_head_weight=found.grad_head_weight.clone(),
-            grad_head_bias=found.grad_head_bias.clone(),
-            inverse_queries=prepared.inverse_queries.clone(),
-            inverse_labels=prepared.inverse_labels.clone(),
+            grad_scalars=found.grad_scalars,
+            grad_head_weight=found.grad_head_weight,
+            grad_head_bias=found.grad_head_bias,
+            inverse_queries=prepared.inverse_queries,
+            inverse_labels=prepared.inverse_labels,
         )
 
 
@@ -182,18 +182,26 @@ class _Gradients(torch.autograd.Function):
     """The gradients that the operator made, times what comes from above."""
 
     @staticmethod
-    def forward(ctx: Any, operator: OpOverload, *arguments: Any) -> tuple[Tensor, ...]:
-        result = SimilarityLoss(*below_autograd(operator, *arguments))
-        ctx.mark_non_differentiable(*result[3:])
+    def forward(
+        ctx: Any,
+        queries: Tensor,
+        labels: Tensor,
+        scalars: Tensor,
+        head_weight: Tensor | None,
+        head_bias: Tensor | None,
+        rest: tuple[Any, ...],
+        result: SimilarityLoss,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """``rest``: the operator's other arguments, in order."""
+        positives, exclude, label_offset, row_weight, *plain = rest
         ctx.set_materialize_grads(False)
-        tensors, (positives, exclude), vectors = arguments[:5], arguments[5:7], arguments[7:9]
-        ctx.plain = arguments[9:15]
+        ctx.plain = plain[:6]
         ctx.num_positives = len(positives)
-        again = (*vectors, *positives, *exclude)
-        if Objective.decode(ctx.plain[2]).reduction != "none":
-            again = ()  # not evaluated again, so nobody minds what becomes of these buffers
-        ctx.save_for_backward(*tensors, *result[7:], *again)
-        return tuple(result)
+        again: tuple[Tensor, ...] = ()
+        if Objective.decode(plain[2]).reduction == "none":
+            again = (label_offset, row_weight, *positives, *exclude)
+        ctx.save_for_backward(queries, labels, scalars, head_weight, head_bias, *result[7:], *again)
+        return result[:3]
 
     @staticmethod
     def backward(
@@ -201,11 +209,15 @@ class _Gradients(torch.autograd.Function):
         upstream: Tensor | None,
         upstream_rows: Tensor | None,
         upstream_pairs: Tensor | None,
-        *_: None,
     ) -> tuple[Tensor | None, ...]:
-        wanted = ctx.needs_input_grad[1:6]
-        grads = _finished(ctx, wanted, upstream, upstream_rows, upstream_pairs)
-        return (None, *grads, *(None,) * 14)
+        wanted = ctx.needs_input_grad[:5]
+        return (*_finished(ctx, wanted, upstream, upstream_rows, upstream_pairs), None, None)
+
+
+def _attach(operator: OpOverload, *arguments: Any) -> tuple[Tensor, ...]:
+    """Evaluate, and give the three results that carry gradients their backward."""
+    result = SimilarityLoss(*below_autograd(operator, *arguments))
+    return (*_Gradients.apply(*arguments[:5], arguments[5:], result), *result[3:])
 
 
 def _finished(
@@ -255,4 +267,4 @@ def _finished(
     return grads
 
 
-similarity_loss_op = define("similarity_loss", _similarity_loss, _fake, 5, _Gradients)
+similarity_loss_op = define("similarity_loss", _similarity_loss, _fake, 5, _attach)
