@@ -1,0 +1,15 @@
+"""Losses and a miner with the calls of pytorch-metric-learning (>= 2.5).
+
+from alc_kernels.integrations.pytorch_metric_learning import FusedLoss, HardestMiner
+loss_fn = FusedLoss(Softmax(temperature=0.1))  # where SupConLoss(temperature=0.1) stood
+loss = loss_fn(embeddings, labels, ref_emb=ref_emb, ref_labels=ref_labels)
+"""
+
+from alc_kernels.integrations.pytorch_metric_learning.losses import (
+    FusedALCLoss,
+    FusedLoss,
+    FusedThresholdMarginLoss,
+)
+from alc_kernels.integrations.pytorch_metric_learning.miner import HardestMiner
+
+__all__ = ["FusedALCLoss", "FusedLoss", "FusedThresholdMarginLoss", "HardestMiner"]

@@ -1,0 +1,192 @@
+"""Losses with the library's call: embeddings, labels, indices_tuple, ref_emb, ref_labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pytorch_metric_learning.distances import CosineSimilarity
+from pytorch_metric_learning.losses import BaseMetricLossFunction
+from torch import Tensor
+
+from alc_kernels.alc_loss import DEFAULT_AUXILIARY, DEFAULT_BASE, DEFAULT_THRESHOLD, ALCLoss
+from alc_kernels.dispatch import similarity_loss
+from alc_kernels.integrations.pytorch_metric_learning.distance import check_distance
+from alc_kernels.integrations.pytorch_metric_learning.relation import (
+    ClassRelation,
+    Indices,
+    class_relation,
+)
+from alc_kernels.objective import Objective
+from alc_kernels.settings import Auxiliary, Base, Sigmoid, ThresholdMargin
+
+
+class _FusedLossFunction(BaseMetricLossFunction):
+    """What the losses share: the distance, and the relation of a call."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.normalize = check_distance(self, self.distance)
+
+    def get_default_distance(self) -> CosineSimilarity:
+        """Cosine similarity."""
+        return CosineSimilarity()
+
+    def compute_loss(
+        self,
+        embeddings: Tensor,
+        labels: Tensor | None,
+        indices_tuple: Indices,
+        ref_emb: Tensor,
+        ref_labels: Tensor | None,
+    ) -> dict[str, Any]:
+        """Called by the library's ``forward``; see the class."""
+        relation = class_relation(
+            labels, ref_labels, indices_tuple, (embeddings.shape[0], ref_emb.shape[0]),
+            ref_emb is embeddings, embeddings.device,
+        )  # fmt: skip
+        found: dict[str, Any] = self._compute(embeddings, ref_emb, relation)
+        return found
+
+    def _compute(self, queries: Tensor, labels: Tensor, relation: ClassRelation) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+def _reduced(loss: Tensor) -> dict[str, Any]:
+    return {"loss": {"losses": loss, "indices": None, "reduction_type": "already_reduced"}}
+
+
+class FusedLoss(_FusedLossFunction):
+    """One value per anchor that has a positive and a negative, for the library's reducers.
+
+    Equal labels are positives. Without ``ref_emb`` an anchor is not its own positive. Pairs that
+    an ``indices_tuple`` does not name take no part; with one, B x M pairs are stored.
+
+    Where both are defined the values are the library's: ``Softmax(t)`` with
+    ``AvgNonZeroReducer()`` is ``SupConLoss(t)``; ``Softmax(t, decoupled=True)`` is
+    ``NTXentLoss(t, reducer=PerAnchorReducer())`` where every anchor has a positive;
+    ``Triplet(m, num_negatives=1, weight_temperature=None, positive="hardest")`` is
+    ``TripletMarginLoss(m, distance=CosineSimilarity(), reducer=MeanReducer())`` on the triplets
+    of ``BatchHardMiner``.
+
+    Args:
+        base: :class:`alc_kernels.Triplet`, :class:`DynamicTriplet`, :class:`Softmax`,
+            :class:`Sigmoid` (over all anchors), or a name as for :class:`alc_kernels.ALCLoss`;
+            not symmetric.
+        backend, deterministic: as for :class:`alc_kernels.ALCLoss`.
+        kwargs: the library's: ``reducer`` (default: mean), ``distance`` (CosineSimilarity or
+            DotProductSimilarity), ``embedding_regularizer``, ``collect_stats``.
+
+    Raises:
+        ValueError: no base, a symmetric base, or another distance.
+    """
+
+    def __init__(
+        self,
+        base: Base | str = "softmax",
+        *,
+        backend: str = "auto",
+        deterministic: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        # holds learnable scalars, checks the rest
+        self.settings = ALCLoss(
+            base=base, auxiliary=None, threshold=None, normalize=self.normalize, backend=backend,
+            deterministic=deterministic,
+        )  # fmt: skip
+        if self.settings.base is None or getattr(self.settings.base, "symmetric", False):
+            raise ValueError(
+                f"base={base!r}: expected a base loss with one value per anchor (symmetric=False)"
+            )
+
+    def _compute(self, queries: Tensor, labels: Tensor, relation: ClassRelation) -> dict[str, Any]:
+        base = self.settings._current_base()
+        objective = Objective(
+            base=base,
+            normalize=self.normalize,
+            reduction="none",
+            deterministic=self.settings.deterministic,
+        )
+        values = similarity_loss(
+            queries, labels, relation.positives, relation.exclude, objective,
+            backend=self.settings.backend,
+        ).loss  # (B,)  # fmt: skip
+        members = relation.members
+        if isinstance(base, Sigmoid):
+            members = members.new_ones(()).expand_as(members)
+        index = members.nonzero()[:, 0]
+        if index.numel() == 0:
+            zero: dict[str, Any] = self.zero_losses()
+            return zero
+        return {
+            "loss": {"losses": values[index], "indices": index, "reduction_type": "element"},
+        }
+
+
+class FusedThresholdMarginLoss(_FusedLossFunction):
+    """Threshold-consistent margin loss; correct with ``ref_emb``.
+
+    Args:
+        positive_margin, negative_margin, positive_weight, negative_weight, negative_scope,
+            reduction: as for :class:`alc_kernels.ThresholdMargin`. The defaults are
+            ``ThresholdConsistentMarginLoss``.
+        backend, deterministic, kwargs: as for :class:`FusedLoss`; the value is already reduced.
+
+    Source: arXiv 2307.04047.
+    """
+
+    def __init__(
+        self,
+        positive_margin: float = 0.9,
+        negative_margin: float = 0.5,
+        positive_weight: float = 1.0,
+        negative_weight: float = 1.0,
+        negative_scope: str = "all",
+        reduction: str = "active",
+        *,
+        backend: str = "auto",
+        deterministic: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        threshold = ThresholdMargin(
+            positive_margin, negative_margin, positive_weight, negative_weight,
+            negative_scope, reduction,  # type: ignore[arg-type]
+        )  # fmt: skip
+        self.loss = ALCLoss(
+            base=None, auxiliary=None, threshold=threshold, normalize=self.normalize,
+            backend=backend, deterministic=deterministic,
+        )  # fmt: skip
+
+    def _compute(self, queries: Tensor, labels: Tensor, relation: ClassRelation) -> dict[str, Any]:
+        return _reduced(self.loss(queries, labels, relation.positives, relation.exclude))
+
+
+class FusedALCLoss(_FusedLossFunction):
+    """:class:`alc_kernels.ALCLoss` with the library's call. Its heads are its parameters.
+
+    Args:
+        embedding_dim, base, auxiliary, threshold, base_weight, backend, deterministic: as there.
+        kwargs: as for :class:`FusedLoss`; the value is already reduced.
+    """
+
+    def __init__(
+        self,
+        embedding_dim: int | None = None,
+        base: Base | str | None = DEFAULT_BASE,
+        auxiliary: Auxiliary | None = DEFAULT_AUXILIARY,
+        threshold: ThresholdMargin | None = DEFAULT_THRESHOLD,
+        base_weight: float = 1.0,
+        *,
+        backend: str = "auto",
+        deterministic: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.loss = ALCLoss(
+            embedding_dim, base, auxiliary, threshold, base_weight, self.normalize, backend,
+            deterministic,
+        )  # fmt: skip
+
+    def _compute(self, queries: Tensor, labels: Tensor, relation: ClassRelation) -> dict[str, Any]:
+        return _reduced(self.loss(queries, labels, relation.positives, relation.exclude))
