@@ -15,7 +15,12 @@ from alc_kernels.xmc.report.examples import pick_examples
 from alc_kernels.xmc.report.figures import LINES, REFERENCE_LINE, Curve, styles
 from alc_kernels.xmc.report.numbers import difference_cell, duration, per_cent, score, share_cell
 from alc_kernels.xmc.report.page import Html, element, page
-from alc_kernels.xmc.report.summary import difference_table, headline_table, settings_table
+from alc_kernels.xmc.report.summary import (
+    difference_table,
+    headline_table,
+    risk_table,
+    settings_table,
+)
 from alc_kernels.xmc.report.table import Cell, Table
 
 
@@ -147,6 +152,15 @@ def test_best_is_strong_and_the_yardstick_never_is():
     p1 = {row[0].text: row[1] for row in rows[:3]}
     assert p1["ALC"].strong and not p1["base"].strong
     assert p1["ALC"].text == per_cent(made[2].points()["open"]["p1"])
+
+
+def test_risk_table_shows_what_was_measured():
+    made, _ = groups()
+    rows = [row for row in risk_table(made).rows if not isinstance(row, str)]
+    assert [row[0].text for row in rows] == 2 * [group.name for group in made]
+    expected = made[1].figures()["open"]["aurc"]
+    assert rows[1][1].text == f"{expected.value:.3g}" and rows[1][1].small
+    assert all(row[2].text == "\u2013" for row in rows)  # no product has 20 of either kind
 
 
 def test_one_contender_has_no_differences():

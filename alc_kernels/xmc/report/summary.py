@@ -85,6 +85,23 @@ def ranking_table(groups: Sequence[Group], keys: Sequence[str] = RANKING) -> Tab
     )
 
 
+def risk_table(groups: Sequence[Group]) -> Table:
+    """AURC and OPIS: what no single threshold shows."""
+    keys = ("aurc", "opis")
+    table = Table(
+        ["", *(_title(key) for key in keys)],
+        caption="Lower is better. AURC: mean error rate among the accepted, over all thresholds, "
+        "with its 95 % interval. OPIS: how much one threshold's utility differs between products, "
+        "of those with 20 right and 20 wrong best matches; a dash where there are none such.",
+    )
+    for catalogue in groups[0].catalogues:
+        table.rows.append(CATALOGUE_TITLES[catalogue])
+        for group in groups:
+            measured = group.figures()[catalogue]
+            table.rows.append([row_name(group), *(small_cell(measured[key]) for key in keys)])
+    return table
+
+
 def _figures_table(groups: Sequence[Group], keys: Sequence[str], caption: str) -> Table:
     table = Table(["", *(_title(key) for key in keys)], caption=caption)
     contenders = [group for group in groups if not group.reference]

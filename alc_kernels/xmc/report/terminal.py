@@ -15,6 +15,7 @@ from alc_kernels.xmc.report.summary import (
     difference_table,
     headline_table,
     ranking_table,
+    risk_table,
     settings_table,
     thresholds_table,
 )
@@ -22,9 +23,13 @@ from alc_kernels.xmc.report.table import WIDTH
 
 
 def figures_text(groups: Sequence[Group]) -> str:
-    """The headline, the ranking measures and the differences."""
+    """The headline, the measures of risk and of the ranking, and the differences."""
     ranking = ranking_table(groups, RANKING_SHORT)
-    parts = [headline_table(groups).text(), f"\nRanking\n{ranking.text()}"]
+    parts = [
+        headline_table(groups).text(),
+        f"\nRisk over all thresholds\n{risk_table(groups).text()}",
+        f"\nRanking\n{ranking.text()}",
+    ]
     differences = difference_table(groups)
     if differences is not None:
         parts.append(f"\nDifferences\n{differences.text()}")

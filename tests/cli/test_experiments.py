@@ -1,0 +1,108 @@
+"""The scripts under experiments/: combinations of a study, and the figures behind its pictures."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from alc_kernels import ALCLoss, Positives, ThresholdMargin
+from alc_kernels.cli import main
+from alc_kernels.xmc.data import load_dataset
+from alc_kernels.xmc.training.checkpoint import checkpoint_folder, load_checkpoint
+from alc_kernels.xmc.training.sampler import Sampler
+from alc_kernels.xmc.training.training_set import TrainingSet
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+TINY = {
+    "epochs": 1,
+    "batch_size": 64,
+    "embedding_dim": 16,
+    "hidden_dim": 16,
+    "ngram_buckets": 1024,
+    "device": "cpu",
+}
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, EXPERIMENTS / f"{name}.py")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made") / "data"
+    words = ["data", "generate", "--labels", "60", "--titles", "400", "--output", str(folder)]
+    assert main(words) == 0
+    return folder
+
+
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_study_names_each_of_its_runs_once(path):
+    study = script("study")
+    runs = study.combinations(study.read_toml(path))
+    folders = [f"{name}_{settings.get('seed', 0)}" for name, settings in runs]
+    assert len(set(folders)) == len(folders) > 1
+
+
+def test_a_change_of_an_unknown_setting_is_refused():
+    study = script("study")
+    assert study.with_changes({}, ["epochs=3", "ema=0.5"])["common"] == {"epochs": 3, "ema": 0.5}
+    with pytest.raises(SystemExit, match="epoch=3: expected NAME=VALUE"):
+        study.with_changes({}, ["epoch=3"])
+
+
+def test_a_study_trains_each_run_once_and_shows_validation(data, tmp_path, monkeypatch, capsys):
+    lines = ["[common]", *(f"{key} = {json.dumps(value)}" for key, value in TINY.items())]
+    (tmp_path / "small.toml").write_text("\n".join([*lines, "[axes]", 'loss = ["base", "tcm"]']))
+    study, out = script("study"), tmp_path / "out"
+    words = ["study.py", str(tmp_path / "small.toml"), "--data", str(data), "--output", str(out)]
+    monkeypatch.setattr(sys, "argv", words)
+    study.main()
+    first = capsys.readouterr()
+    assert "done: base_0" in first.err and "tcm" in first.out
+    study.main()  # has nothing left to train
+    second = capsys.readouterr()
+    assert "done" not in second.err
+    assert second.out == first.out == (out / "small.txt").read_text()
+
+    scores = script("score_distributions")
+    dataset = load_dataset(data)
+    made = scores.distribution("run", out / "base_0", dataset)
+    assert made.active[:, 1:].tolist() == [
+        [int(t.active_positives), int(t.active_negatives), int((t.hardest_score >= 0.5).sum())]
+        for t in loss_terms(out / "base_0", dataset)
+    ]
+    assert sum(map(len, made.best.values())) == len(dataset.splits["validation"])
+    assert "active negatives per batch" in scores.table([made])
+    scores.draw([made], tmp_path / "scores.png")
+    assert (tmp_path / "scores.png").stat().st_size > 10_000
+
+
+@torch.no_grad()
+def loss_terms(run, dataset):
+    """What the loss itself says of the same batches."""
+    checkpoint = load_checkpoint(checkpoint_folder(run))
+    model, config = checkpoint.model.eval(), checkpoint.config
+    texts = TrainingSet(dataset, config)
+    texts.tokenize(model.encoder)
+    loss = ALCLoss(base=None, auxiliary=None, threshold=ThresholdMargin(), backend="torch")
+    for batch in Sampler(texts.relation, texts.queries, config).batches(0):
+        chunks = texts.select(batch.queries, batch.labels)
+        queries, _, labels = model(chunks, len(batch.queries), torch.from_numpy(batch.labels))
+        pairs = Positives.from_csr(
+            torch.from_numpy(batch.crow), torch.from_numpy(batch.col), len(batch.labels)
+        )
+        yield loss.terms(queries, labels, pairs)
+
+
+def test_separation_counts_pairs_and_halves_ties():
+    separation = script("score_distributions").separation
+    right, wrong = np.array([0.9, 0.5, 0.5]), np.array([0.5, 0.1])
+    above = [(r > w) + (r == w) / 2 for r in right for w in wrong]
+    assert separation(right, wrong) == pytest.approx(np.mean(above))
