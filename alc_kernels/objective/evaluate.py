@@ -17,8 +17,9 @@ from alc_kernels.backends.interface import (
     WalkGradient,
     WalkRequest,
 )
+from alc_kernels.objective.average import RowAverage
 from alc_kernels.objective.pair_head import PairHead, PairPart, pair_part
-from alc_kernels.objective.rows import RowLoss
+from alc_kernels.objective.rows import RowLoss, times
 from alc_kernels.objective.sigmoid import sigmoid_rows
 from alc_kernels.objective.softmax import ONE_POSITIVE, log_sum_exp_over, softmax_rows
 from alc_kernels.objective.specification import Objective
@@ -45,7 +46,8 @@ class Evaluation:
     active_negatives: Tensor  # 0-d int64
     hardest_score: Tensor  # (B,) acc, -inf where there is none; empty unless mined
     hardest_index: Tensor  # (B,) int64, -1 where there is none; empty unless mined
-    pair_index: Tensor  # (B, 2) int64: hardest positive and negative, -1 outside R; or empty
+    # (B, 2) int64: hardest positive and negative, -1 outside R; empty without pair part and gather
+    pair_index: Tensor
     grad_queries: Tensor | None  # (B, d) acc
     grad_labels: Tensor | None  # (M, d) acc
     grad_scalars: Tensor  # (2,) acc: temperature, or scale and bias
@@ -60,7 +62,7 @@ class _Direction:
     problem: Problem
     found: RowStatistics
     rows: RowLoss | None
-    row_scale: Tensor | None = None  # (B,) acc: d base / d value_i
+    average: RowAverage
 
 
 def evaluate(
@@ -93,11 +95,14 @@ def evaluate(
     grad_queries = _zeros_like_rows(problem.queries, acc) if want_queries else None
     grad_labels = _zeros_like_rows(problem.labels, acc) if want_labels else None
     want_gradient = want_queries or want_labels or want_scalars
+    every_row = isinstance(base, Sigmoid)
+    average = RowAverage(every_row, objective.reduction, row_weight, acc)
+    columns_average = RowAverage(every_row, "mean", None, acc)
     offer = columns_offer = None
     if isinstance(base, Softmax | Sigmoid) and want_gradient:
-        row_scale = partial(_scale_of_counts, base, objective.reduction, row_weight, weight, acc)
+        row_scale = partial(average.over_counts, weight)
         offer = WalkGradient(row_scale, grad_queries, grad_labels, want_scalars)
-        row_scale = partial(_scale_of_counts, base, "mean", None, weight, acc)
+        row_scale = partial(columns_average.over_counts, weight)
         columns_offer = WalkGradient(row_scale, grad_labels, grad_queries, want_scalars)
     symmetric = bool(getattr(base, "symmetric", False))
     exchanged = _exchanged(problem) if symmetric else None
@@ -106,15 +111,16 @@ def evaluate(
     if exchanged is not None and isinstance(base, Softmax) and objective.exclude_above is None:
         request = replace(request, columns=log_sum_exp_over(exchanged, base))
     request = replace(request, keep_active=want_gradient, gradient=offer)
-    forward = _direction(backend, problem, objective, base, scalars, label_offset, request)
+    forward = _direction(backend, problem, objective, base, scalars, label_offset, request, average)
     columns = None
     if exchanged is not None:
         # An offset shifts every logit of a column alike and so cancels on that side.
         request = _base_request(base, exchanged, scalars, None)
         request = replace(request, keep_active=want_gradient, gradient=columns_offer)
         columns = _direction(
-            backend, exchanged, objective, base, scalars, None, request, forward.found.columns
-        )
+            backend, exchanged, objective, base, scalars, None, request, columns_average,
+            forward.found.columns,
+        )  # fmt: skip
 
     threshold, terms = objective.threshold, None
     if threshold is not None:
@@ -123,20 +129,19 @@ def evaluate(
     base_value = zero
     values = None
     if forward.rows is not None:
-        values, base_value = _average(forward, objective.reduction, row_weight)
-        base_value = base_value * share
-    if columns is not None:
-        base_value = base_value + share * _average(columns, "mean", None)[1]
+        values, base_value = average.of(forward.rows.values)
+    if columns is not None and columns.rows is not None:
+        base_value = share * (base_value + columns_average.of(columns.rows.values)[1])
 
-    loss = objective.base_weight * base_value
+    loss = times(objective.base_weight, base_value)
     if threshold is not None and terms is not None:
-        loss = loss + threshold.positive_weight * terms.positive
-        loss = loss + threshold.negative_weight * terms.negative
+        loss = loss + times(threshold.positive_weight, terms.positive)
+        loss = loss + times(threshold.negative_weight, terms.negative)
     if objective.reduction == "none" and values is not None:
-        loss = objective.base_weight * values
+        loss = times(objective.base_weight, values)
 
     device = problem.queries.device
-    grad_scalars = torch.zeros_like(scalars)
+    grad_scalars = None
     if want_gradient:
         # Statistics of both sides from one pass: their coefficients are made in one pass as well.
         joint = None
@@ -147,9 +152,11 @@ def evaluate(
             joint,
         )  # fmt: skip
         if columns is not None:
-            grad_scalars = grad_scalars + _add_gradient(
+            by_columns = _add_gradient(
                 backend, columns, objective, None, weight, grad_labels, grad_queries, want_scalars
             )
+            if grad_scalars is not None and by_columns is not None:
+                grad_scalars = grad_scalars + by_columns
     found = forward.found
     hardest_score, hardest_index, pair_index = _mined(found, objective, acc)
     pair = PairPart(zero, scalars.new_empty(0), zero)
@@ -173,7 +180,7 @@ def evaluate(
         pair_index=pair_index,
         grad_queries=grad_queries,
         grad_labels=grad_labels,
-        grad_scalars=grad_scalars,
+        grad_scalars=torch.zeros_like(scalars) if grad_scalars is None else grad_scalars,
         grad_head_weight=pair.grad_weight,
         grad_head_bias=pair.grad_bias,
     )
@@ -182,15 +189,21 @@ def evaluate(
 def _mined(
     found: RowStatistics, objective: Objective, acc: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(B,) scores and (B,) indices of the hardest negatives, (B, 2) pairs; or empty ones."""
+    """(B,) scores and (B,) indices of the hardest negatives, (B, 2) pairs.
+
+    Empty where nobody asks for them.
+    """
     if not objective.mine:
         score = found.num_positives.new_empty(0, dtype=acc)
         return score, found.num_positives.new_empty(0), found.num_positives.new_empty(0, 2)
     assert found.top_score is not None and found.top_index is not None
+    hardest = found.top_index[:, 0]
+    if not objective.pair_weight and not objective.gather:
+        return found.top_score[:, 0], hardest, found.num_positives.new_empty(0, 2)
     assert found.positive_index is not None
-    pair = torch.stack([found.positive_index, found.top_index[:, 0]], dim=1)
-    members = (pair >= 0).all(dim=1, keepdim=True)  # R
-    return found.top_score[:, 0], found.top_index[:, 0], torch.where(members, pair, -1)
+    members = torch.minimum(found.positive_index, hardest) >= 0  # R
+    pair = torch.stack([found.positive_index, hardest], dim=1)
+    return found.top_score[:, 0], hardest, torch.where(members[:, None], pair, -1)
 
 
 def _zeros_like_rows(rows: Tensor, dtype: torch.dtype) -> Tensor:
@@ -225,6 +238,7 @@ def _direction(
     scalars: Tensor,
     label_offset: Tensor | None,
     request: WalkRequest,
+    average: RowAverage,
     found: RowStatistics | None = None,
 ) -> _Direction:
     """Walk, unless ``found`` is known from the other direction's walk, and the rows' values."""
@@ -238,7 +252,9 @@ def _direction(
         rows = softmax_rows(backend, problem, found, base, scalars[0], label_offset)
     elif isinstance(base, Sigmoid):
         rows = sigmoid_rows(found, scalars[0], scalars[1])
-    return _Direction(problem, found, rows)
+    if rows is not None:
+        average.over(rows.members)
+    return _Direction(problem, found, rows, average)
 
 
 def _base_request(
@@ -250,7 +266,7 @@ def _base_request(
     if isinstance(base, Softmax):
         return WalkRequest(
             softmax=log_sum_exp_over(problem, base),
-            inverse_temperature=1.0 / scalars[0],
+            inverse_temperature=scalars[0].reciprocal(),
             label_offset=label_offset,
         )
     if isinstance(base, Sigmoid):
@@ -279,50 +295,6 @@ def _request(
     return request
 
 
-def _average(
-    direction: _Direction, reduction: str, row_weight: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """(B,) weighted values and their mean (or sum) over the members; keeps the row scale."""
-    assert direction.rows is not None
-    rows = direction.rows
-    weight, direction.row_scale, total = _row_scale(
-        rows.members, reduction, row_weight, rows.values.dtype
-    )
-    values = weight * rows.values
-    if total is None:
-        return values, values.sum()
-    return values, torch.where(total != 0, values.sum() / total, 0.0)
-
-
-def _row_scale(
-    members: Tensor, reduction: str, row_weight: Tensor | None, acc: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """(B,) weights, (B,) d base / d value_i, and what the weights sum to (None: no mean)."""
-    weight = members.to(acc)
-    if row_weight is not None:
-        weight = torch.where(members, row_weight, 0.0)
-    if reduction != "mean":
-        return weight, weight, None
-    total = weight.sum()
-    return weight, torch.where(total != 0, weight / total, 0.0), total
-
-
-def _scale_of_counts(
-    base: Base,
-    reduction: str,
-    row_weight: Tensor | None,
-    base_weight: float,
-    acc: torch.dtype,
-    num_positives: Tensor,
-    num_negatives: Tensor,
-) -> Tensor:
-    """``WalkGradient.row_scale``: (B,) d total / d value_i, from the counts of pairs."""
-    members = (num_positives > 0) & (num_negatives > 0)  # R
-    if isinstance(base, Sigmoid):
-        members = torch.ones_like(members)
-    return base_weight * _row_scale(members, reduction, row_weight, acc)[1]
-
-
 def _add_gradient(
     backend: Backend,
     direction: _Direction,
@@ -333,22 +305,21 @@ def _add_gradient(
     grad_labels: Tensor | None,
     want_scalars: bool,
     joint: _Direction | None = None,
-) -> Tensor:
+) -> Tensor | None:
     """Add one direction's gradients, and those of ``joint`` (the other one, a softmax).
 
-    Returns that of the scalars, (2,) acc.
+    Returns that of the scalars, (2,) acc, where the backend made it.
     """
     problem, found, rows = direction.problem, direction.found, direction.rows
     dense: GradientRequest | None = None
     pairs: list[tuple[Tensor, Tensor]] = []
-    if rows is not None and direction.row_scale is not None:
-        scale = weight * direction.row_scale
-        if rows.dense is not None and found.gradient is None:
+    if rows is not None and found.gradient is None:
+        scale = direction.average.scale(weight)
+        if rows.dense is not None:
             dense = replace(rows.dense, row_scale=scale, want_scalars=want_scalars)
             if joint is not None:
                 assert joint.rows is not None and joint.rows.dense is not None
-                assert joint.row_scale is not None
-                exchanged = replace(joint.rows.dense, row_scale=weight * joint.row_scale)
+                exchanged = replace(joint.rows.dense, row_scale=joint.average.scale(weight))
                 dense = replace(dense, columns=exchanged)
         elif rows.pair_index is not None and rows.pair_slope is not None:
             pairs.append((rows.pair_index, scale[:, None] * rows.pair_slope))
@@ -386,7 +357,7 @@ def _add_gradient(
         result = backend.dense_gradient(problem, dense, grad_queries, grad_labels)
     result = found.gradient or result
     if result.weighted_sum is None or result.plain_sum is None or rows is None:
-        return _no_scalars(problem)
+        return None
     weighted, plain = result.weighted_sum.sum(), result.plain_sum.sum()
     inverse_temperature = None if rows.dense is None else rows.dense.inverse_temperature
     if inverse_temperature is None:
@@ -394,8 +365,3 @@ def _add_gradient(
     # z = s / T + offset, so dz/dT = -s / T^2
     slope = -(inverse_temperature * inverse_temperature)
     return torch.stack([weighted * slope, torch.zeros_like(slope)])
-
-
-def _no_scalars(problem: Problem) -> Tensor:
-    """(2,) acc zeros."""
-    return torch.zeros(2, dtype=problem.acc, device=problem.queries.device)

@@ -23,3 +23,8 @@ class RowLoss:
     pair_index: Tensor | None = None  # (B, t) int64, -1: nothing
     pair_slope: Tensor | None = None  # (B, t) acc
     dense: GradientRequest | None = None
+
+
+def times(factor: float, x: Tensor) -> Tensor:
+    """``factor * x``; ``x`` itself for a factor of 1, the usual weight."""
+    return x if factor == 1.0 else factor * x

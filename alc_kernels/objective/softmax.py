@@ -46,7 +46,7 @@ def softmax_rows(
             softplus_sum, sigmoid_sum = -F.logsigmoid(-gap), gap.sigmoid()
         else:
             softplus_sum, sigmoid_sum = backend.positive_pass(
-                problem, found.log_sum_exp, 1.0 / temperature, label_offset
+                problem, found.log_sum_exp, temperature.reciprocal(), label_offset
             )
         values = softplus_sum / count
         negative_scale = sigmoid_sum / count
@@ -60,7 +60,7 @@ def softmax_rows(
             num_positives=found.num_positives,
             log_sum_exp=found.log_sum_exp,
             negative_scale=negative_scale,
-            inverse_temperature=1.0 / temperature,
+            inverse_temperature=temperature.reciprocal(),
             label_offset=label_offset,
         ),
     )

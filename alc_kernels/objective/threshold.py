@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from alc_kernels.backends.interface import Backend, Problem, RowStatistics
+from alc_kernels.objective.rows import times
 from alc_kernels.settings import ThresholdMargin
 
 
@@ -40,20 +41,30 @@ def threshold_terms(found: RowStatistics, settings: ThresholdMargin) -> Threshol
         over, active_negatives = found.negative_margin_sum.sum(), found.negative_margin_count.sum()
     short, active_positives = found.positive_margin_sum.sum(), found.positive_margin_count.sum()
 
-    def share(active: Tensor) -> Tensor:
-        count = active if settings.reduction == "active" else torch.full_like(active, rows)
-        return torch.where(count > 0, 1.0 / count.to(short.dtype), 0.0)
-
-    per_positive, per_negative = share(active_positives), share(active_negatives)
+    # An empty set has a sum of 0, so that its count does not matter.
+    per_positive: float | Tensor = 1.0 / max(rows, 1)
+    per_negative = per_positive
+    if settings.reduction == "active":
+        per_positive, per_negative = (
+            count.clamp(min=1).to(short.dtype).reciprocal()
+            for count in (active_positives, active_negatives)
+        )
     return ThresholdTerms(
         positive=short * per_positive,
         negative=over * per_negative,
         active_positives=active_positives,
         active_negatives=active_negatives,
-        positive_scale=settings.positive_weight * per_positive,
-        negative_scale=settings.negative_weight * per_negative,
+        positive_scale=_scale(settings.positive_weight, per_positive, short),
+        negative_scale=_scale(settings.negative_weight, per_negative, over),
         hardest_active=hardest_active,
     )
+
+
+def _scale(weight: float, per_pair: float | Tensor, like: Tensor) -> Tensor:
+    """0-d acc: the weight of an active pair."""
+    if isinstance(per_pair, Tensor):
+        return times(weight, per_pair)
+    return torch.full_like(like, weight * per_pair)
 
 
 def single_positive_slope(

@@ -27,7 +27,8 @@ class SimilarityLoss(NamedTuple):
     active: Tensor  # (2,) int64: active positives and negatives of TCM
     hardest_score: Tensor  # (B,) acc, empty unless mined
     hardest_index: Tensor  # (B,) int64, empty unless mined
-    pair_index: Tensor  # (B, 2) int64, hardest positive and negative, -1 outside R
+    # (B, 2) int64: hardest positive and negative, -1 outside R; empty without pair part and gather
+    pair_index: Tensor
     poison: Tensor  # 0-d acc: 1, or NaN for bad input
     grad_queries: Tensor  # (B, d) acc, empty unless wanted
     grad_labels: Tensor  # (M, d) acc, empty unless wanted
@@ -158,6 +159,7 @@ def _fake(
         return torch.empty(shape, dtype=dtype, device=queries.device)
 
     mined = rows if settings.mine else 0
+    paired = rows if settings.pair_weight or settings.gather else 0
     return SimilarityLoss(
         loss=made(rows) if settings.reduction == "none" else made(),
         rows=made(rows, width) if settings.gather else made(0),
@@ -166,7 +168,7 @@ def _fake(
         active=made(2, dtype=torch.int64),
         hardest_score=made(mined),
         hardest_index=made(mined, dtype=torch.int64),
-        pair_index=made(mined, 2, dtype=torch.int64),
+        pair_index=made(paired, 2, dtype=torch.int64),
         poison=made(),
         grad_queries=made(rows, width) if want_queries else made(0),
         grad_labels=made(columns, width) if want_labels else made(0),
