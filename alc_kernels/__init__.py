@@ -3,6 +3,7 @@
 from alc_kernels import functional, reference
 from alc_kernels.alc_loss import ALCLoss
 from alc_kernels.backends.choose import BackendUnavailableError
+from alc_kernels.distributed import GlobalBatch
 from alc_kernels.positives import Positives
 from alc_kernels.settings import (
     Auxiliary,
@@ -19,6 +20,7 @@ __all__ = [
     "Auxiliary",
     "BackendUnavailableError",
     "DynamicTriplet",
+    "GlobalBatch",
     "Positives",
     "Sigmoid",
     "Softmax",

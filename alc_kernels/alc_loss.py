@@ -14,6 +14,10 @@ from alc_kernels import checks
 from alc_kernels.backends.choose import check_backend
 from alc_kernels.context import groupwise_loss
 from alc_kernels.dispatch import similarity_loss
+from alc_kernels.distributed.context import regroup
+from alc_kernels.distributed.control import refusing
+from alc_kernels.distributed.reduce import multiply_gradient, shared_sum
+from alc_kernels.distributed.settings import Membership, membership
 from alc_kernels.objective import Objective
 from alc_kernels.ops.similarity_loss import SimilarityLoss
 from alc_kernels.positives import Positives
@@ -53,7 +57,11 @@ class ALCLoss(nn.Module):
         normalize: compare directions (cosine similarity).
         backend: "auto", "triton", "native" or "torch"; an explicit choice that cannot run raises.
         deterministic: bitwise repeatable on the same device.
-        process_group: a torch.distributed group of one process, or None.
+        process_group: a torch.distributed group, or :class:`GlobalBatch` with options for it. The
+            queries and labels of all its processes then form one batch, in rank order: the loss
+            is that of the whole batch on every process, gradients are those of the own rows, and
+            parameters of this module get each process's share (their sum over the processes is
+            the gradient). Every process must make the call. See docs/large-batches.md.
 
     A ``temperature``, ``scale`` or ``bias`` given as an ``nn.Parameter`` becomes a parameter of
     the module; with ``Sigmoid(learnable=True)`` the module holds ``log_scale`` and ``bias``.
@@ -88,7 +96,7 @@ class ALCLoss(nn.Module):
         _check_type("auxiliary", auxiliary, (Auxiliary,))
         _check_type("threshold", threshold, (ThresholdMargin,))
         check_backend(backend)
-        checks.check_group(process_group)
+        group = membership(process_group)
         if isinstance(base_weight, bool) or not isinstance(base_weight, int | float):
             raise TypeError(f"base_weight: expected a number, got {type(base_weight).__name__}")
         if not math.isfinite(base_weight) or base_weight < 0:
@@ -113,6 +121,7 @@ class ALCLoss(nn.Module):
         self.backend = backend
         self.deterministic = deterministic
         self.process_group = process_group
+        self._group = group
         self.base = self._adopt_scalars(base)
         self._make_heads()
 
@@ -247,13 +256,12 @@ class ALCLoss(nn.Module):
         mine: bool,
     ) -> tuple[Tensor, SimilarityLoss, Tensor]:
         """Total, the operator's results and the batch part."""
-        checks.check_embeddings(queries, labels)
+        if self._group:
+            with refusing(self._group):
+                self._check_width(queries, labels)
+        else:
+            self._check_width(queries, labels)
         auxiliary = self.auxiliary
-        if self.embedding_dim is not None and queries.shape[1] != self.embedding_dim:
-            raise ValueError(
-                f"queries: expected width embedding_dim={self.embedding_dim}, "
-                f"got {tuple(queries.shape)}"
-            )
         pair_weight = auxiliary.pair_weight if auxiliary is not None else 0.0
         batch_weight = auxiliary.batch_weight if auxiliary is not None else 0.0
         objective = Objective(
@@ -277,7 +285,7 @@ class ALCLoss(nn.Module):
             row_weight=row_weight,
             pair_head=(self.pair_head.weight[0], self.pair_head.bias[0]) if pair_weight else None,
             backend=self.backend,
-            process_group=self.process_group,
+            group=self._group,
         )
         total, batch = found.loss, torch.zeros_like(found.poison)
         if batch_weight:
@@ -286,17 +294,35 @@ class ALCLoss(nn.Module):
             total = (total + batch_weight * batch) * found.poison
         return total, found, batch
 
+    def _check_width(self, queries: Tensor, labels: Tensor) -> None:
+        checks.check_embeddings(queries, labels)
+        if self.embedding_dim is not None and queries.shape[1] != self.embedding_dim:
+            raise ValueError(
+                f"queries: expected width embedding_dim={self.embedding_dim}, "
+                f"got {tuple(queries.shape)}"
+            )
+
     def _batch_loss(self, found: SimilarityLoss) -> Tensor:
         """Mean cross-entropy over the groups; see ``context.group_loss``."""
         assert self.auxiliary is not None
         size, rows = self.auxiliary.context_size, found.rows.shape[0]
+        if self._group:
+            rows = int(found.sizes[0].sum())
         if size is None and rows > _WHOLE_BATCH_LIMIT and not torch.compiler.is_compiling():
             _warn_about_whole_batch()
         names = ("context_in", "context_layer", "context_head")
         heads = {name: getattr(self, name) for name in names}
         members = found.pair_index[:, 0] >= 0
-        total = groupwise_loss(heads, size, found.rows, found.pairs, members)
-        count = members.sum()
+        parts = found.rows, found.pairs, members
+        if self._group:
+            parts = regroup(*parts, size, found.sizes, self._group)
+        total, count = groupwise_loss(heads, size, *parts), members.sum()
+        if self._group:
+            both = torch.stack([total, count.to(total.dtype)])
+            total, count = shared_sum(both, self._group).unbind()
+            count = count.detach()
+            factor = Membership.decode(self._group).gradient_factor
+            total = total if factor == 1 else multiply_gradient(total, factor)
         return total * torch.where(count > 0, 0.5 / count.to(total.dtype), 0.0) * found.poison
 
     def extra_repr(self) -> str:

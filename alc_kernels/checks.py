@@ -8,6 +8,10 @@ from torch import Tensor
 from alc_kernels.backends.interface import accumulation_dtype
 from alc_kernels.positives import Positives, _as_index
 
+# Kinds of relations whose columns are, across processes, the labels of all of them; the others
+# hold what is local.
+OVER_ALL_LABELS = ("index", "csr")
+UNKNOWN = -1  # a number of label columns that nobody has stated
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -50,12 +54,17 @@ def check_embeddings(queries: Tensor, labels: Tensor) -> torch.dtype:
 
 
 def check_relation(
-    name: str, relation: Positives | Tensor | None, queries: Tensor, labels: Tensor
+    name: str,
+    relation: Positives | Tensor | None,
+    queries: Tensor,
+    labels: Tensor,
+    across: bool = False,
 ) -> Positives:
     """Turn the ``positives`` or ``exclude`` argument into a relation of the right shape.
 
     None is the diagonal for positives and nothing for exclude; a tensor is an index (its range
-    is checked by the operator).
+    is checked by the operator). ``across`` processes the columns of an index and of sparse rows
+    are the labels of all of them; how many those are is checked once it is known.
     """
     rows, columns = queries.shape[0], labels.shape[0]
     if relation is None:
@@ -75,15 +84,16 @@ def check_relation(
                 f"{name}: expected shape ({rows},), one label column per query, "
                 f"got {tuple(index.shape)}"
             )
-        relation = Positives("index", rows, columns, (index,))
+        relation = Positives("index", rows, UNKNOWN if across else columns, (index,))
     if not isinstance(relation, Positives):
         raise TypeError(
             f"{name}: expected None, an integer tensor (B,) or Positives, "
             f"got {type(relation).__name__}"
         )
-    if relation.shape != (rows, columns):
+    expected = relation.num_labels if across and relation.kind in OVER_ALL_LABELS else columns
+    if relation.shape != (rows, expected):
         raise ValueError(
-            f"{name}: expected a relation of shape ({rows}, {columns}) for queries "
+            f"{name}: expected a relation of shape ({rows}, {expected}) for queries "
             f"{tuple(queries.shape)} and labels {tuple(labels.shape)}, got {relation.shape}"
         )
     if relation.device is not None and relation.device != queries.device:
@@ -140,24 +150,6 @@ def check_k(k: int) -> None:
         raise TypeError(f"k: expected an integer, got {type(k).__name__}")
     if k < 1:
         raise ValueError(f"k={k}: expected an integer >= 1")
-
-
-def check_group(process_group: object | None) -> str:
-    """Name of the process group. Only groups of one process are supported by this version."""
-    if process_group is None:
-        return ""
-    if not callable(getattr(process_group, "size", None)):
-        raise TypeError(
-            "process_group: expected a torch.distributed process group or None, "
-            f"got {type(process_group).__name__}"
-        )
-    size = process_group.size()  # type: ignore[attr-defined]
-    if size > 1:
-        raise NotImplementedError(
-            f"process_group: the global batch over {size} processes is not supported by this "
-            "version; use a group of one process or None"
-        )
-    return str(getattr(process_group, "group_name", ""))
 
 
 def scalar_tensor(

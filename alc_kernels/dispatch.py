@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +11,9 @@ from torch import Tensor
 from alc_kernels import checks
 from alc_kernels.backends.choose import check_backend
 from alc_kernels.backends.interface import accumulation_dtype
+from alc_kernels.distributed.control import refusing
+from alc_kernels.distributed.reduce import multiply_gradient
+from alc_kernels.distributed.settings import Membership, with_columns
 from alc_kernels.objective import Objective
 from alc_kernels.ops.similarity_loss import SimilarityLoss, similarity_loss_op
 from alc_kernels.positives import Positives
@@ -32,20 +36,46 @@ def similarity_loss(
     row_weight: Tensor | None = None,
     pair_head: tuple[Tensor, Tensor] | None = None,
     backend: str = "auto",
-    process_group: object | None = None,
+    group: str = "",
 ) -> SimilarityLoss:
     """Check the arguments and call the operator.
 
     ``pair_head`` is the weight (4d,) and bias (0-d) of the pair part, for ``objective.mine``.
+    ``group`` is what ``distributed.membership`` made of a process group.
     """
+    given = queries, labels, positives, exclude, objective
+    more = label_offset, row_weight, pair_head, backend
+    if not group:
+        return SimilarityLoss(*similarity_loss_op(*_arguments(*given, *more, "")))
+    with refusing(group):
+        arguments = _arguments(*given, *more, group)
+    found = SimilarityLoss(*similarity_loss_op(*arguments))
+    factor = Membership.decode(group).gradient_factor
+    return found if factor == 1 else found._replace(loss=multiply_gradient(found.loss, factor))
+
+
+def _arguments(
+    queries: Tensor,
+    labels: Tensor,
+    positives: Positives | Tensor | None,
+    exclude: Positives | Tensor | None,
+    objective: Objective,
+    label_offset: Tensor | None,
+    row_weight: Tensor | None,
+    pair_head: tuple[Tensor, Tensor] | None,
+    backend: str,
+    group: str,
+) -> tuple[Any, ...]:
+    """The operator's arguments."""
     compute_dtype = checks.check_embeddings(queries, labels)
     check_backend(backend)
     guard = checks.check_exclude_above(objective.exclude_above)
     objective = replace(objective, exclude_above=guard)
     checks.check_flag("normalize", objective.normalize)
     checks.check_flag("deterministic", objective.deterministic)
-    relation = checks.check_relation("positives", positives, queries, labels)
-    excluded = checks.check_relation("exclude", exclude, queries, labels)
+    across = bool(group)
+    relation = checks.check_relation("positives", positives, queries, labels, across)
+    excluded = checks.check_relation("exclude", exclude, queries, labels, across)
     acc, base = accumulation_dtype(compute_dtype), objective.base
     if objective.reduction not in ("mean", "none"):
         raise ValueError(f"reduction={objective.reduction!r}: expected 'mean' or 'none'")
@@ -62,7 +92,7 @@ def similarity_loss(
     scalars = _scalars(base, queries, compute_dtype)
     head_weight, head_bias = pair_head if pair_head is not None else (None, None)
     now = objective.reduction == "mean"  # a gradient per row is evaluated in the backward
-    output = similarity_loss_op(
+    return (
         queries,
         labels,
         scalars,
@@ -77,13 +107,12 @@ def similarity_loss(
         objective.encode(),
         compute_dtype,
         backend,
-        checks.check_group(process_group),
+        with_columns(group, relation, excluded),
         now and wants_gradient(queries),
         now and wants_gradient(labels),
         now and wants_gradient(scalars),
         head_weight is not None and wants_gradient(head_weight),
     )
-    return SimilarityLoss(*output)
 
 
 def _scalars(base: object, queries: Tensor, compute_dtype: torch.dtype) -> Tensor:

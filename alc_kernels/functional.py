@@ -11,7 +11,12 @@ Common arguments, for all of them:
     normalize: cosine similarity (True) or plain inner product (False).
     backend: "auto", "triton", "native" or "torch"; an explicit choice that cannot run raises.
     deterministic: bitwise repeatable on the same device.
-    process_group: a torch.distributed group (of one process in this version) or None.
+    process_group: a torch.distributed group, or :class:`GlobalBatch` with options for it: the
+        queries and labels of all its processes form one batch, in rank order. Every process must
+        make the call. Label columns (index, csr, pairs, dense, and returned indices) are those of
+        all labels together; None and from_ids take what is local. Scalar losses are the same on
+        all, gradients those of the own rows; temperature, scale and bias get each process's
+        share. See docs/large-batches.md.
     exclude_above: false-negative guard: negatives that score more than s_first - exclude_above,
         s_first the row's first positive, are excluded as well.
     label_offset: (M,) floating point, added to the logits of the softmax losses.
@@ -26,14 +31,16 @@ An input element that is not finite makes the loss and all gradients NaN.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from alc_kernels import checks
 from alc_kernels.backends.choose import check_backend
 from alc_kernels.dispatch import similarity_loss
+from alc_kernels.distributed.control import refusing
+from alc_kernels.distributed.reduce import multiply_gradient
+from alc_kernels.distributed.settings import Membership, membership, with_columns
 from alc_kernels.objective import Objective
 from alc_kernels.ops.mining import hardest_negatives_op
 from alc_kernels.positives import Positives
@@ -81,11 +88,9 @@ def hardest_negatives(
         (B, k) int64. Where a row has fewer than k negatives: -inf and -1. Gradients flow through
         the scores at the chosen labels, not through the choice.
     """
-    compute_dtype = checks.check_embeddings(queries, labels)
-    relation = checks.check_relation("positives", positives, queries, labels)
     return _mine(
-        queries, labels, compute_dtype, relation, exclude, k, normalize, exclude_above, backend,
-        deterministic, process_group,
+        queries, labels, positives, exclude, k, normalize, exclude_above, backend, deterministic,
+        membership(process_group),
     )  # fmt: skip
 
 
@@ -105,39 +110,65 @@ def topk_similarity(
     Returns:
         As :func:`hardest_negatives`, over all labels that are not excluded.
     """
-    compute_dtype = checks.check_embeddings(queries, labels)
-    nothing = Positives._empty(queries.shape[0], labels.shape[0])
     return _mine(
-        queries, labels, compute_dtype, nothing, exclude, k, normalize, None, backend,
-        deterministic, process_group,
+        queries, labels, "nothing", exclude, k, normalize, None, backend, deterministic,
+        membership(process_group),
     )  # fmt: skip
 
 
 def _mine(
     queries: Tensor,
     labels: Tensor,
-    compute_dtype: torch.dtype,
-    positives: Positives,
+    positives: Relation | Literal["nothing"],
     exclude: Relation,
     k: int,
     normalize: bool,
     exclude_above: float | None,
     backend: str,
     deterministic: bool,
-    process_group: object | None,
+    group: str,
 ) -> tuple[Tensor, Tensor]:
+    given = queries, labels, positives, exclude, k, normalize, exclude_above, backend, deterministic
+    if not group:
+        scores, indices, _ = hardest_negatives_op(*_mining_arguments(*given, ""))
+        return scores, indices
+    with refusing(group):
+        arguments = _mining_arguments(*given, group)
+    scores, indices, _ = hardest_negatives_op(*arguments)
+    factor = Membership.decode(group).gradient_factor
+    return (scores if factor == 1 else multiply_gradient(scores, factor)), indices
+
+
+def _mining_arguments(
+    queries: Tensor,
+    labels: Tensor,
+    positives: Relation | Literal["nothing"],
+    exclude: Relation,
+    k: int,
+    normalize: bool,
+    exclude_above: float | None,
+    backend: str,
+    deterministic: bool,
+    group: str,
+) -> tuple[Any, ...]:
+    """The operator's arguments."""
+    compute_dtype = checks.check_embeddings(queries, labels)
+    if isinstance(positives, str):
+        relation = Positives._empty(queries.shape[0], labels.shape[0])
+    else:
+        relation = checks.check_relation("positives", positives, queries, labels, bool(group))
     check_backend(backend)
     checks.check_k(k)
     exclude_above = checks.check_exclude_above(exclude_above)
     checks.check_flag("normalize", normalize)
     checks.check_flag("deterministic", deterministic)
-    excluded = checks.check_relation("exclude", exclude, queries, labels)
-    scores, indices, _ = hardest_negatives_op(
+    excluded = checks.check_relation("exclude", exclude, queries, labels, bool(group))
+    return (
         queries,
         labels,
-        list(positives.tensors),
+        list(relation.tensors),
         list(excluded.tensors),
-        positives.kind,
+        relation.kind,
         excluded.kind,
         k,
         exclude_above,
@@ -145,9 +176,8 @@ def _mine(
         compute_dtype,
         backend,
         deterministic,
-        checks.check_group(process_group),
+        with_columns(group, relation, excluded),
     )
-    return scores, indices
 
 
 def triplet_loss(
@@ -192,7 +222,7 @@ def triplet_loss(
     )
     return similarity_loss(
         queries, labels, positives, exclude, objective,
-        row_weight=row_weight, backend=backend, process_group=process_group,
+        row_weight=row_weight, backend=backend, group=membership(process_group),
     ).loss  # fmt: skip
 
 
@@ -225,7 +255,7 @@ def softmax_loss(
     return similarity_loss(
         queries, labels, positives, exclude, objective,
         label_offset=label_offset, row_weight=row_weight, backend=backend,
-        process_group=process_group,
+        group=membership(process_group),
     ).loss  # fmt: skip
 
 
@@ -258,7 +288,7 @@ def sigmoid_loss(
     )
     return similarity_loss(
         queries, labels, positives, exclude, objective,
-        row_weight=row_weight, backend=backend, process_group=process_group,
+        row_weight=row_weight, backend=backend, group=membership(process_group),
     ).loss  # fmt: skip
 
 
@@ -297,5 +327,5 @@ def threshold_margin_loss(
     )
     return similarity_loss(
         queries, labels, positives, exclude, objective,
-        backend=backend, process_group=process_group,
+        backend=backend, group=membership(process_group),
     ).loss  # fmt: skip

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from alc_kernels.backends.interface import (
     Backend,
-    GradientRequest,
     GradientResult,
     Problem,
     RowStatistics,
@@ -19,16 +18,13 @@ from alc_kernels.backends.interface import (
 )
 from alc_kernels.objective.average import RowAverage
 from alc_kernels.objective.pair_head import PairHead, PairPart, pair_part
+from alc_kernels.objective.plan import gradient_plan, scalar_gradient
+from alc_kernels.objective.request import base_request, mined_pairs, walk_request
 from alc_kernels.objective.rows import RowLoss, times
 from alc_kernels.objective.sigmoid import sigmoid_rows
 from alc_kernels.objective.softmax import ONE_POSITIVE, log_sum_exp_over, softmax_rows
 from alc_kernels.objective.specification import Objective
-from alc_kernels.objective.threshold import (
-    ThresholdTerms,
-    hardest_negative_slope,
-    single_positive_slope,
-    threshold_terms,
-)
+from alc_kernels.objective.threshold import ThresholdTerms, threshold_sums, threshold_terms
 from alc_kernels.objective.triplet import triplet_rows
 from alc_kernels.settings import Base, DynamicTriplet, Sigmoid, Softmax, Triplet
 
@@ -106,16 +102,16 @@ def evaluate(
         columns_offer = WalkGradient(row_scale, grad_labels, grad_queries, want_scalars)
     symmetric = bool(getattr(base, "symmetric", False))
     exchanged = _exchanged(problem) if symmetric else None
-    request = _request(base, objective, problem, scalars, label_offset)
+    request = walk_request(base, objective, one_positive(problem), scalars, label_offset)
     # With a guard, rows and columns exclude different pairs.
     if exchanged is not None and isinstance(base, Softmax) and objective.exclude_above is None:
-        request = replace(request, columns=log_sum_exp_over(exchanged, base))
+        request = replace(request, columns=log_sum_exp_over(one_positive(exchanged), base))
     request = replace(request, keep_active=want_gradient, gradient=offer)
     forward = _direction(backend, problem, objective, base, scalars, label_offset, request, average)
     columns = None
     if exchanged is not None:
         # An offset shifts every logit of a column alike and so cancels on that side.
-        request = _base_request(base, exchanged, scalars, None)
+        request = base_request(base, one_positive(exchanged), scalars, None)
         request = replace(request, keep_active=want_gradient, gradient=columns_offer)
         columns = _direction(
             backend, exchanged, objective, base, scalars, None, request, columns_average,
@@ -124,7 +120,8 @@ def evaluate(
 
     threshold, terms = objective.threshold, None
     if threshold is not None:
-        terms = threshold_terms(forward.found, threshold)
+        sums = threshold_sums(forward.found, threshold)
+        terms = threshold_terms(sums, threshold, problem.queries.shape[0])
     zero = scalars.new_zeros(())
     base_value = zero
     values = None
@@ -158,7 +155,7 @@ def evaluate(
             if grad_scalars is not None and by_columns is not None:
                 grad_scalars = grad_scalars + by_columns
     found = forward.found
-    hardest_score, hardest_index, pair_index = _mined(found, objective, acc)
+    hardest_score, hardest_index, pair_index = mined_pairs(found, objective, acc)
     pair = PairPart(zero, scalars.new_empty(0), zero)
     if pair_head is not None:
         pair = pair_part(
@@ -186,26 +183,6 @@ def evaluate(
     )
 
 
-def _mined(
-    found: RowStatistics, objective: Objective, acc: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(B,) scores and (B,) indices of the hardest negatives, (B, 2) pairs.
-
-    Empty where nobody asks for them.
-    """
-    if not objective.mine:
-        score = found.num_positives.new_empty(0, dtype=acc)
-        return score, found.num_positives.new_empty(0), found.num_positives.new_empty(0, 2)
-    assert found.top_score is not None and found.top_index is not None
-    hardest = found.top_index[:, 0]
-    if not objective.pair_weight and not objective.gather:
-        return found.top_score[:, 0], hardest, found.num_positives.new_empty(0, 2)
-    assert found.positive_index is not None
-    members = torch.minimum(found.positive_index, hardest) >= 0  # R
-    pair = torch.stack([found.positive_index, hardest], dim=1)
-    return found.top_score[:, 0], hardest, torch.where(members[:, None], pair, -1)
-
-
 def _zeros_like_rows(rows: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(rows.shape, dtype=dtype, device=rows.device)
 
@@ -225,9 +202,24 @@ def guarded(backend: Backend, problem: Problem, exclude_above: float | None) -> 
     """With the false-negative guard: negatives above s of the first positive - margin go."""
     if exclude_above is None:
         return problem
+    first, score = first_positive(backend, problem)
+    return replace(problem, guard=guard_limit(first, score, exclude_above))
+
+
+def guard_limit(first: Tensor, score: Tensor, exclude_above: float) -> Tensor:
+    """(B,) acc: negatives above it are excluded; rows without a positive have no limit."""
+    return torch.where(first >= 0, score - exclude_above, torch.inf)
+
+
+def first_positive(backend: Backend, problem: Problem) -> tuple[Tensor, Tensor]:
+    """See ``rows.FirstPositive``."""
     first = problem.positives.first(problem.queries.device)
-    limit = backend.score_pairs(problem, first[:, None])[:, 0] - exclude_above
-    return replace(problem, guard=torch.where(first >= 0, limit, torch.inf))
+    return first, backend.score_pairs(problem, first[:, None])[:, 0]
+
+
+def one_positive(problem: Problem) -> bool:
+    """Every row has exactly one."""
+    return problem.positives.kind in ONE_POSITIVE
 
 
 def _direction(
@@ -247,52 +239,20 @@ def _direction(
         found = backend.walk(problem, request)
     rows = None
     if isinstance(base, Triplet | DynamicTriplet):
-        rows = triplet_rows(backend, problem, found, base)
+        rows = triplet_rows(found, base, partial(first_positive, backend, problem))
     elif isinstance(base, Softmax):
-        rows = softmax_rows(backend, problem, found, base, scalars[0], label_offset)
+
+        def positive_sums(log_sum_exp: Tensor) -> tuple[Tensor, Tensor]:
+            slope = scalars[0].reciprocal()
+            return backend.positive_pass(problem, log_sum_exp, slope, label_offset)
+
+        one = one_positive(problem)
+        rows = softmax_rows(found, base, scalars[0], label_offset, one, positive_sums)
     elif isinstance(base, Sigmoid):
         rows = sigmoid_rows(found, scalars[0], scalars[1])
     if rows is not None:
         average.over(rows.members)
     return _Direction(problem, found, rows, average)
-
-
-def _base_request(
-    base: Base | None, problem: Problem, scalars: Tensor, label_offset: Tensor | None
-) -> WalkRequest:
-    """What the base loss needs of a walk."""
-    if isinstance(base, Triplet | DynamicTriplet):
-        return WalkRequest(top_k=base.num_negatives, hardest_positive=base.positive == "hardest")
-    if isinstance(base, Softmax):
-        return WalkRequest(
-            softmax=log_sum_exp_over(problem, base),
-            inverse_temperature=scalars[0].reciprocal(),
-            label_offset=label_offset,
-        )
-    if isinstance(base, Sigmoid):
-        return WalkRequest(sigmoid=True, scale=scalars[0], bias=scalars[1])
-    return WalkRequest()
-
-
-def _request(
-    base: Base | None,
-    objective: Objective,
-    problem: Problem,
-    scalars: Tensor,
-    label_offset: Tensor | None,
-) -> WalkRequest:
-    """Everything that the walk over the rows must leave."""
-    request = _base_request(base, problem, scalars, label_offset)
-    threshold = objective.threshold
-    if threshold is not None:
-        request = replace(request, positive_margin=threshold.positive_margin)
-        if threshold.negative_scope == "all":
-            request = replace(request, negative_margin=threshold.negative_margin)
-        else:
-            request = replace(request, top_k=max(request.top_k, 1))
-    if objective.mine:
-        request = replace(request, top_k=max(request.top_k, 1), hardest_positive=True)
-    return request
 
 
 def _add_gradient(
@@ -311,57 +271,31 @@ def _add_gradient(
     Returns that of the scalars, (2,) acc, where the backend made it.
     """
     problem, found, rows = direction.problem, direction.found, direction.rows
-    dense: GradientRequest | None = None
-    pairs: list[tuple[Tensor, Tensor]] = []
-    if rows is not None and found.gradient is None:
-        scale = direction.average.scale(weight)
-        if rows.dense is not None:
-            dense = replace(rows.dense, row_scale=scale, want_scalars=want_scalars)
-            if joint is not None:
-                assert joint.rows is not None and joint.rows.dense is not None
-                exchanged = replace(joint.rows.dense, row_scale=joint.average.scale(weight))
-                dense = replace(dense, columns=exchanged)
-        elif rows.pair_index is not None and rows.pair_slope is not None:
-            pairs.append((rows.pair_index, scale[:, None] * rows.pair_slope))
-    threshold = objective.threshold
-    if threshold is not None and terms is not None:
-        margins = replace(dense or GradientRequest(kind=None), active=found.active)
-        if threshold.negative_scope == "hardest":
-            pairs.append(hardest_negative_slope(found, terms))
-        elif threshold.negative_weight:
-            margins = replace(
-                margins,
-                negative_margin=threshold.negative_margin,
-                negative_margin_scale=terms.negative_scale,
-            )
-        in_pass = margins.kind is not None or margins.negative_margin is not None
-        if threshold.positive_weight:
-            if problem.positives.kind in ONE_POSITIVE and not in_pass:
-                pairs.append(single_positive_slope(backend, problem, threshold, terms))
-            else:
-                margins = replace(
-                    margins,
-                    positive_margin=threshold.positive_margin,
-                    positive_margin_scale=terms.positive_scale,
-                )
-        if in_pass or margins.positive_margin is not None:
-            dense = margins
-    if pairs and (grad_queries is not None or grad_labels is not None):
-        index = torch.cat([index for index, _ in pairs], dim=1)
-        slope = torch.cat([slope for _, slope in pairs], dim=1)
+    exchanged = None
+    if joint is not None:
+        assert joint.rows is not None and joint.rows.dense is not None
+        exchanged = replace(joint.rows.dense, row_scale=joint.average.scale(weight))
+    made = found.gradient is not None  # the base loss's, during the walk
+    plan = gradient_plan(
+        found,
+        None if made else rows,
+        None if made or rows is None else direction.average.scale(weight),
+        objective.threshold,
+        terms,
+        one_positive(problem),
+        partial(first_positive, backend, problem),
+        want_scalars,
+        exchanged,
+    )
+    if plan.index is not None and (grad_queries is not None or grad_labels is not None):
+        assert plan.slope is not None
         backend.pair_gradient(
-            problem, index, slope, grad_queries, grad_labels, objective.deterministic
+            problem, plan.index, plan.slope, grad_queries, grad_labels, objective.deterministic
         )
     result = GradientResult()
-    if dense is not None:
-        result = backend.dense_gradient(problem, dense, grad_queries, grad_labels)
+    if plan.dense is not None:
+        result = backend.dense_gradient(problem, plan.dense, grad_queries, grad_labels)
     result = found.gradient or result
     if result.weighted_sum is None or result.plain_sum is None or rows is None:
         return None
-    weighted, plain = result.weighted_sum.sum(), result.plain_sum.sum()
-    inverse_temperature = None if rows.dense is None else rows.dense.inverse_temperature
-    if inverse_temperature is None:
-        return torch.stack([weighted, plain])  # x = scale s + bias
-    # z = s / T + offset, so dz/dT = -s / T^2
-    slope = -(inverse_temperature * inverse_temperature)
-    return torch.stack([weighted * slope, torch.zeros_like(slope)])
+    return scalar_gradient(rows, result.weighted_sum.sum(), result.plain_sum.sum())

@@ -47,15 +47,25 @@ def pair_part(
     """
     members = index[:, :1] >= 0  # (B, 1)
     logits = backend.pair_logits(problem, index, head.weight, head.bias)  # (B, 2)
-    # Made on the device: copying [1, -1] from the host would break graph capture.
-    sign = 1.0 - 2.0 * torch.arange(2, device=logits.device, dtype=logits.dtype)
-    count = members.sum()
-    share = torch.where(count > 0, 0.5 / count.to(logits.dtype), 0.0)
-    losses = torch.where(members, -F.logsigmoid(sign * logits), 0.0)
-    slope = torch.where(members, -sign * torch.sigmoid(-sign * logits), 0.0) * (share * weight)
+    losses, slope = pair_losses(logits, members)
+    share = pair_share(members.sum(), logits.dtype)
+    slope = slope * (share * weight)
     grad_weight = torch.zeros_like(head.weight)
     if want_head or grad_queries is not None or grad_labels is not None:
         grad_weight = backend.pair_logits_backward(
             problem, index, head.weight, slope, grad_queries, grad_labels, deterministic
         )
     return PairPart(losses.sum() * share, grad_weight, slope.sum())
+
+
+def pair_losses(logits: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, 2) cross-entropies and their slopes by the logit; 0 outside ``members`` (B, 1)."""
+    # Made on the device: copying [1, -1] from the host would break graph capture.
+    sign = 1.0 - 2.0 * torch.arange(2, device=logits.device, dtype=logits.dtype)
+    losses = torch.where(members, -F.logsigmoid(sign * logits), 0.0)
+    return losses, torch.where(members, -sign * torch.sigmoid(-sign * logits), 0.0)
+
+
+def pair_share(count: Tensor, dtype: torch.dtype) -> Tensor:
+    """1/(2|R|), 0-d; 0 where R is empty."""
+    return torch.where(count > 0, 0.5 / count.to(dtype), 0.0)

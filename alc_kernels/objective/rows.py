@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from alc_kernels.backends.interface import GradientRequest
+
+# Each row's first positive, where a loss asks for it: (B,) int64 index, -1 where none, and (B,)
+# acc score.
+FirstPositive = Callable[[], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)

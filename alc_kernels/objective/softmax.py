@@ -2,52 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alc_kernels.backends.interface import Backend, GradientRequest, Problem, RowStatistics
+from alc_kernels.backends.interface import GradientRequest, RowStatistics
 from alc_kernels.objective.rows import RowLoss
 from alc_kernels.settings import Softmax
 
 ONE_POSITIVE = ("diagonal", "index")  # relations with exactly one positive in every row
 
 
-def log_sum_exp_over(problem: Problem, base: Softmax) -> Literal["all", "negatives"]:
+def log_sum_exp_over(one_positive: bool, base: Softmax) -> Literal["all", "negatives"]:
     """Which labels the walk's log-sum-exp takes in.
 
     With one positive in every row both forms are the same loss. That of the negatives has no
     cancellation: 1 - exp(z_p) / D is sigmoid(lse_N - z_p), however close to 0.
     """
-    one_positive = problem.positives.kind in ONE_POSITIVE
     return "negatives" if base.decoupled or one_positive else "all"
 
 
 def softmax_rows(
-    backend: Backend,
-    problem: Problem,
     found: RowStatistics,
     base: Softmax,
     temperature: Tensor,
     label_offset: Tensor | None,
+    one_positive: bool,
+    positive_sums: Callable[[Tensor], tuple[Tensor, Tensor]],
 ) -> RowLoss:
-    """Mean over a row's positives of -log(exp(z_p) / D_p)."""
+    """Mean over a row's positives of -log(exp(z_p) / D_p).
+
+    Args:
+        one_positive: every row has exactly one.
+        positive_sums: (B,) log_sum_exp to what ``Backend.positive_pass`` returns for it.
+    """
     assert found.log_sum_exp is not None and found.positive_logit_sum is not None
     members = (found.num_positives > 0) & (found.num_negatives > 0)  # R
     count = found.num_positives.clamp(min=1)
     negative_scale = None
-    of_negatives = log_sum_exp_over(problem, base) == "negatives"
+    of_negatives = log_sum_exp_over(one_positive, base) == "negatives"
     if of_negatives:
         # D_p = exp(z_p) + sum over negatives, so -log(exp(z_p) / D_p) = softplus(lse_N - z_p).
-        if problem.positives.kind in ONE_POSITIVE:
+        if one_positive:
             gap = found.log_sum_exp - found.positive_logit_sum
             softplus_sum, sigmoid_sum = -F.logsigmoid(-gap), gap.sigmoid()
         else:
-            softplus_sum, sigmoid_sum = backend.positive_pass(
-                problem, found.log_sum_exp, temperature.reciprocal(), label_offset
-            )
+            softplus_sum, sigmoid_sum = positive_sums(found.log_sum_exp)
         values = softplus_sum / count
         negative_scale = sigmoid_sum / count
     else:

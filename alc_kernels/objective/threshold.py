@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alc_kernels.backends.interface import Backend, Problem, RowStatistics
-from alc_kernels.objective.rows import times
+from alc_kernels.backends.interface import RowStatistics
+from alc_kernels.objective.rows import FirstPositive, times
 from alc_kernels.settings import ThresholdMargin
 
 
@@ -25,10 +25,20 @@ class ThresholdTerms:
     hardest_active: Tensor | None  # (B,) bool with negative_scope="hardest"
 
 
-def threshold_terms(found: RowStatistics, settings: ThresholdMargin) -> ThresholdTerms:
-    """Reduce a walk's sums per row to the two sides of the loss."""
+@dataclass(frozen=True)
+class ThresholdSums:
+    """A walk's sums over all rows. They add up over parts of a batch."""
+
+    short: Tensor  # 0-d acc: sum of (positive_margin - s) over the active positives
+    over: Tensor  # 0-d acc: sum of (s - negative_margin) over the active negatives
+    active_positives: Tensor  # 0-d int64
+    active_negatives: Tensor  # 0-d int64
+    hardest_active: Tensor | None  # (B,) bool with negative_scope="hardest"
+
+
+def threshold_sums(found: RowStatistics, settings: ThresholdMargin) -> ThresholdSums:
+    """Sum a walk's numbers per row."""
     assert found.positive_margin_sum is not None and found.positive_margin_count is not None
-    rows = found.num_positives.numel()
     hardest_active = None
     if settings.negative_scope == "hardest":
         assert found.top_score is not None and found.top_index is not None
@@ -40,23 +50,27 @@ def threshold_terms(found: RowStatistics, settings: ThresholdMargin) -> Threshol
         assert found.negative_margin_sum is not None and found.negative_margin_count is not None
         over, active_negatives = found.negative_margin_sum.sum(), found.negative_margin_count.sum()
     short, active_positives = found.positive_margin_sum.sum(), found.positive_margin_count.sum()
+    return ThresholdSums(short, over, active_positives, active_negatives, hardest_active)
 
+
+def threshold_terms(sums: ThresholdSums, settings: ThresholdMargin, rows: int) -> ThresholdTerms:
+    """From the sums of a batch of ``rows`` rows to the two sides of the loss."""
     # An empty set has a sum of 0, so that its count does not matter.
     per_positive: float | Tensor = 1.0 / max(rows, 1)
     per_negative = per_positive
     if settings.reduction == "active":
         per_positive, per_negative = (
-            count.clamp(min=1).to(short.dtype).reciprocal()
-            for count in (active_positives, active_negatives)
+            count.clamp(min=1).to(sums.short.dtype).reciprocal()
+            for count in (sums.active_positives, sums.active_negatives)
         )
     return ThresholdTerms(
-        positive=short * per_positive,
-        negative=over * per_negative,
-        active_positives=active_positives,
-        active_negatives=active_negatives,
-        positive_scale=_scale(settings.positive_weight, per_positive, short),
-        negative_scale=_scale(settings.negative_weight, per_negative, over),
-        hardest_active=hardest_active,
+        positive=sums.short * per_positive,
+        negative=sums.over * per_negative,
+        active_positives=sums.active_positives,
+        active_negatives=sums.active_negatives,
+        positive_scale=_scale(settings.positive_weight, per_positive, sums.short),
+        negative_scale=_scale(settings.negative_weight, per_negative, sums.over),
+        hardest_active=sums.hardest_active,
     )
 
 
@@ -68,12 +82,12 @@ def _scale(weight: float, per_pair: float | Tensor, like: Tensor) -> Tensor:
 
 
 def single_positive_slope(
-    backend: Backend, problem: Problem, settings: ThresholdMargin, terms: ThresholdTerms
+    first: FirstPositive, settings: ThresholdMargin, terms: ThresholdTerms
 ) -> tuple[Tensor, Tensor]:
     """(B, 1) index and slope of the positive side where every row has exactly one positive."""
-    first = problem.positives.first(problem.queries.device)[:, None]
-    active = backend.score_pairs(problem, first) <= settings.positive_margin
-    return first, torch.where(active, -terms.positive_scale, 0.0)
+    index, score = first()
+    active = score <= settings.positive_margin
+    return index[:, None], torch.where(active, -terms.positive_scale, 0.0)[:, None]
 
 
 def hardest_negative_slope(found: RowStatistics, terms: ThresholdTerms) -> tuple[Tensor, Tensor]:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from alc_kernels.backends.interface import Backend, Problem, RowStatistics
-from alc_kernels.objective.rows import RowLoss
+from alc_kernels.backends.interface import RowStatistics
+from alc_kernels.objective.rows import FirstPositive, RowLoss
 from alc_kernels.settings import DynamicTriplet, Triplet
 
 
 def triplet_rows(
-    backend: Backend, problem: Problem, found: RowStatistics, base: Triplet | DynamicTriplet
+    found: RowStatistics, base: Triplet | DynamicTriplet, first: FirstPositive
 ) -> RowLoss:
     """Value and slopes of each row's triplets. ``found`` holds the hardest negatives."""
     assert found.top_score is not None and found.top_index is not None
     s_n = found.top_score[:, : base.num_negatives]  # (B, k)
     n = found.top_index[:, : base.num_negatives]
-    p, s_p = _positive(backend, problem, found, base)
+    p, s_p = _positive(found, base, first)
     exists = n >= 0
     members = (found.num_positives > 0) & (found.num_negatives > 0)  # R
     lead = torch.where(exists & members[:, None], s_p[:, None] - s_n, torch.inf)  # (B, k)
@@ -43,14 +43,13 @@ def triplet_rows(
 
 
 def _positive(
-    backend: Backend, problem: Problem, found: RowStatistics, base: Triplet | DynamicTriplet
+    found: RowStatistics, base: Triplet | DynamicTriplet, first: FirstPositive
 ) -> tuple[Tensor, Tensor]:
     """(B,) index and score of the positive that leads the row's triplets."""
     if base.positive == "hardest":
         assert found.positive_index is not None and found.positive_score is not None
         return found.positive_index, found.positive_score
-    first = problem.positives.first(problem.queries.device)
-    return first, backend.score_pairs(problem, first[:, None])[:, 0]
+    return first()
 
 
 def _hinge(lead: Tensor, base: Triplet | DynamicTriplet) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 
 from alc_kernels.backends.interface import WalkRequest, accumulation_dtype
+from alc_kernels.distributed.operator import global_hardest, global_pair_gradient, join
 from alc_kernels.objective.evaluate import guarded
 from alc_kernels.ops.operator import below_autograd, define
 from alc_kernels.ops.prepare import plain_arithmetic, prepare
@@ -38,16 +39,13 @@ def _hardest_negatives(
     group: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The k largest similarities of each row over its negatives."""
+    inputs = queries, labels, (positives_kind, positives), (exclude_kind, exclude), compute_dtype
     with plain_arithmetic(queries.device):
-        prepared = prepare(
-            queries,
-            labels,
-            (positives_kind, positives),
-            (exclude_kind, exclude),
-            compute_dtype,
-            normalize,
-            backend,
-        )
+        if group:
+            same = {"the settings of mining": str((k, exclude_above, normalize))}
+            joined = join(group, *inputs, normalize, backend, None, same)
+            return Mined(*global_hardest(joined, k, exclude_above))
+        prepared = prepare(*inputs, normalize, backend)
         problem = guarded(prepared.backend, prepared.problem, exclude_above)
         found = prepared.backend.walk(problem, WalkRequest(top_k=k))
         assert found.top_score is not None and found.top_index is not None
@@ -87,21 +85,28 @@ def _score_gradient(
     compute_dtype: torch.dtype,
     backend: str,
     deterministic: bool,
+    group: str,
     want_queries: bool,
     want_labels: bool,
 ) -> tuple[Tensor, Tensor]:
     """Gradients by queries and labels of the scores at ``indices``; empty where not wanted."""
     with plain_arithmetic(queries.device):
         none: tuple[str, list[Tensor]] = ("empty", [])
-        prepared = prepare(queries, labels, none, none, compute_dtype, normalize, backend)
-        problem, acc = prepared.problem, upstream.dtype
-        grads = [
-            torch.zeros(x.shape, dtype=acc, device=x.device) if want else None
-            for x, want in ((queries, want_queries), (labels, want_labels))
-        ]
-        prepared.backend.pair_gradient(
-            problem, indices, upstream, grads[0], grads[1], deterministic
-        )
+        inputs = queries, labels, none, none, compute_dtype, normalize, backend
+        wants = want_queries, want_labels
+        if group:
+            joined = join(group, *inputs, None, {"which gradients are wanted": str(wants)})
+            prepared = joined.prepared
+            grads = global_pair_gradient(joined, indices, upstream, *wants, deterministic)
+        else:
+            prepared = prepare(*inputs)
+            grads = (
+                _zeros(queries, upstream) if want_queries else None,
+                _zeros(labels, upstream) if want_labels else None,
+            )
+            prepared.backend.pair_gradient(
+                prepared.problem, indices, upstream, *grads, deterministic
+            )
         out = []
         sides = ((queries, prepared.inverse_queries), (labels, prepared.inverse_labels))
         for (x, inverse), grad in zip(sides, grads, strict=True):
@@ -111,6 +116,10 @@ def _score_gradient(
             norm = inverse if normalize else None
             out.append(prepared.backend.normalize_rows_backward(grad, x, norm, poison))
         return out[0], out[1]
+
+
+def _zeros(rows: Tensor, like: Tensor) -> Tensor:
+    return torch.zeros(rows.shape, dtype=like.dtype, device=rows.device)
 
 
 def _score_gradient_fake(
@@ -123,6 +132,7 @@ def _score_gradient_fake(
     compute_dtype: torch.dtype,
     backend: str,
     deterministic: bool,
+    group: str,
     want_queries: bool,
     want_labels: bool,
 ) -> tuple[Tensor, Tensor]:
@@ -144,7 +154,7 @@ class _Scores(torch.autograd.Function):
         queries, labels, *_ = arguments
         ctx.mark_non_differentiable(result.indices, result.poison)
         ctx.set_materialize_grads(False)
-        ctx.plain = arguments[8:12]
+        ctx.plain = arguments[8:13]
         ctx.save_for_backward(queries, labels, result.indices, result.poison)
         return tuple(result)
 

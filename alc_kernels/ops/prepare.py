@@ -10,6 +10,7 @@ from torch import Tensor
 
 from alc_kernels.backends.choose import choose_backend
 from alc_kernels.backends.interface import Backend, Problem, accumulation_dtype
+from alc_kernels.checks import OVER_ALL_LABELS
 from alc_kernels.positives import Positives, _check_range
 
 
@@ -63,12 +64,22 @@ def prepare(
     compute_dtype: torch.dtype,
     normalize: bool,
     backend: str,
+    num_columns: int | None = None,
 ) -> Prepared:
-    """Choose the backend, normalise the rows and rebuild the relations."""
+    """Choose the backend, normalise the rows and rebuild the relations.
+
+    ``num_columns``: of relations over the labels of all processes.
+    """
     chosen = choose_backend(backend, queries, compute_dtype)
-    sizes = queries.shape[0], labels.shape[0]
-    positive, positive_inside = relation("positives", *positives, *sizes)
-    excluded, excluded_inside = relation("exclude", *exclude, *sizes)
+    rows, columns = queries.shape[0], labels.shape[0]
+
+    def rebuilt(name: str, kind: str, tensors: list[Tensor]) -> tuple[Positives, Tensor | None]:
+        if num_columns is not None and kind in OVER_ALL_LABELS:
+            return relation(name, kind, tensors, rows, num_columns)
+        return relation(name, kind, tensors, rows, columns)
+
+    positive, positive_inside = rebuilt("positives", *positives)
+    excluded, excluded_inside = rebuilt("exclude", *exclude)
     unit_queries, inverse_queries, good = chosen.normalize_rows(queries, compute_dtype, normalize)
     unit_labels, inverse_labels, finite = chosen.normalize_rows(labels, compute_dtype, normalize)
     good = good & finite

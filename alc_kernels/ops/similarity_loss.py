@@ -10,11 +10,15 @@ from torch import Tensor
 from torch._ops import OpOverload
 
 from alc_kernels.backends.interface import Problem, accumulation_dtype
+from alc_kernels.distributed.operator import global_loss, join, push_rows_op
+from alc_kernels.distributed.settings import Membership
 from alc_kernels.objective import Objective, evaluate
 from alc_kernels.objective.pair_head import PairHead
 from alc_kernels.ops.finish import finish_gradient, scale_gradient
 from alc_kernels.ops.operator import below_autograd, define
 from alc_kernels.ops.prepare import plain_arithmetic, prepare
+
+_VECTORS = ("label_offset", "row_weight")
 
 
 class SimilarityLoss(NamedTuple):
@@ -37,6 +41,7 @@ class SimilarityLoss(NamedTuple):
     grad_head_bias: Tensor  # 0-d acc
     inverse_queries: Tensor  # (B,) acc
     inverse_labels: Tensor  # (M,) acc
+    sizes: Tensor  # (2, processes) int64 on the CPU: rows and labels of each; empty without a group
 
 
 def _similarity_loss(
@@ -61,38 +66,37 @@ def _similarity_loss(
     want_head: bool,
 ) -> tuple[
     Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
-    Tensor, Tensor, Tensor, Tensor, Tensor,
+    Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
 ]:  # fmt: skip
     """See ``SimilarityLoss`` for the results and ``Objective`` for ``objective``."""
     settings = Objective.decode(objective)
+    inputs = queries, labels, (positives_kind, positives), (exclude_kind, exclude), compute_dtype
+    vectors = label_offset, row_weight
+    wants = want_queries, want_labels, want_scalars, want_head
     with plain_arithmetic(queries.device):
-        prepared = prepare(
-            queries,
-            labels,
-            (positives_kind, positives),
-            (exclude_kind, exclude),
-            compute_dtype,
-            settings.normalize,
-            backend,
-        )
         head = None
         if head_weight is not None and head_bias is not None:
             head = PairHead(head_weight.to(scalars.dtype), head_bias.to(scalars.dtype))
-        found = evaluate(
-            prepared.backend,
-            prepared.problem,
-            settings,
-            scalars,
-            label_offset,
-            row_weight,
-            head,
-            want_queries,
-            want_labels,
-            want_scalars,
-            want_head,
-        )
-        rows, pairs = _gather(prepared.problem, found.pair_index, settings.gather)
-        poison = prepared.poison
+        if group:
+            given = [name for name, x in zip(_VECTORS, vectors, strict=True) if x is not None]
+            same = {
+                "the settings of the loss": objective,
+                "the optional arguments": ", ".join(given),
+                "which gradients are wanted": str(wants),
+            }
+            joined = join(group, *inputs, settings.normalize, backend, label_offset, same)
+            prepared, sizes = joined.prepared, joined.sizes.encode()
+            found, mined, poison = global_loss(
+                joined, labels.shape[0], settings, scalars, *vectors, head, wants
+            )
+            rows, pairs = _mined_rows(prepared.problem, found.pair_index, mined, settings.gather)
+        else:
+            prepared = prepare(*inputs, settings.normalize, backend)
+            found = evaluate(
+                prepared.backend, prepared.problem, settings, scalars, *vectors, head, *wants
+            )
+            rows, pairs = _gather(prepared.problem, found.pair_index, settings.gather)
+            poison, sizes = prepared.poison, scalars.new_empty(0, dtype=torch.int64)
         parts = torch.stack([found.base, found.tcm_positive, found.tcm_negative, found.pair])
         return SimilarityLoss(
             loss=found.loss * poison,
@@ -111,6 +115,7 @@ def _similarity_loss(
             grad_head_bias=found.grad_head_bias,
             inverse_queries=prepared.inverse_queries,
             inverse_labels=prepared.inverse_labels,
+            sizes=sizes,
         )
 
 
@@ -128,6 +133,17 @@ def _gather(problem: Problem, index: Tensor, wanted: bool) -> tuple[Tensor, Tens
         return wide, wide.new_zeros(*index.shape, rows.shape[1])
     pairs = problem.labels[index.clamp(min=0)].to(problem.acc)
     return wide, torch.where((index < 0)[..., None], 0.0, pairs)
+
+
+def _mined_rows(
+    problem: Problem, index: Tensor, mined: Tensor | None, wanted: bool
+) -> tuple[Tensor, Tensor]:
+    """As ``_gather``, from embeddings (B, 2, d) that other processes have sent."""
+    rows = problem.queries
+    if not wanted or mined is None:
+        return rows.new_empty(0, dtype=problem.acc), rows.new_empty(0, dtype=problem.acc)
+    pairs = torch.where((index < 0)[..., None], 0.0, mined.to(problem.acc))
+    return rows.to(problem.acc, copy=True), pairs
 
 
 def _fake(
@@ -159,6 +175,10 @@ def _fake(
         return torch.empty(shape, dtype=dtype, device=queries.device)
 
     mined = rows if settings.mine else 0
+    sizes = made(0, dtype=torch.int64)
+    if group:
+        processes = Membership.decode(group).world_size
+        sizes = torch.empty((2, processes), dtype=torch.int64, device="cpu")
     paired = rows if settings.pair_weight or settings.gather else 0
     return SimilarityLoss(
         loss=made(rows) if settings.reduction == "none" else made(),
@@ -177,6 +197,7 @@ def _fake(
         grad_head_bias=made(),
         inverse_queries=made(rows if settings.normalize else 0),
         inverse_labels=made(columns if settings.normalize else 0),
+        sizes=sizes,
     )
 
 
@@ -231,11 +252,14 @@ def _finished(
 ) -> list[Tensor | None]:
     """Gradients of the operator's five tensors."""
     saved = ctx.saved_tensors
-    inputs, again = saved[:5], saved[14:]
-    pair_index, poison, *gradients = saved[5:14]
+    inputs, again = saved[:5], saved[15:]
+    pair_index, poison, *gradients, sizes = saved[5:15]
     objective = Objective.decode(ctx.plain[2])
     if not objective.gather:  # the two outputs are empty then, and so are their gradients
         upstream_rows = upstream_pairs = None
+    elif ctx.plain[5] and upstream_pairs is None:
+        # A process without rows of its own takes part in the exchange all the same.
+        upstream_pairs = poison.new_zeros(*pair_index.shape, inputs[0].shape[1])
     grads: list[Tensor | None] = [None] * 5
     if upstream is None and upstream_rows is None and upstream_pairs is None:
         return grads
@@ -249,7 +273,7 @@ def _finished(
             *inputs, relations[:split], relations[split:], offset, weight, *kinds,
             summed, dtype, backend, group, *want[:3], False,
         )  # fmt: skip
-        gradients = list(SimilarityLoss(*output)[9:])
+        gradients = list(SimilarityLoss(*output)[9:16])
         upstream = torch.ones_like(poison)
     by_queries, by_labels, by_scalars, by_weight, by_bias, inverse_q, inverse_k = gradients
     upstream = torch.zeros_like(poison) if upstream is None else upstream
@@ -261,6 +285,11 @@ def _finished(
         grads[0] = finish_gradient(*sides, *finish)
     if want[1]:
         index = None if upstream_pairs is None else pair_index
+        if group and upstream_pairs is not None:
+            upstream_pairs = push_rows_op(
+                upstream_pairs, pair_index, labels, sizes, objective.deterministic, group
+            )
+            index = None  # in place now
         sides = by_labels, labels, inverse_k, upstream, upstream_pairs, index
         grads[1] = finish_gradient(*sides, *finish)
     for i, (grad, x) in enumerate(zip((by_scalars, by_weight, by_bias), small, strict=True), 2):

@@ -282,17 +282,3 @@ def test_numpy_numbers_are_numbers():
     )
     expected = functional.triplet_loss(x, x, margin=0.25, exclude_above=0.5, weight_temperature=1.0)
     assert torch.equal(found, expected)
-
-
-class FakeGroup:
-    """Stands for a process group of several processes."""
-
-    group_name = "two"
-
-    def size(self) -> int:
-        return 2
-
-
-def test_several_processes_are_refused_clearly():
-    with pytest.raises(NotImplementedError, match="global batch over 2 processes"):
-        functional.triplet_loss(Q, SQUARE, process_group=FakeGroup())

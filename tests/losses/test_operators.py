@@ -52,7 +52,7 @@ def test_opcheck_the_other_operators():
     index, one = torch.zeros(9, 3, dtype=torch.int64), torch.ones(())
     checks = ("test_schema", "test_faketensor", "test_autograd_registration")
     torch.library.opcheck(
-        score_gradient_op, (q, k, index, torch.ones(9, 3), one, *tail, True, False),
+        score_gradient_op, (q, k, index, torch.ones(9, 3), one, *tail, "", True, False),
         test_utils=checks,
     )  # fmt: skip
     torch.library.opcheck(

@@ -1,0 +1,93 @@
+"""Context groups of the batch part over the rows of all processes.
+
+Groups are cut from the concatenated rows, so they may begin on one process and end on another. A
+group is computed by the process that holds its first row; rows of the others are sent there, and
+their gradients back. Where every process holds whole groups, nothing is sent.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alc_kernels.distributed.collectives import exchange_rows
+from alc_kernels.distributed.control import Sizes, resolve
+from alc_kernels.distributed.settings import Membership
+
+
+def assigned(starts: list[int], total: int, size: int | None) -> list[int]:
+    """Where every process's groups begin, and ``total``.
+
+    Args:
+        starts: first row of every process.
+        total: rows of all processes.
+        size: rows per group; None: one group.
+    """
+    if size is None or size > total:
+        size = max(total, 1)
+    return [*(min(-(-start // size) * size, total) for start in starts), total]
+
+
+def transfers(bounds: list[int], targets: list[int]) -> list[list[int]]:
+    """How many rows process i sends to process j: [i][j].
+
+    Args:
+        bounds: process i holds rows bounds[i] to bounds[i + 1].
+        targets: and is to hold rows targets[i] to targets[i + 1].
+    """
+    count = len(bounds) - 1
+
+    def shared(i: int, j: int) -> int:
+        begin, end = max(bounds[i], targets[j]), min(bounds[i + 1], targets[j + 1])
+        return max(end - begin, 0)
+
+    return [[shared(i, j) for j in range(count)] for i in range(count)]
+
+
+class _Moved(torch.autograd.Function):
+    """Rows to the processes that compute on them; gradients come back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, send: list[int], receive: list[int], group: str) -> Tensor:
+        ctx.counts = send, receive
+        ctx.group = group
+        return exchange_rows(x, send, receive, resolve(Membership.decode(group)), "context rows")
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        send, receive = ctx.counts
+        return _Moved.apply(grad.contiguous(), receive, send, ctx.group), None, None, None
+
+
+def regroup(
+    rows: Tensor, pairs: Tensor, members: Tensor, size: int | None, sizes: Tensor, group: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The rows of the groups that this process computes.
+
+    Args:
+        rows: (B, d) acc.
+        pairs: (B, 2, d) acc.
+        members: (B,) bool.
+        size: rows per group, or None.
+        sizes: ``Sizes.encode``.
+        group: an encoded membership.
+
+    Returns:
+        The same of other rows: whole groups, beginning with a group.
+    """
+    rank = resolve(Membership.decode(group)).rank()
+    counts = Sizes.decode(sizes, rank).queries
+    bounds = [0, *accumulate(counts)]
+    targets = assigned(bounds[:-1], bounds[-1], size)
+    if targets == bounds:
+        return rows, pairs, members
+    moves = transfers(bounds, targets)
+    send, receive = moves[rank], [moves[i][rank] for i in range(len(counts))]
+    width = rows.shape[1]
+    packed = torch.cat([rows, pairs.flatten(1), members[:, None].to(rows.dtype)], dim=1)
+    packed = _Moved.apply(packed, send, receive, group)
+    inside = packed[:, -1].detach() > 0.5
+    return packed[:, :width], packed[:, width : 3 * width].unflatten(1, (2, width)), inside

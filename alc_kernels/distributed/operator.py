@@ -1,0 +1,182 @@
+"""What the operators do when they work across processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from alc_kernels.backends.interface import WalkRequest, accumulation_dtype
+from alc_kernels.checks import OVER_ALL_LABELS
+from alc_kernels.distributed.collectives import sum_over
+from alc_kernels.distributed.control import NO_COLUMNS, Sizes, Statement, agree, resolve
+from alc_kernels.distributed.evaluate import GlobalEvaluation, evaluate_globally
+from alc_kernels.distributed.gradients import Gradients, gradients, push_rows
+from alc_kernels.distributed.part import Part, make_exchange, make_part
+from alc_kernels.distributed.settings import Membership
+from alc_kernels.distributed.walks import find_first, walk_all
+from alc_kernels.objective import Objective
+from alc_kernels.objective.evaluate import guard_limit
+from alc_kernels.objective.pair_head import PairHead
+from alc_kernels.objective.plan import GradientPlan
+from alc_kernels.ops.operator import define
+from alc_kernels.ops.prepare import Prepared, prepare
+
+Relation = tuple[str, list[Tensor]]  # kind and tensors, as operators take them
+
+
+class Joined(NamedTuple):
+    """A process's part, with what is needed to take gradients back to its inputs."""
+
+    part: Part
+    prepared: Prepared
+    sizes: Sizes
+
+
+def join(
+    group: str,
+    queries: Tensor,
+    labels: Tensor,
+    positives: Relation,
+    exclude: Relation,
+    compute_dtype: torch.dtype,
+    normalize: bool,
+    backend: str,
+    label_offset: Tensor | None,
+    settings: Mapping[str, int | str],
+) -> Joined:
+    """Agree with the other processes and prepare the own part.
+
+    Args:
+        group: an encoded ``Membership``.
+        settings: what must be the same on every process, by its name in error messages.
+    """
+    member = Membership.decode(group)
+    statement = Statement(
+        num_queries=queries.shape[0],
+        num_labels=labels.shape[0],
+        same={
+            "the width of the embeddings": queries.shape[1],
+            "the dtype": f"{queries.dtype}, {labels.dtype}, computing in {compute_dtype}",
+            "the kind of positives": positives[0],
+            "the kind of exclude": exclude[0],
+            "the mode": member.mode,
+            **settings,
+        },
+        columns=(
+            _columns(positives, member.columns[0]),
+            _columns(exclude, member.columns[1]),
+        ),
+    )
+    sizes = agree(member, statement)
+    prepared = prepare(
+        queries, labels, positives, exclude, compute_dtype, normalize, backend, sizes.total_labels
+    )
+    made = make_part(
+        prepared.backend, prepared.problem, sizes, resolve(member), member.mode, label_offset
+    )
+    return Joined(made, prepared, sizes)
+
+
+def _columns(relation: Relation, count: int) -> tuple[int, int, int]:
+    kind, tensors = relation
+    if kind not in OVER_ALL_LABELS:
+        return NO_COLUMNS
+    if kind == "index" and not tensors[0].is_cuda and tensors[0].numel():
+        low, high = tensors[0].aminmax()
+        return count, int(low), int(high)
+    return count, *NO_COLUMNS[1:]
+
+
+def global_loss(
+    joined: Joined,
+    num_labels: int,
+    objective: Objective,
+    scalars: Tensor,
+    label_offset: Tensor | None,
+    row_weight: Tensor | None,
+    pair_head: PairHead | None,
+    wants: tuple[bool, bool, bool, bool],
+) -> GlobalEvaluation:
+    """``evaluate_globally`` of a joined part."""
+    return evaluate_globally(
+        joined.part, num_labels, objective, scalars, label_offset, row_weight, pair_head,
+        joined.prepared.poison, *wants,
+    )  # fmt: skip
+
+
+def global_hardest(
+    joined: Joined, k: int, exclude_above: float | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores (B, k) and global indices (B, k) of the hardest negatives, and the poison."""
+    part, guard = joined.part, None
+    if exclude_above is not None:
+        first, _ = find_first(part, False)
+        guard = guard_limit(first.index, first.score, exclude_above)
+    walked = walk_all(part, WalkRequest(top_k=k), None, guard, None, (False, False), False)
+    found = walked.queries
+    assert found.top_score is not None and found.top_index is not None
+    bad = sum_over(joined.prepared.poison * 0.0, part.group, "whether inputs are finite")
+    poison = bad + 1.0
+    return found.top_score * poison, found.top_index, poison
+
+
+def global_pair_gradient(
+    joined: Joined,
+    index: Tensor,
+    slope: Tensor,
+    want_queries: bool,
+    want_labels: bool,
+    deterministic: bool,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients by the prepared rows of sum_it slope[i, t] s(i, index[i, t]), index global."""
+    part = joined.part
+    rows = part.queries
+    made = Gradients(
+        queries=rows.new_zeros(rows.shape, dtype=part.acc) if want_queries else None,
+        labels=None,
+        head_weight=slope.new_zeros(0),
+    )
+    plan = GradientPlan(index, slope, None)
+    gradients(part, made, plan, None, None, None, index, None, want_labels, deterministic)
+    return made.queries, made.labels
+
+
+def _push_rows(
+    values: Tensor,
+    index: Tensor,
+    labels: Tensor,
+    sizes: Tensor,
+    deterministic: bool,
+    group: str,
+) -> Tensor:
+    """(M, d): ``values`` (B, t, d) added up at the global labels ``index`` (B, t), -1: nowhere.
+
+    Args:
+        labels: (M, d), the own labels.
+        sizes: ``Sizes.encode``.
+    """
+    member = Membership.decode(group)
+    handle = resolve(member)
+    cut = Sizes.decode(sizes, handle.rank())
+    constant = {"labels": labels.new_empty(labels.shape[0], 0)}  # their numbers, not the rows
+    exchange = make_exchange(
+        constant, cut, handle, member.mode, labels.shape[1], accumulation_dtype(labels.dtype)
+    )
+    return push_rows(exchange, values, index, deterministic)
+
+
+def _push_rows_fake(
+    values: Tensor,
+    index: Tensor,
+    labels: Tensor,
+    sizes: Tensor,
+    deterministic: bool,
+    group: str,
+) -> Tensor:
+    return values.new_empty(labels.shape)
+
+
+push_rows_op = define("push_rows", _push_rows, _push_rows_fake, 1)

@@ -1,0 +1,118 @@
+"""How a loss works across processes, as the user says it and as an operator takes it."""
+
+from __future__ import annotations
+
+from ast import literal_eval
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
+
+import torch.distributed as dist
+
+from alc_kernels.checks import OVER_ALL_LABELS
+from alc_kernels.positives import Positives
+
+MODES = ("auto", "gather", "ring")
+
+
+@dataclass(frozen=True)
+class GlobalBatch:
+    """A process group with the way to work on it; goes where ``process_group=`` is asked for.
+
+    Args:
+        group: a torch.distributed process group, NCCL or Gloo. None: the default group.
+        mode: "gather" copies all labels to every process; "ring" passes them round in blocks, so
+            that no process ever holds all of them, while it computes on the block at hand.
+            "auto" takes the first as long as the labels of the global batch with their gradients
+            fit ``GATHER_BYTES``, and the ring beyond.
+        equal_sizes: you promise that in every call all processes bring equally many queries and
+            equally many labels. Sizes and settings are then compared at the first call of every
+            kind only. False: they are exchanged and compared in every call, through a channel
+            between the hosts that leaves the GPU alone.
+        gradients_are_averaged: multiply every gradient by the number of processes, for wrappers
+            that average gradients over them (DistributedDataParallel, FSDP). The loss stays.
+
+    Raises:
+        TypeError, ValueError: a field is off.
+    """
+
+    group: Any = None
+    mode: Literal["auto", "gather", "ring"] = "auto"
+    equal_sizes: bool = False
+    gradients_are_averaged: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ValueError(
+                f"GlobalBatch(mode={self.mode!r}): expected one of {', '.join(map(repr, MODES))}"
+            )
+        for name in ("equal_sizes", "gradients_are_averaged"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(
+                    f"GlobalBatch({name}={getattr(self, name)!r}): expected True or False"
+                )
+
+
+class Membership(NamedTuple):
+    """A process group as a value that fits through an operator's schema."""
+
+    name: str
+    world_size: int
+    mode: str
+    equal_sizes: bool
+    gradient_factor: int  # what every gradient is multiplied by
+    # How many label columns the call's positives and exclude say they have, where they are over
+    # the labels of all processes; -1 elsewhere.
+    columns: tuple[int, int] = (-1, -1)
+
+    def encode(self) -> str:
+        """As a string: a Python literal."""
+        return repr(tuple(self))
+
+    @staticmethod
+    @lru_cache(maxsize=64)
+    def decode(text: str) -> Membership:
+        """The inverse of ``encode``."""
+        return Membership(*literal_eval(text))
+
+
+def with_columns(group: str, positives: Positives, exclude: Positives) -> str:
+    """``group`` with the numbers of label columns that the two relations state."""
+    if not group:
+        return group
+    counts = [r.num_labels if r.kind in OVER_ALL_LABELS else -1 for r in (positives, exclude)]
+    return Membership.decode(group)._replace(columns=(counts[0], counts[1])).encode()
+
+
+def membership(process_group: object | None) -> str:
+    """The encoded membership of ``process_group``; "" for None and for a group of one process.
+
+    Raises:
+        TypeError: neither a process group nor :class:`GlobalBatch`.
+        RuntimeError: the default group is asked for and there is none.
+        ValueError: this process is not in the group.
+    """
+    if process_group is None:
+        return ""
+    settings = process_group if isinstance(process_group, GlobalBatch) else None
+    group: Any = process_group if settings is None else settings.group
+    settings = settings or GlobalBatch()
+    if group is None:
+        if not dist.is_available() or not dist.is_initialized():
+            raise RuntimeError(
+                "GlobalBatch(group=None): there is no default process group; call "
+                "torch.distributed.init_process_group first"
+            )
+        group = dist.group.WORLD
+    if not callable(getattr(group, "size", None)):
+        raise TypeError(
+            "process_group: expected a torch.distributed process group, GlobalBatch or None, "
+            f"got {type(group).__name__}"
+        )
+    size = int(group.size())
+    if size <= 1:
+        return ""
+    if dist.get_rank(group) < 0:
+        raise ValueError("process_group: this process is not a member of the group")
+    factor = size if settings.gradients_are_averaged else 1
+    return Membership(group.group_name, size, settings.mode, settings.equal_sizes, factor).encode()

@@ -1,0 +1,96 @@
+"""The gradient of one direction as the passes that compute it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from alc_kernels.backends.interface import GradientRequest, RowStatistics
+from alc_kernels.objective.rows import FirstPositive, RowLoss
+from alc_kernels.objective.threshold import (
+    ThresholdTerms,
+    hardest_negative_slope,
+    single_positive_slope,
+)
+from alc_kernels.settings import ThresholdMargin
+
+
+@dataclass(frozen=True)
+class GradientPlan:
+    """A few pairs per row, a pass over all pairs, or both."""
+
+    index: Tensor | None  # (B, t) int64, -1: nothing
+    slope: Tensor | None  # (B, t) acc
+    dense: GradientRequest | None
+
+
+def gradient_plan(
+    found: RowStatistics,
+    rows: RowLoss | None,
+    row_scale: Tensor | None,
+    threshold: ThresholdMargin | None,
+    terms: ThresholdTerms | None,
+    one_positive: bool,
+    first: FirstPositive,
+    want_scalars: bool,
+    columns: GradientRequest | None = None,
+) -> GradientPlan:
+    """What to compute for one direction.
+
+    Args:
+        found: the direction's walk.
+        rows: its base loss, or None.
+        row_scale: (B,) acc, d total / d value_i; None without a base loss.
+        threshold, terms: the threshold loss, in the forward direction.
+        one_positive: every row has exactly one positive.
+        want_scalars: sums for the gradients of temperature, scale and bias.
+        columns: of the other direction, for a pass that makes both; see ``GradientRequest``.
+    """
+    dense: GradientRequest | None = None
+    pairs: list[tuple[Tensor, Tensor]] = []
+    if rows is not None and row_scale is not None:
+        if rows.dense is not None:
+            dense = replace(
+                rows.dense, row_scale=row_scale, want_scalars=want_scalars, columns=columns
+            )
+        elif rows.pair_index is not None and rows.pair_slope is not None:
+            pairs.append((rows.pair_index, row_scale[:, None] * rows.pair_slope))
+    if threshold is not None and terms is not None:
+        margins = replace(dense or GradientRequest(kind=None), active=found.active)
+        if threshold.negative_scope == "hardest":
+            pairs.append(hardest_negative_slope(found, terms))
+        elif threshold.negative_weight:
+            margins = replace(
+                margins,
+                negative_margin=threshold.negative_margin,
+                negative_margin_scale=terms.negative_scale,
+            )
+        in_pass = margins.kind is not None or margins.negative_margin is not None
+        if threshold.positive_weight:
+            if one_positive and not in_pass:
+                pairs.append(single_positive_slope(first, threshold, terms))
+            else:
+                margins = replace(
+                    margins,
+                    positive_margin=threshold.positive_margin,
+                    positive_margin_scale=terms.positive_scale,
+                )
+        if in_pass or margins.positive_margin is not None:
+            dense = margins
+    if not pairs:
+        return GradientPlan(None, None, dense)
+    index = torch.cat([index for index, _ in pairs], dim=1)
+    slope = torch.cat([slope for _, slope in pairs], dim=1)
+    return GradientPlan(index, slope, dense)
+
+
+def scalar_gradient(rows: RowLoss, weighted: Tensor, plain: Tensor) -> Tensor:
+    """(2,) acc: gradients of the scalars from the sums of ``GradientResult`` over all rows."""
+    inverse_temperature = None if rows.dense is None else rows.dense.inverse_temperature
+    if inverse_temperature is None:
+        return torch.stack([weighted, plain])  # x = scale s + bias
+    # z = s / T + offset, so dz/dT = -s / T^2
+    slope = -(inverse_temperature * inverse_temperature)
+    return torch.stack([weighted * slope, torch.zeros_like(slope)])
