@@ -131,7 +131,8 @@ def extensions() -> dict[str, Any]:
                 say_skipped(CPU, f"it does not compile here: {line}")
                 return
             library = Path(self.get_ext_filename(NAME)).name
-            record = json.dumps({"torch": torch.__version__, "library": library}) + "\n"
+            built = {"torch": torch.__version__, "library": library, "sources": flags.digest(ROOT)}
+            record = json.dumps(built) + "\n"
             for folder in folders:
                 if (folder / library).is_file():
                     (folder / RECORD).write_text(record, encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -26,6 +27,14 @@ def sources(root: Path) -> list[str]:
 def headers(root: Path) -> list[str]:
     """What a change of which compiles everything again."""
     return [str(path.relative_to(root)) for path in sorted((root / FOLDER).rglob("*.h"))]
+
+
+def digest(root: Path) -> str:
+    """Of the sources: with another one the library may have other operators."""
+    made = hashlib.sha256()
+    for path in [*sources(root), *headers(root)]:
+        made.update((root / path).read_bytes())
+    return made.hexdigest()
 
 
 def compiler() -> list[str]:

@@ -23,7 +23,10 @@ Tensors dense_gradient(
     const MaybeTensor& label_offset, const MaybeTensor& scale, const MaybeTensor& bias,
     std::optional<double> positive_margin, const MaybeTensor& positive_margin_scale,
     std::optional<double> negative_margin, const MaybeTensor& negative_margin_scale,
-    const MaybeTensor& grad_queries, const MaybeTensor& grad_labels, bool want_scalars) {
+    const MaybeTensor& grad_queries, const MaybeTensor& grad_labels, bool want_scalars,
+    int64_t columns_kind, const MaybeTensor& columns_row_scale,
+    const MaybeTensor& columns_num_positives, const MaybeTensor& columns_log_sum_exp,
+    const MaybeTensor& columns_negative_scale) {
   check_rows(queries, labels);
   TORCH_CHECK_VALUE(kind >= 0 && kind <= 3, "kind: expected 0 to 3, got ", kind);
   const Tensor q = queries.contiguous(), k = labels.contiguous();
@@ -32,7 +35,7 @@ Tensors dense_gradient(
   const Relation excluded("exclude", exclude_kind, exclude, b, m);
   return by_accumulation_type(q, [&](auto zero) {
     using T = decltype(zero);
-    Tensor keep[6];
+    Tensor keep[10];
     SlopeOptions<T> options;
     options.kind = static_cast<Kind>(kind);
     options.slope = number_of<T>("inverse_temperature", inverse_temperature, 1);
@@ -60,6 +63,24 @@ Tensors dense_gradient(
     TORCH_CHECK_VALUE(
         options.kind != Kind::kDecoupled || negative_scale.has_value(),
         "negative_scale is missing");
+    ColumnSlopes<T> columns;
+    columns.options.kind = static_cast<Kind>(columns_kind);
+    columns.options.slope = options.slope;
+    columns.row_scale = vector_of<T>("columns_row_scale", columns_row_scale, m, keep[6]);
+    columns.num_positives =
+        vector_of<int64_t>("columns_num_positives", columns_num_positives, m, keep[7]);
+    columns.log_sum_exp = vector_of<T>("columns_log_sum_exp", columns_log_sum_exp, m, keep[8]);
+    columns.negative_scale =
+        vector_of<T>("columns_negative_scale", columns_negative_scale, m, keep[9]);
+    const ColumnSlopes<T>* more = columns_kind == 0 ? nullptr : &columns;
+    if (more != nullptr) {
+      TORCH_CHECK_VALUE(
+          softmax && (columns_kind == 1 || columns_kind == 2) && columns_row_scale.has_value() &&
+              columns_num_positives.has_value() && columns_log_sum_exp.has_value() &&
+              (columns_kind == 1 || columns_negative_scale.has_value()),
+          "columns: expected a softmax beside a softmax, with all its numbers");
+      columns.prepare(m, want_scalars);
+    }
     T* grad_q = target_of<T>("grad_queries", grad_queries, b, q.size(1));
     T* grad_k = target_of<T>("grad_labels", grad_labels, m, q.size(1));
 
@@ -84,14 +105,15 @@ Tensors dense_gradient(
             scratch.positives.push_back({column, score});
           });
           if (limits != nullptr) kernels<T>().guard(s, n, limits[i]);
-          if (static_cast<int64_t>(scratch.spare.size()) < n) scratch.spare.resize(n);
+          if (static_cast<int64_t>(scratch.spare.size()) < 2 * n) scratch.spare.resize(2 * n);
           RowSlope<T> own;
           if (scales != nullptr) own.row_scale = scales[i];
           if (lse != nullptr) own.log_sum_exp = lse[i];
           if (counts != nullptr) own.num_positives = counts[i];
           if (negative != nullptr) own.negative_scale = negative[i];
           GradientSums sums;
-          write_slopes(options, own, s, col, n, scratch.positives, scratch.spare.data(), sums);
+          write_slopes(
+              options, own, more, s, col, n, scratch.positives, scratch.spare.data(), sums);
           if (want_scalars) {
             weighted_sum[i] += static_cast<T>(sums.weighted);
             plain_sum[i] += static_cast<T>(sums.plain);

@@ -21,7 +21,8 @@ Tensors walk(
     const MaybeTensor& inverse_temperature, const MaybeTensor& label_offset, bool sigmoid,
     const MaybeTensor& scale, const MaybeTensor& bias, std::optional<double> positive_margin,
     std::optional<double> negative_margin, int64_t active_capacity, const MaybeTensor& row_scale,
-    const MaybeTensor& grad_queries, const MaybeTensor& grad_labels, bool want_scalars);
+    const MaybeTensor& grad_queries, const MaybeTensor& grad_labels, bool want_scalars,
+    int64_t columns_softmax);
 
 Tensors count_pairs(
     const Tensor& queries, const Tensor& labels, const std::string& positives_kind,
@@ -36,7 +37,10 @@ Tensors dense_gradient(
     const MaybeTensor& label_offset, const MaybeTensor& scale, const MaybeTensor& bias,
     std::optional<double> positive_margin, const MaybeTensor& positive_margin_scale,
     std::optional<double> negative_margin, const MaybeTensor& negative_margin_scale,
-    const MaybeTensor& grad_queries, const MaybeTensor& grad_labels, bool want_scalars);
+    const MaybeTensor& grad_queries, const MaybeTensor& grad_labels, bool want_scalars,
+    int64_t columns_kind, const MaybeTensor& columns_row_scale,
+    const MaybeTensor& columns_num_positives, const MaybeTensor& columns_log_sum_exp,
+    const MaybeTensor& columns_negative_scale);
 
 Tensors positive_pass(
     const Tensor& queries, const Tensor& labels, const std::string& positives_kind,

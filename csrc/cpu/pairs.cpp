@@ -6,25 +6,12 @@
 
 #include "arguments.h"
 #include "blocks.h"
-#include "by_label.h"
 #include "operators.h"
+#include "pair_sums.h"
 #include "rows.h"
 
 namespace alc {
 namespace {
-
-constexpr int64_t kRows = 64;  // of a block
-
-template <typename T>
-struct PairScratch {
-  std::vector<T> a, b, sum;
-};
-
-template <typename T>
-struct Embeddings {
-  Embeddings(const Tensor& queries, const Tensor& labels) : q(queries), k(labels) {}
-  Rows<T> q, k;
-};
 
 // (B, t) label numbers in [-1, M), contiguous.
 Tensor checked_index(const Tensor& index, int64_t rows, int64_t labels) {
@@ -52,27 +39,9 @@ Tensor checked_numbers(const char* name, const Tensor& x, const Tensor& index) {
 
 template <typename Visit>
 void for_each_row(int64_t rows, const Visit& visit_block) {
-  for_each_block(blocks_of(rows, kRows), [&](int64_t number) {
-    visit_block(number * kRows, std::min(rows, (number + 1) * kRows));
+  for_each_block(blocks_of(rows, kPairRows), [&](int64_t number) {
+    visit_block(number * kPairRows, std::min(rows, (number + 1) * kPairRows));
   });
-}
-
-// Calls use(i, j, place) for each listed pair of rows [first, last): label j at [i, t].
-template <typename Use>
-void visit_pairs(const int64_t* index, int64_t t, int64_t first, int64_t last, const Use& use) {
-  for (int64_t place = first * t; place < last * t; ++place)
-    if (index[place] >= 0) use(place / t, index[place], place);
-}
-
-template <typename Place, typename T, typename Use>
-void for_each_label(const ByLabel<Place>& pairs, int64_t labels, const Use& use) {
-  for_each_block(
-      blocks_of(labels, kRows), [] { return PairScratch<T>(); },
-      [&](int64_t number, PairScratch<T>& scratch) {
-        for (int64_t j = number * kRows; j < std::min(labels, (number + 1) * kRows); ++j)
-          for (int64_t n = pairs.start[j]; n < pairs.start[j + 1]; ++n)
-            use(j, pairs.places[n], scratch);
-      });
 }
 
 }  // namespace
@@ -116,23 +85,7 @@ void pair_gradient(
     const int64_t* label = at_index.const_data_ptr<int64_t>();
     T* grad_q = target_of<T>("grad_queries", grad_queries, b, d);
     T* grad_k = target_of<T>("grad_labels", grad_labels, m, d);
-    if (grad_q != nullptr)
-      for_each_row(b, [&](int64_t first, int64_t last) {
-        PairScratch<T> scratch;
-        visit_pairs(label, t, first, last, [&](int64_t i, int64_t j, int64_t place) {
-          if (c[place] != 0)
-            kernels<T>().add_scaled(grad_q + i * d, rows.k.row(j, scratch.b), c[place], d);
-        });
-      });
-    if (grad_k == nullptr) return;
-    const auto pairs = arrange_by_label<int64_t>(m, [&](const auto& visit) {
-      visit_pairs(label, t, 0, b, [&](int64_t, int64_t j, int64_t place) {
-        if (c[place] != 0) visit(j, place);
-      });
-    });
-    for_each_label<int64_t, T>(pairs, m, [&](int64_t j, int64_t place, PairScratch<T>& scratch) {
-      kernels<T>().add_scaled(grad_k + j * d, rows.q.row(place / t, scratch.a), c[place], d);
-    });
+    add_similarities(rows, IndexPairs<T>{label, t, c}, grad_q, grad_k);
   });
 }
 
@@ -161,23 +114,7 @@ void list_gradient(
     const T c = number_of<T>("slope", slope, 0);
     T* grad_q = target_of<T>("grad_queries", grad_queries, b, d);
     T* grad_k = target_of<T>("grad_labels", grad_labels, m, d);
-    if (c == 0) return;
-    if (grad_q != nullptr)
-      for_each_row(b, [&](int64_t first, int64_t last) {
-        PairScratch<T> scratch;
-        for (int64_t i = first; i < last; ++i)
-          for (int64_t n = start[i]; n < start[i + 1]; ++n)
-            kernels<T>().add_scaled(grad_q + i * d, rows.k.row(label[n], scratch.b), c, d);
-      });
-    if (grad_k == nullptr) return;
-    const auto pairs = arrange_by_label<int32_t>(m, [&](const auto& visit) {
-      for (int64_t i = 0; i < b; ++i)
-        for (int64_t n = start[i]; n < start[i + 1]; ++n)
-          visit(label[n], static_cast<int32_t>(i));
-    });
-    for_each_label<int32_t, T>(pairs, m, [&](int64_t j, int32_t i, PairScratch<T>& scratch) {
-      kernels<T>().add_scaled(grad_k + j * d, rows.q.row(i, scratch.a), c, d);
-    });
+    if (c != 0) add_similarities(rows, ListPairs<T>{start, label, c}, grad_q, grad_k);
   });
 }
 
@@ -227,6 +164,7 @@ Tensor pair_logits_backward(
     const int64_t* label = at_index.const_data_ptr<int64_t>();
     T* grad_q = target_of<T>("grad_queries", grad_queries, b, d);
     T* grad_k = target_of<T>("grad_labels", grad_labels, m, d);
+    const IndexPairs<T> pairs{label, t, g};
     // The weight's gradient: a partial sum per part of the batch, added in their order.
     const int64_t parts = std::min<int64_t>(16, std::max<int64_t>(1, b));
     const int64_t part_rows = blocks_of(b, parts);
@@ -234,12 +172,10 @@ Tensor pair_logits_backward(
     for_each_block(parts, [&](int64_t part) {
       PairScratch<T> scratch;
       const int64_t first = std::min(b, part * part_rows), last = std::min(b, first + part_rows);
-      visit_pairs(label, t, first, last, [&](int64_t i, int64_t j, int64_t place) {
-        if (g[place] == 0) return;
-        const T* x = rows.q.row(i, scratch.a);
-        const T* y = rows.k.row(j, scratch.b);
-        kernels<T>().pair_weight(partial.data() + part * 4 * d, x, y, g[place], d);
-        if (grad_q != nullptr) kernels<T>().pair_query(grad_q + i * d, x, y, w, g[place], d);
+      pairs.visit(first, last, [&](int64_t i, int64_t j, int64_t place) {
+        kernels<T>().pair_weight(
+            partial.data() + part * 4 * d, rows.q.row(i, scratch.a), rows.k.row(j, scratch.b),
+            g[place], d);
       });
     });
     const Tensor grad_weight =
@@ -247,17 +183,10 @@ Tensor pair_logits_backward(
     T* sum = grad_weight.mutable_data_ptr<T>();
     for (int64_t part = 0; part < parts; ++part)
       kernels<T>().add_scaled(sum, partial.data() + part * 4 * d, T(1), 4 * d);
-    if (grad_k == nullptr) return grad_weight;
-    const auto pairs = arrange_by_label<int64_t>(m, [&](const auto& visit) {
-      visit_pairs(label, t, 0, b, [&](int64_t, int64_t j, int64_t place) {
-        if (g[place] != 0) visit(j, place);
-      });
-    });
-    for_each_label<int64_t, T>(pairs, m, [&](int64_t j, int64_t place, PairScratch<T>& scratch) {
-      const T* x = rows.q.row(place / t, scratch.a);
-      const T* y = rows.k.row(j, scratch.b);
-      kernels<T>().pair_label(grad_k + j * d, x, y, w, g[place], d);
-    });
+    add_pairs(
+        rows, pairs, grad_q, grad_k,
+        [&](T* out, const T* x, const T* y, T c) { kernels<T>().pair_query(out, x, y, w, c, d); },
+        [&](T* out, const T* x, const T* y, T c) { kernels<T>().pair_label(out, x, y, w, c, d); });
     return grad_weight;
   });
 }

@@ -36,6 +36,18 @@ class Relation {
   const int64_t* col_ = nullptr;
 };
 
+// Calls visit(column) for each column in either of two ascending rows, once.
+template <typename Visit>
+void visit_union(Span a, Span b, const Visit& visit) {
+  const int64_t *x = a.begin, *y = b.begin;
+  while (x != a.end || y != b.end) {
+    const int64_t column = y == b.end || (x != a.end && *x < *y) ? *x : *y;
+    visit(column);
+    x += x != a.end && *x == column;
+    y += y != b.end && *y == column;
+  }
+}
+
 // Number of columns in either of two ascending rows.
 int64_t union_size(Span a, Span b);
 

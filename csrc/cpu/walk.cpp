@@ -8,6 +8,7 @@
 
 #include "arguments.h"
 #include "blocks.h"
+#include "column_scan.h"
 #include "gradient_chunk.h"
 #include "operators.h"
 #include "product.h"
@@ -18,6 +19,7 @@ namespace alc {
 namespace {
 
 constexpr int64_t kTileElements = 128 * 1024;
+constexpr size_t kWithColumns = 19;  // results before the active pairs
 
 // Tensors per row; those not asked for are empty.
 template <typename T>
@@ -132,6 +134,8 @@ struct WalkScratch {
   std::vector<T> queries, labels, tile;
   std::vector<RowScan<T>> scans;
   std::vector<ActiveLists> active;
+  std::vector<Pair<T>> positives;
+  typename ColumnScan<T>::Scratch columns;
 };
 
 template <typename T>
@@ -150,41 +154,59 @@ struct Walk {
   }
 
   // Tiles that stay in the cache; every row's state stays with its block.
-  void run() const {
-    const int64_t rows = queries.count(), columns = labels.count(), d = labels.width();
-    const auto root = static_cast<int64_t>(4.0 * std::sqrt(static_cast<double>(rows)));
-    const int64_t height = std::clamp<int64_t>(round_up(root, 16), 16, 256);
-    const int64_t width = std::min(round_up(kTileElements / height, 64), std::max<int64_t>(columns, 1));
-    for_each_block(
-        blocks_of(rows, height),
-        [&] {
-          WalkScratch<T> scratch;
-          scratch.tile.resize(height * width);
-          scratch.scans.resize(height);
-          scratch.active.resize(height);
-          return scratch;
-        },
-        [&](int64_t number, WalkScratch<T>& scratch) {
-          const int64_t row = number * height, r = std::min(height, rows - row);
-          const T* q = queries.block(row, r, scratch.queries);
-          for (int64_t i = 0; i < r; ++i) {
-            begin(scratch.scans[i], row + i);
-            scratch.active[i] = {};
-          }
-          const bool keep = options.keep_active && active.wanted();
-          for (int64_t col = 0; col < columns; col += width) {
-            const int64_t n = std::min(width, columns - col);
-            T* tile = scratch.tile.data();
-            multiply_rows(q, r, labels.block(col, n, scratch.labels), n, d, tile, width);
-            for (int64_t i = 0; i < r; ++i)
-              scratch.scans[i].tile(
-                  options, tile + i * width, col, n, keep ? &scratch.active[i] : nullptr, nullptr);
-          }
-          for (int64_t i = 0; i < r; ++i) {
-            outputs.write(options, scratch.scans[i], row + i);
-            if (keep) active.keep(row + i, scratch.active[i]);
-          }
-        });
+  int64_t tile_height() const {
+    const auto root = static_cast<int64_t>(4.0 * std::sqrt(static_cast<double>(queries.count())));
+    return std::clamp<int64_t>(round_up(root, 16), 16, 256);
+  }
+
+  void run(ColumnScan<T>* columns) const {
+    const int64_t height = tile_height(), blocks = blocks_of(queries.count(), height);
+    const int64_t most = std::max<int64_t>(labels.count(), 1);
+    const int64_t width = std::min(round_up(kTileElements / height, 64), most);
+    const auto make_scratch = [&] {
+      WalkScratch<T> scratch;
+      scratch.tile.resize(height * width);
+      scratch.scans.resize(height);
+      scratch.active.resize(height);
+      return scratch;
+    };
+    const int64_t groups = columns == nullptr ? blocks : columns->groups();
+    const int64_t size = groups == 0 ? 0 : blocks_of(blocks, groups);
+    for_each_block(groups, make_scratch, [&](int64_t group, WalkScratch<T>& scratch) {
+      for (int64_t number = group * size; number < std::min(blocks, (group + 1) * size); ++number)
+        block(number * height, std::min(height, queries.count() - number * height), width, columns,
+              group, scratch);
+    });
+  }
+
+  // Rows [row, row + r), in tiles of `width` columns.
+  void block(
+      int64_t row, int64_t r, int64_t width, ColumnScan<T>* columns, int64_t group,
+      WalkScratch<T>& scratch) const {
+    const int64_t d = labels.width();
+    const T* q = queries.block(row, r, scratch.queries);
+    for (int64_t i = 0; i < r; ++i) {
+      begin(scratch.scans[i], row + i);
+      scratch.active[i] = {};
+    }
+    const bool keep = options.keep_active && active.wanted();
+    for (int64_t col = 0; col < labels.count(); col += width) {
+      const int64_t n = std::min(width, labels.count() - col);
+      T* tile = scratch.tile.data();
+      multiply_rows(q, r, labels.block(col, n, scratch.labels), n, d, tile, width);
+      for (int64_t i = 0; i < r; ++i) {
+        scratch.positives.clear();
+        scratch.scans[i].tile(
+            options, tile + i * width, col, n, keep ? &scratch.active[i] : nullptr,
+            columns == nullptr ? nullptr : &scratch.positives);
+        for (const Pair<T>& pair : scratch.positives) columns->positive(group, pair);
+      }
+      if (columns != nullptr) columns->tile(group, tile, width, r, col, n, scratch.columns);
+    }
+    for (int64_t i = 0; i < r; ++i) {
+      outputs.write(options, scratch.scans[i], row + i);
+      if (keep) active.keep(row + i, scratch.active[i]);
+    }
   }
 
   // The same with whole rows in a chunk, followed by their gradient.
@@ -203,12 +225,12 @@ struct Walk {
             options, s, 0, columns, keep ? &found : nullptr, &scratch.positives);
         outputs.write(options, scratch.scan, i);
         if (keep) active.keep(i, found);
-        RowSlope<T> own{row_scale[i], 0, scratch.scan.num_positives, 1};
+        RowSlope<T> own{row_scale[i], 0, scratch.scan.num_positives};
+        own.complete = true;
         if (options.softmax != Softmax::kNone) own.log_sum_exp = scratch.scan.log_sum_exp();
         if (slopes.kind == Kind::kDecoupled) own.negative_scale = negative_scale(own, scratch);
         GradientSums sums;
-        write_slopes(slopes, own, s, 0, columns, scratch.positives,
-                     static_cast<T*>(nullptr), sums);
+        write_slopes<T>(slopes, own, nullptr, s, 0, columns, scratch.positives, nullptr, sums);
         if (slopes.want_sums) {
           outputs.weighted_sum[i] = static_cast<T>(sums.weighted);
           outputs.plain_sum[i] = static_cast<T>(sums.plain);
@@ -229,6 +251,29 @@ struct Walk {
   }
 };
 
+// The walk, and the columns' statistics: counts of positives and negatives, log-sum-exp, sum of the
+// positives' logits, appended to `outputs`.
+template <typename T>
+void walk_columns(const Walk<T>& walk, Softmax kind, Tensors& outputs) {
+  const int64_t b = walk.queries.count(), m = walk.labels.count();
+  ColumnScan<T> columns(
+      kind == Softmax::kNegatives, walk.options.slope, m, blocks_of(b, walk.tile_height()));
+  walk.run(&columns);
+  const auto real = at::TensorOptions().dtype(c10::CppTypeToScalarType<T>::value);
+  const Tensor num_positives = at::zeros({m}, at::kLong), num_negatives = at::full({m}, b, at::kLong);
+  int64_t* positives = num_positives.mutable_data_ptr<int64_t>();
+  int64_t* negatives = num_negatives.mutable_data_ptr<int64_t>();
+  for (int64_t i = 0; i < b; ++i) {
+    const Span own = walk.positives.row(i);
+    for (const int64_t* j = own.begin; j != own.end; ++j) ++positives[*j];
+    visit_union(own, walk.exclude.row(i), [&](int64_t j) { --negatives[j]; });
+  }
+  const Tensor log_sum_exp = at::empty({m}, real), logit_sum = at::empty({m}, real);
+  columns.write(log_sum_exp.mutable_data_ptr<T>(), logit_sum.mutable_data_ptr<T>());
+  for (const Tensor& made : {num_positives, num_negatives, log_sum_exp, logit_sum})
+    outputs.push_back(made);
+}
+
 }  // namespace
 
 Tensors walk(
@@ -238,8 +283,15 @@ Tensors walk(
     const MaybeTensor& inverse_temperature, const MaybeTensor& label_offset, bool sigmoid,
     const MaybeTensor& scale, const MaybeTensor& bias, std::optional<double> positive_margin,
     std::optional<double> negative_margin, int64_t active_capacity, const MaybeTensor& row_scale,
-    const MaybeTensor& grad_queries, const MaybeTensor& grad_labels, bool want_scalars) {
+    const MaybeTensor& grad_queries, const MaybeTensor& grad_labels, bool want_scalars,
+    int64_t columns_softmax) {
   check_rows(queries, labels);
+  TORCH_CHECK_VALUE(
+      columns_softmax >= 0 && columns_softmax <= 2, "columns_softmax: expected 0, 1 or 2, got ",
+      columns_softmax);
+  TORCH_CHECK_VALUE(
+      columns_softmax == 0 || (softmax != 0 && !guard.has_value() && !row_scale.has_value()),
+      "columns_softmax: only beside a softmax, without guard and row_scale");
   TORCH_CHECK_VALUE(top_k >= 0, "top_k: expected >= 0, got ", top_k);
   TORCH_CHECK_VALUE(softmax >= 0 && softmax <= 2, "softmax: expected 0, 1 or 2, got ", softmax);
   const Tensor q = queries.contiguous(), k = labels.contiguous();
@@ -278,8 +330,10 @@ Tensors walk(
     ActivePairs active(b, active_capacity);
     const Rows<T> q_rows(q), k_rows(k);
     const Walk<T> walk{q_rows, k_rows, positive, excluded, limits, options, outputs, active};
-    if (!row_scale.has_value()) {
-      walk.run();
+    if (columns_softmax != 0) {
+      walk_columns(walk, static_cast<Softmax>(columns_softmax), outputs.all);
+    } else if (!row_scale.has_value()) {
+      walk.run(nullptr);
     } else {
       SlopeOptions<T> slopes;
       slopes.kind = sigmoid ? Kind::kSigmoid : static_cast<Kind>(softmax);
@@ -290,6 +344,7 @@ Tensors walk(
       slopes.want_sums = want_scalars;
       walk.run_with_gradient(slopes, scales, grad_q, grad_k);
     }
+    outputs.all.resize(kWithColumns);
     int64_t total = 0;
     for (int64_t i = 0; i < b; ++i) {
       if (options.has_positive_margin) total += outputs.positive_margin_count[i];

@@ -248,6 +248,65 @@ def test_the_gradient_made_during_the_walk(kind, data):
     same(found.gradient.plain_sum, sums.plain_sum, "plain_sum")
 
 
+def exchanged(problem: Problem) -> Problem:
+    """Queries and labels in each other's place."""
+    relations = problem.positives.transpose(), problem.exclude.transpose()
+    return Problem(problem.labels, problem.queries, *relations, None)
+
+
+@fuzz
+@given(data=st.data())
+@pytest.mark.parametrize("count", [1, 3])
+def test_both_directions_of_a_softmax(count, data):
+    """The columns' statistics and coefficients are those of the exchanged problem's rows."""
+    problem = dataclasses.replace(problem_of(data), guard=None)
+    other, acc = exchanged(problem), problem.acc
+    b, m = problem.positives.shape
+    over = st.sampled_from(["all", "negatives"])
+    slope = torch.tensor(data.draw(st.sampled_from([2.0, -1.0])), dtype=acc)
+    requests = [WalkRequest(softmax=data.draw(over), inverse_temperature=slope) for _ in range(2)]
+    offset = torch.linspace(-1, 1, m, dtype=acc) if data.draw(st.booleans()) else None
+    requests[0] = dataclasses.replace(requests[0], label_offset=offset)
+    both = dataclasses.replace(requests[0], columns=requests[1].softmax)
+    with threads(count):
+        found = native_backend.walk(problem, both)
+    expected = [torch_backend.walk(p, r) for p, r in zip((problem, other), requests, strict=True)]
+    for x, y in zip((found, found.columns), expected, strict=True):
+        for name in ("num_positives", "num_negatives", "log_sum_exp", "positive_logit_sum"):
+            same(getattr(x, name), getattr(y, name), name)
+
+    wanted = [
+        GradientRequest(
+            "softmax" if request.softmax == "all" else "decoupled",
+            # Only rows with a positive have a share; among them some weigh nothing.
+            row_scale=torch.linspace(0, 1, size, dtype=acc) * (walked.num_positives > 0),
+            num_positives=walked.num_positives,
+            log_sum_exp=torch.linspace(0, 4, size, dtype=acc),
+            negative_scale=torch.linspace(0, 1, size, dtype=acc),
+            inverse_temperature=slope,
+            label_offset=request.label_offset,
+            want_scalars=True,
+        )
+        for request, walked, size in zip(requests, expected, (b, m), strict=True)
+    ]
+    grads = [
+        [torch.zeros(x.shape, dtype=acc) for x in (problem.queries, problem.labels)]
+        for _ in range(2)
+    ]
+    with threads(count):
+        joint = dataclasses.replace(wanted[0], columns=wanted[1])
+        sums = native_backend.dense_gradient(problem, joint, *grads[0])
+    apart = [
+        torch_backend.dense_gradient(problem, wanted[0], *grads[1]),
+        torch_backend.dense_gradient(other, wanted[1], *reversed(grads[1])),
+    ]
+    for x, y in zip(*grads, strict=True):
+        same(x, y, "gradient")
+    for name in ("weighted_sum", "plain_sum"):
+        total = sum(getattr(part, name).sum() for part in apart)
+        torch.testing.assert_close(getattr(sums, name).sum(), total, rtol=2e-5, atol=2e-5)
+
+
 @fuzz
 @given(data=st.data())
 @pytest.mark.parametrize("count", [1, 3])

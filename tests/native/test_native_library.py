@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 
 from alc_kernels.backends.choose import choose_backend
 from alc_kernels.backends.native_backend import library
+from csrc import flags
 from tests.native.common import needs_native
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,9 +27,11 @@ def record(folder: Path, **changes: str) -> None:
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    monkeypatch.setattr(library, "PACKAGE", tmp_path)
+    folder = tmp_path / "alc_kernels"
+    folder.mkdir()
+    monkeypatch.setattr(library, "PACKAGE", folder)
     monkeypatch.delenv(library.OVERRIDE, raising=False)
-    return tmp_path
+    return folder
 
 
 def test_not_built(package):
@@ -53,6 +57,16 @@ def test_another_build_of_the_same_release_is_tried(package):
 def test_a_broken_library(package, content):
     (package / "nothing.so").write_bytes(content)
     record(package)
+    assert "cannot be loaded" in library.load()
+
+
+def test_a_library_from_other_sources(package):
+    """In a source tree, where the sources may have changed since."""
+    (package / "nothing.so").write_bytes(b"not a library")
+    shutil.copytree(ROOT / "csrc", package.parent / "csrc")
+    record(package, sources="of another day")
+    assert "built from other sources" in library.load()
+    record(package, sources=flags.digest(ROOT))
     assert "cannot be loaded" in library.load()
 
 

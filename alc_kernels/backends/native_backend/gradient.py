@@ -22,6 +22,7 @@ def dense_gradient(
     if request.kind is None and isinstance(request.active, ActivePairs):
         _active_gradient(problem, request, request.active, grad_queries, grad_labels)
         return _zero_sums(problem, request)
+    columns = request.columns or GradientRequest(kind=None)
     weighted, plain = torch.ops.alc_kernels_native.dense_gradient(
         problem.queries,
         problem.labels,
@@ -44,6 +45,11 @@ def dense_gradient(
         grad_queries,
         grad_labels,
         request.want_scalars,
+        KINDS[columns.kind],
+        columns.row_scale,
+        columns.num_positives,
+        columns.log_sum_exp,
+        columns.negative_scale,
     )
     return GradientResult(weighted, plain) if request.want_scalars else GradientResult()
 

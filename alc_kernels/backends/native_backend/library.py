@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import torch
@@ -36,7 +37,25 @@ def load() -> str | None:
             f"the native extension was built for PyTorch {version}, this is "
             f"{torch.__version__} (to build it again: {HOW_TO_BUILD})"
         )
+    if _sources_digest() not in (None, built.get("sources")):
+        return (
+            "the native extension was built from other sources than those in csrc "
+            f"(to build it again: {HOW_TO_BUILD})"
+        )
     return _open(PACKAGE / name)
+
+
+def _sources_digest() -> str | None:
+    """What ``setup.py`` would record now; None where the package is not in its source tree."""
+    root = PACKAGE.parent
+    if not (root / "csrc" / "cpu" / "operators.cpp").is_file():
+        return None
+    spec = spec_from_file_location("alc_kernels_build_flags", root / "csrc" / "flags.py")
+    assert spec is not None and spec.loader is not None
+    flags = module_from_spec(spec)
+    spec.loader.exec_module(flags)
+    digest: str = flags.digest(root)
+    return digest
 
 
 def _open(library: Path) -> str | None:

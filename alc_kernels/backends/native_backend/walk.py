@@ -46,8 +46,11 @@ def walk(problem: Problem, request: WalkRequest) -> RowStatistics:
     row_scale = grad_queries = grad_labels = None
     want_scalars = False
     gradient = request.gradient
-    # A row's membership in R must be known before its similarities are: not so with a guard.
+    # A row's membership in R must be known before its similarities are: not so with a guard. And
+    # with the columns' statistics both directions' gradients are made in one pass afterwards.
     fused = gradient is not None and problem.guard is None and columns <= MAX_FUSED_LABELS
+    both = request.columns is not None and problem.guard is None
+    fused = fused and not both
     if gradient is not None and fused:
         counts = torch.ops.alc_kernels_native.count_pairs(
             problem.queries, problem.labels, *arguments(problem.positives),
@@ -77,6 +80,7 @@ def walk(problem: Problem, request: WalkRequest) -> RowStatistics:
         grad_queries,
         grad_labels,
         want_scalars,
+        SOFTMAX[request.columns] if both else 0,
     )
     found = RowStatistics(out[0], out[1])
     if request.top_k:
@@ -93,8 +97,12 @@ def walk(problem: Problem, request: WalkRequest) -> RowStatistics:
         found.negative_margin_sum, found.negative_margin_count = out[11], out[12]
     if fused:
         found.gradient = GradientResult(out[13], out[14]) if want_scalars else GradientResult()
-    if len(out) > 15:
-        found.active = ActivePairs(*out[15:])
+    if both:
+        found.columns = RowStatistics(
+            out[15], out[16], log_sum_exp=out[17], positive_logit_sum=out[18]
+        )
+    if len(out) > 19:
+        found.active = ActivePairs(*out[19:])
     return found
 
 

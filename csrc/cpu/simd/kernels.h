@@ -31,9 +31,17 @@ struct Kernels {
   // Sum of softplus(scale * s + bias).
   double (*sum_softplus)(const T* s, int64_t n, T scale, T bias);
 
+  // Of the columns, one row at a time: top[j] <- max(top[j], s[j] * slope), and
+  // sum[j] += exp(s[j] * slope - top[j]).
+  void (*column_largest)(const T* s, int64_t n, T slope, T* top);
+  void (*column_sum_exp)(const T* s, int64_t n, T slope, const T* top, T* sum);
+
   // s <- c exp(s * slope + offset - lse). sums may be null.
   void (*softmax_slope)(
       T* s, int64_t n, T slope, const T* offset, T lse, T c, GradientSums* sums);
+  // out <- c[j] exp(s[j] * slope - lse[j]): the columns' part of a row, before the slopes above.
+  void (*column_slope)(
+      const T* s, T* out, int64_t n, T slope, const T* lse, const T* c, GradientSums* sums);
   // s <- c sigmoid(scale s + bias).
   void (*sigmoid_slope)(T* s, int64_t n, T scale, T bias, T c, GradientSums* sums);
   // out[j] <- s[j] >= margin ? value : 0; the margins' part, taken before the slopes above.

@@ -154,6 +154,24 @@ double sum_exp(const T* s, int64_t n, T slope, const T* offset, T bound) {
 }
 
 template <typename T>
+void column_largest(const T* s, int64_t n, T slope, T* top) {
+#pragma omp simd
+  for (int64_t j = 0; j < n; ++j) {
+    const T z = s[j] > -kInfinity<T> ? s[j] * slope : -kInfinity<T>;
+    top[j] = z > top[j] ? z : top[j];
+  }
+}
+
+template <typename T>
+void column_sum_exp(const T* s, int64_t n, T slope, const T* top, T* sum) {
+#pragma omp simd
+  for (int64_t j = 0; j < n; ++j) {
+    const T e = exponential(s[j] * slope - top[j]);
+    sum[j] += s[j] > -kInfinity<T> ? e : T(0);
+  }
+}
+
+template <typename T>
 double sum_softplus(const T* s, int64_t n, T scale, T bias) {
   double sum = 0;
   for (int64_t start = 0; start < n; start += kRun) {
@@ -205,6 +223,28 @@ void softmax_slope(T* s, int64_t n, T slope, const T* offset, T lse, T c, Gradie
     softmax_slope_as<T, false, true>(s, n, slope, offset, lse, c, sums);
   else
     softmax_slope_as<T, false, false>(s, n, slope, offset, lse, c, sums);
+}
+
+template <typename T>
+void column_slope(
+    const T* s, T* out, int64_t n, T slope, const T* lse, const T* c, GradientSums* sums) {
+  for (int64_t start = 0; start < n; start += kRun) {
+    const int64_t stop = start + kRun < n ? start + kRun : n;
+    T weighted = 0, plain = 0;
+#pragma omp simd reduction(+ : weighted, plain)
+    for (int64_t j = start; j < stop; ++j) {
+      const bool counts = s[j] > -kInfinity<T>;
+      const T e = c[j] * exponential(s[j] * slope - lse[j]);
+      const T g = counts ? e : T(0);
+      weighted += counts ? g * s[j] : T(0);
+      plain += g;
+      out[j] = g;
+    }
+    if (sums != nullptr) {
+      sums->weighted += weighted;
+      sums->plain += plain;
+    }
+  }
 }
 
 template <typename T>
@@ -329,10 +369,29 @@ void reject(T* y, const T* g, const T* x, T along, T c, int64_t n) {
 
 template <typename T>
 constexpr Kernels<T> table(const char* name) {
-  return {name,          guard<T>,        largest<T>,      next_above<T>,   over<T>,
-          largest_logit<T>, sum_exp<T>,   sum_softplus<T>, softmax_slope<T>, sigmoid_slope<T>,
-          margin_slope<T>, add_scaled<T>, dot<T>,          pair_logit<T>,   pair_query<T>,
-          pair_label<T>, pair_weight<T>,  largest_magnitude<T>, sum_squares<T>, scale<T>,
+  return {name,
+          guard<T>,
+          largest<T>,
+          next_above<T>,
+          over<T>,
+          largest_logit<T>,
+          sum_exp<T>,
+          sum_softplus<T>,
+          column_largest<T>,
+          column_sum_exp<T>,
+          softmax_slope<T>,
+          column_slope<T>,
+          sigmoid_slope<T>,
+          margin_slope<T>,
+          add_scaled<T>,
+          dot<T>,
+          pair_logit<T>,
+          pair_query<T>,
+          pair_label<T>,
+          pair_weight<T>,
+          largest_magnitude<T>,
+          sum_squares<T>,
+          scale<T>,
           reject<T>};
 }
 
