@@ -36,7 +36,8 @@ def test_importing_touches_no_gpu_and_no_optional_package():
         "assert not torch.cuda.is_initialized()\n"
         "x = torch.randn(6, 8, requires_grad=True)\n"
         "alc_kernels.ALCLoss(8)(x, x.detach()).backward()\n"
-        "optional = {'scipy', 'sklearn', 'matplotlib', 'rich', 'safetensors', 'transformers'}\n"
+        "optional = {'scipy', 'sklearn', 'matplotlib', 'rich', 'safetensors', 'transformers',\n"
+        "    'sentence_transformers', 'pytorch_metric_learning', 'alc_kernels.integrations'}\n"
         "print(sorted(optional & set(sys.modules)), 'alc_kernels.xmc' in sys.modules)"
     )
     assert run(code).strip() == "[] False"
