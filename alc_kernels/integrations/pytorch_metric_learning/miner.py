@@ -56,9 +56,8 @@ class HardestMiner(BaseMiner):
             ref_emb is embeddings, embeddings.device,
         )  # fmt: skip
         given = (embeddings, ref_emb, relation.positives, relation.exclude)
-        found = similarity_loss(
-            *given, Objective(normalize=self.normalize, mine=True), backend=self.backend
-        )
+        objective = Objective(normalize=self.normalize, mine=True, gather=True)  # reports the pairs
+        found = similarity_loss(*given, objective, backend=self.backend)
         positive, negative = found.pair_index.unbind(dim=1)  # (B,), -1 without either
         negatives = negative[:, None]  # (B, k)
         if self.num_negatives > 1:
