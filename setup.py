@@ -110,6 +110,10 @@ def extensions() -> dict[str, Any]:
     if reason is not None:
         return skip(reason)
 
+    reason = cuda_missing(torch.__version__, torch.version.cuda)
+    if MODE == "require-cuda" and reason is not None:
+        raise SystemExit(f"alc-kernels: ALC_KERNELS_BUILD={MODE}, but {reason}")
+
     class Build(BuildExtension):  # type: ignore[misc]
         """Never fails the installation unless asked to; records what it built for what."""
 
@@ -149,8 +153,6 @@ def extensions() -> dict[str, Any]:
                         raise SystemExit(
                             f"alc-kernels: ALC_KERNELS_BUILD={MODE}, but {CUDA}: {reason}"
                         ) from None
-            elif MODE == "require-cuda":
-                raise SystemExit(f"alc-kernels: ALC_KERNELS_BUILD={MODE}, but {reason}")
             if reason is not None:
                 say_skipped(CUDA, reason)
 

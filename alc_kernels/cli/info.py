@@ -42,6 +42,22 @@ def run(arguments: argparse.Namespace) -> None:
         for name, reason in _backends(device):
             live = "live" + _details(name)
             print(f"  {device} {name}: {live if reason is None else 'not live: ' + reason}")
+    print(f"\n{_cuda_kernels()}")
+
+
+def _cuda_kernels() -> str:
+    """Whether the CUDA kernels can run here, and what they are used for."""
+    import torch
+
+    from alc_kernels.backends.cuda_kernels import enabled, library
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    reason = library.unavailable(torch.empty(0, device=device))
+    if reason is not None:
+        return f"CUDA kernels: not live: {reason}"
+    parts = [part for part in enabled.PARTS if enabled.enabled(part, torch.empty(0, device=device))]
+    used = f"used for {', '.join(parts)}" if parts else f"not used ({enabled.SWITCH}=1 uses them)"
+    return f"CUDA kernels: live, {used}"
 
 
 def _version(package: str) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
 
 import pytest
+import torch
 
+from alc_kernels.backends.cuda_kernels.library import message, open_library
 from csrc import nvcc
 from tests.compile_gate.cuda_gate import (
     ROOT,
@@ -19,6 +22,7 @@ from tests.compile_gate.cuda_gate import (
 )
 
 # Set by ``make test-slow``: there, no nvcc is a failure.
+NO_NVCC = "there is no nvcc: make nvcc installs one into .venv-cuda"
 REQUIRED = os.environ.get("ALC_KERNELS_NVCC") == "require"
 
 
@@ -27,8 +31,8 @@ REQUIRED = os.environ.get("ALC_KERNELS_NVCC") == "require"
 def test_every_kernel(target):
     command = compiler()
     if command is None:
-        assert not REQUIRED, "there is no nvcc: make nvcc installs one into .venv-cuda"
-        pytest.skip("there is no nvcc: make nvcc installs one into .venv-cuda")
+        assert not REQUIRED, NO_NVCC
+        pytest.skip(NO_NVCC)
     found = problems(compile_all(command, target), target, load_budgets())
     assert not found, "\n".join(found)
 
@@ -75,3 +79,34 @@ def test_the_gate_stops(what):
 def test_missing_and_stale_budgets_stop_the_gate():
     assert len(problems({"a": NEEDS}, "sm_80", {})) == 1
     assert len(problems({}, "sm_80", {"a": {"sm_80": NEEDS}})) == 1
+
+
+@pytest.mark.slow
+def test_the_library_links_and_loads(tmp_path, monkeypatch):
+    """As ``setup.py`` builds it; without a GPU it says why it cannot run."""
+    command = compiler()
+    if command is None:
+        assert not REQUIRED, NO_NVCC
+        pytest.skip(NO_NVCC)
+    monkeypatch.setenv(nvcc.VARIABLE, "90")
+    output = tmp_path / "_cuda.so"
+    done = subprocess.run(
+        nvcc.library_command(command, ROOT, output), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    library = open_library(output)
+    assert library.alc_cuda_on_gpu() == 1
+    if not torch.cuda.is_available():
+        code = library.alc_cuda_ready()
+        assert code > 0 and message(library, code)
+
+
+def test_architectures_that_nvcc_does_not_know(tmp_path, monkeypatch):
+    fake = tmp_path / "nvcc"
+    fake.write_text("#!/bin/sh\necho compute_75; echo compute_80\n", encoding="utf-8")
+    fake.chmod(0o755)
+    monkeypatch.delenv(nvcc.VARIABLE, raising=False)
+    assert nvcc.architectures(str(fake)) == ["80"]
+    monkeypatch.setenv(nvcc.VARIABLE, "80;90")
+    with pytest.raises(ValueError, match="does not compile for 80, 90"):
+        nvcc.architectures(str(fake))

@@ -53,6 +53,7 @@ def test_no_pytorch_at_build_time(tmp_path):
     ("environment", "message"),
     [
         ({"ALC_KERNELS_BUILD": "require", "CXX": "no-such-compiler"}, "require, but there is no"),
+        ({"ALC_KERNELS_BUILD": "require-cuda", "NVCC": "no-such"}, "but there is no nvcc"),
         ({"ALC_KERNELS_BUILD": "sometimes"}, "expected auto, require, require-cuda, skip"),
     ],
 )
@@ -70,8 +71,10 @@ def test_not_tried(tmp_path):
 
 @pytest.mark.slow
 def test_built_with_its_record(tmp_path):
-    done = build(tmp_path, ALC_KERNELS_BUILD="require")
+    done = build(tmp_path, ALC_KERNELS_BUILD="require", NVCC="no-such")
     assert done.returncode == 0, done.stderr
-    assert "built the native CPU extension for PyTorch" in lines(done)[0]
+    native, cuda = lines(done)
+    assert "built the native CPU extension for PyTorch" in native
+    assert "skipped the CUDA kernels: there is no nvcc" in cuda
     package = tmp_path / "lib" / "alc_kernels"
     assert (package / "_native.json").is_file() and len(list(package.glob("_native*.so"))) == 1

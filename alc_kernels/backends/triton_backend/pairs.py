@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from alc_kernels.backends.cuda_kernels import pair_sums
+from alc_kernels.backends.cuda_kernels.enabled import enabled
 from alc_kernels.backends.interface import Problem
 from alc_kernels.backends.triton_backend.launch import on_device_of
 from alc_kernels.backends.triton_backend.pair_sums import add_pair_gradients
@@ -102,4 +104,7 @@ def pair_gradient(
     deterministic: bool,
 ) -> None:
     """See ``interface.Backend.pair_gradient``."""
+    if enabled("pair_gradient", problem.queries):
+        pair_sums.add_pair_gradients(problem, index, coefficient, grad_queries, grad_labels)
+        return
     add_pair_gradients(problem, index, coefficient, None, grad_queries, grad_labels, deterministic)
