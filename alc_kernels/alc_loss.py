@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from dataclasses import replace
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
 from alc_kernels import checks
 from alc_kernels.backends.choose import check_backend
-from alc_kernels.context import groupwise_loss
+from alc_kernels.context import WHOLE_BATCH_LIMIT, groupwise_loss, warn_about_whole_batch
 from alc_kernels.dispatch import similarity_loss
-from alc_kernels.distributed.context import regroup
+from alc_kernels.distributed.context import global_batch_loss
 from alc_kernels.distributed.control import refusing
-from alc_kernels.distributed.reduce import multiply_gradient, shared_sum
-from alc_kernels.distributed.settings import Membership, membership
+from alc_kernels.distributed.settings import membership
 from alc_kernels.objective import Objective
 from alc_kernels.ops.similarity_loss import SimilarityLoss
 from alc_kernels.positives import Positives
@@ -32,9 +29,6 @@ from alc_kernels.settings import (
     base_from_name,
 )
 from alc_kernels.terms import LossTerms
-
-_log = logging.getLogger("alc_kernels")
-_WHOLE_BATCH_LIMIT = 8192
 
 DEFAULT_BASE = Triplet()
 DEFAULT_AUXILIARY = Auxiliary()
@@ -256,7 +250,7 @@ class ALCLoss(nn.Module):
         mine: bool,
     ) -> tuple[Tensor, SimilarityLoss, Tensor]:
         """Total, the operator's results and the batch part."""
-        if self._group:
+        if self._group and not torch.compiler.is_compiling():
             with refusing(self._group):
                 self._check_width(queries, labels)
         else:
@@ -307,23 +301,17 @@ class ALCLoss(nn.Module):
         assert self.auxiliary is not None
         size, rows = self.auxiliary.context_size, found.rows.shape[0]
         if self._group:
-            rows = int(found.sizes[0].sum())
-        if size is None and rows > _WHOLE_BATCH_LIMIT and not torch.compiler.is_compiling():
-            _warn_about_whole_batch()
-        names = ("context_in", "context_layer", "context_head")
-        heads = {name: getattr(self, name) for name in names}
+            return global_batch_loss(self._heads(), size, found, self._group)
+        if size is None and rows > WHOLE_BATCH_LIMIT and not torch.compiler.is_compiling():
+            warn_about_whole_batch()
         members = found.pair_index[:, 0] >= 0
-        parts = found.rows, found.pairs, members
-        if self._group:
-            parts = regroup(*parts, size, found.sizes, self._group)
-        total, count = groupwise_loss(heads, size, *parts), members.sum()
-        if self._group:
-            both = torch.stack([total, count.to(total.dtype)])
-            total, count = shared_sum(both, self._group).unbind()
-            count = count.detach()
-            factor = Membership.decode(self._group).gradient_factor
-            total = total if factor == 1 else multiply_gradient(total, factor)
+        total = groupwise_loss(self._heads(), size, found.rows, found.pairs, members)
+        count = members.sum()
         return total * torch.where(count > 0, 0.5 / count.to(total.dtype), 0.0) * found.poison
+
+    def _heads(self) -> dict[str, nn.Module]:
+        names = ("context_in", "context_layer", "context_head")
+        return {name: getattr(self, name) for name in names}
 
     def extra_repr(self) -> str:
         """Settings that are not submodules."""
@@ -337,16 +325,6 @@ class ALCLoss(nn.Module):
 
 def _learns_itself(value: object) -> bool:
     return isinstance(value, Tensor) and value.requires_grad
-
-
-@lru_cache(maxsize=1)
-def _warn_about_whole_batch() -> None:
-    """Once per process, not in every step."""
-    _log.warning(
-        "context_size=None attends over the whole batch, more than %d rows: time and memory of "
-        "the batch part grow with their square",
-        _WHOLE_BATCH_LIMIT,
-    )
 
 
 def _check_type(name: str, value: object, allowed: tuple[type, ...], more: str = "") -> None:

@@ -8,8 +8,9 @@ of groups).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -19,6 +20,9 @@ from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from alc_kernels.ops.finish import scale_gradient
+
+_log = logging.getLogger("alc_kernels")
+WHOLE_BATCH_LIMIT = 8192  # rows in one group
 
 Heads = Mapping[str, nn.Module]  # context_in, context_layer, context_head
 GroupLoss = Callable[..., Tensor]  # (queries (c, d), pairs (c, 2, d), members (c,), *parameters)
@@ -124,6 +128,16 @@ class _GroupwiseLoss(torch.autograd.Function):
         # scale_gradient also refuses a second derivative, clearly.
         grads = [scale_gradient(*next(saved), upstream) if w else None for w in ctx.wanted]
         return (None, None, None, None, *grads)
+
+
+@lru_cache(maxsize=1)
+def warn_about_whole_batch() -> None:
+    """Once per process, not in every step."""
+    _log.warning(
+        "context_size=None attends over the whole batch, more than %d rows: time and memory of "
+        "the batch part grow with their square",
+        WHOLE_BATCH_LIMIT,
+    )
 
 
 def groupwise_loss(

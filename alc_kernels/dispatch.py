@@ -12,8 +12,7 @@ from alc_kernels import checks
 from alc_kernels.backends.choose import check_backend
 from alc_kernels.backends.interface import accumulation_dtype
 from alc_kernels.distributed.control import refusing
-from alc_kernels.distributed.reduce import multiply_gradient
-from alc_kernels.distributed.settings import Membership, with_columns
+from alc_kernels.distributed.settings import with_columns
 from alc_kernels.objective import Objective
 from alc_kernels.ops.similarity_loss import SimilarityLoss, similarity_loss_op
 from alc_kernels.positives import Positives
@@ -45,13 +44,11 @@ def similarity_loss(
     """
     given = queries, labels, positives, exclude, objective
     more = label_offset, row_weight, pair_head, backend
-    if not group:
-        return SimilarityLoss(*similarity_loss_op(*_arguments(*given, *more, "")))
+    if not group or torch.compiler.is_compiling():
+        return SimilarityLoss(*similarity_loss_op(*_arguments(*given, *more, group)))
     with refusing(group):
         arguments = _arguments(*given, *more, group)
-    found = SimilarityLoss(*similarity_loss_op(*arguments))
-    factor = Membership.decode(group).gradient_factor
-    return found if factor == 1 else found._replace(loss=multiply_gradient(found.loss, factor))
+    return SimilarityLoss(*similarity_loss_op(*arguments))
 
 
 def _arguments(

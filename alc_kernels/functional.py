@@ -33,14 +33,14 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from alc_kernels import checks
 from alc_kernels.backends.choose import check_backend
 from alc_kernels.dispatch import similarity_loss
 from alc_kernels.distributed.control import refusing
-from alc_kernels.distributed.reduce import multiply_gradient
-from alc_kernels.distributed.settings import Membership, membership, with_columns
+from alc_kernels.distributed.settings import membership, with_columns
 from alc_kernels.objective import Objective
 from alc_kernels.ops.mining import hardest_negatives_op
 from alc_kernels.positives import Positives
@@ -129,14 +129,13 @@ def _mine(
     group: str,
 ) -> tuple[Tensor, Tensor]:
     given = queries, labels, positives, exclude, k, normalize, exclude_above, backend, deterministic
-    if not group:
-        scores, indices, _ = hardest_negatives_op(*_mining_arguments(*given, ""))
+    if not group or torch.compiler.is_compiling():
+        scores, indices, _ = hardest_negatives_op(*_mining_arguments(*given, group))
         return scores, indices
     with refusing(group):
         arguments = _mining_arguments(*given, group)
     scores, indices, _ = hardest_negatives_op(*arguments)
-    factor = Membership.decode(group).gradient_factor
-    return (scores if factor == 1 else multiply_gradient(scores, factor)), indices
+    return scores, indices
 
 
 def _mining_arguments(

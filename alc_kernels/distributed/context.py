@@ -13,9 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alc_kernels.context import (
+    WHOLE_BATCH_LIMIT,
+    Heads,
+    groupwise_loss,
+    warn_about_whole_batch,
+)
 from alc_kernels.distributed.collectives import exchange_rows
 from alc_kernels.distributed.control import Sizes, resolve
+from alc_kernels.distributed.reduce import multiply_gradient, shared_sum
 from alc_kernels.distributed.settings import Membership
+from alc_kernels.ops.similarity_loss import SimilarityLoss
 
 
 def assigned(starts: list[int], total: int, size: int | None) -> list[int]:
@@ -91,3 +99,27 @@ def regroup(
     packed = _Moved.apply(packed, send, receive, group)
     inside = packed[:, -1].detach() > 0.5
     return packed[:, :width], packed[:, width : 3 * width].unflatten(1, (2, width)), inside
+
+
+@torch.compiler.disable(reason="across processes the batch part's shapes follow all of them")
+def global_batch_loss(heads: Heads, size: int | None, found: SimilarityLoss, group: str) -> Tensor:
+    """The batch part over the rows of all processes, 0-d acc, the same on each.
+
+    ``torch.compile`` goes around it: with ``fullgraph=True`` it says so.
+
+    Args:
+        heads: context_in, context_layer, context_head.
+        size: rows per group, or None for one group.
+        found: the operator's results for the own rows.
+        group: an encoded membership.
+    """
+    if size is None and int(found.sizes[0].sum()) > WHOLE_BATCH_LIMIT:
+        warn_about_whole_batch()
+    members = found.pair_index[:, 0] >= 0
+    parts = regroup(found.rows, found.pairs, members, size, found.sizes, group)
+    total = groupwise_loss(heads, size, *parts)
+    both = torch.stack([total, members.sum().to(total.dtype)])
+    total, count = shared_sum(both, group).unbind()
+    total = multiply_gradient(total, Membership.decode(group).gradient_factor)
+    share = torch.where(count > 0, 0.5 / count, 0.0).detach()
+    return total * share * found.poison

@@ -8,10 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from alc_kernels.backends.choose import choose_backend
 from alc_kernels.backends.interface import WalkRequest, accumulation_dtype
 from alc_kernels.checks import OVER_ALL_LABELS
 from alc_kernels.distributed.collectives import sum_over
-from alc_kernels.distributed.control import NO_COLUMNS, Sizes, Statement, agree, resolve
+from alc_kernels.distributed.control import NO_COLUMNS, Sizes, Statement, agree, refusing, resolve
 from alc_kernels.distributed.evaluate import GlobalEvaluation, evaluate_globally
 from alc_kernels.distributed.gradients import Gradients, gradients, push_rows
 from alc_kernels.distributed.part import Part, make_exchange, make_part
@@ -70,6 +71,8 @@ def join(
             _columns(exclude, member.columns[1]),
         ),
     )
+    with refusing(group):
+        choose_backend(backend, queries, compute_dtype)
     sizes = agree(member, statement)
     prepared = prepare(
         queries, labels, positives, exclude, compute_dtype, normalize, backend, sizes.total_labels

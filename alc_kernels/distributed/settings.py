@@ -66,8 +66,8 @@ class Membership(NamedTuple):
     columns: tuple[int, int] = (-1, -1)
 
     def encode(self) -> str:
-        """As a string: a Python literal."""
-        return repr(tuple(self))
+        """As a string: a Python literal of all but the columns."""
+        return repr(tuple(self)[:-1])
 
     @staticmethod
     @lru_cache(maxsize=64)
@@ -77,11 +77,14 @@ class Membership(NamedTuple):
 
 
 def with_columns(group: str, positives: Positives, exclude: Positives) -> str:
-    """``group`` with the numbers of label columns that the two relations state."""
+    """``group`` with the numbers of label columns that the two relations state.
+
+    Written for ``torch.compile`` to trace: plain strings, nothing else.
+    """
     if not group:
         return group
     counts = [r.num_labels if r.kind in OVER_ALL_LABELS else -1 for r in (positives, exclude)]
-    return Membership.decode(group)._replace(columns=(counts[0], counts[1])).encode()
+    return f"{group[:-1]}, ({counts[0]}, {counts[1]}))"
 
 
 def membership(process_group: object | None) -> str:

@@ -10,6 +10,7 @@ from torch._ops import OpOverload
 
 from alc_kernels.backends.interface import WalkRequest, accumulation_dtype
 from alc_kernels.distributed.operator import global_hardest, global_pair_gradient, join
+from alc_kernels.distributed.settings import Membership
 from alc_kernels.objective.evaluate import guarded
 from alc_kernels.ops.operator import below_autograd, define
 from alc_kernels.ops.prepare import plain_arithmetic, prepare
@@ -164,6 +165,8 @@ class _Scores(torch.autograd.Function):
         if upstream is None:
             return none
         queries, labels, indices, poison = ctx.saved_tensors
+        if ctx.plain[-1]:
+            upstream = upstream * Membership.decode(ctx.plain[-1]).gradient_factor
         want = ctx.needs_input_grad[1:3]
         grads = score_gradient_op(
             queries, labels, indices, upstream.to(poison.dtype), poison, *ctx.plain, *want

@@ -264,6 +264,8 @@ def _finished(
     if upstream is None and upstream_rows is None and upstream_pairs is None:
         return grads
     split, kinds, (dtype, backend, group) = ctx.num_positives, ctx.plain[:2], ctx.plain[3:]
+    if group and upstream is not None:
+        upstream = upstream * Membership.decode(group).gradient_factor
     if objective.reduction == "none" and upstream is not None:
         # A gradient per row weights the rows: evaluate again with those weights.
         offset, weight, *relations = again

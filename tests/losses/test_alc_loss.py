@@ -298,8 +298,8 @@ def test_batch_part_memory_does_not_grow_with_the_batch():
 
 
 def test_whole_batch_warning_comes_once(monkeypatch, caplog):
-    monkeypatch.setattr(alc_loss_module, "_WHOLE_BATCH_LIMIT", 8)
-    alc_loss_module._warn_about_whole_batch.cache_clear()
+    monkeypatch.setattr(alc_loss_module, "WHOLE_BATCH_LIMIT", 8)
+    alc_loss_module.warn_about_whole_batch.cache_clear()
     loss_fn = ALCLoss(24, auxiliary=Auxiliary(context_size=None, dropout=0.0))
     data = make_data("diagonal").to(torch.float32)
     with caplog.at_level(logging.WARNING, logger="alc_kernels"):

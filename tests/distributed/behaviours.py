@@ -1,0 +1,278 @@
+"""What the processes of a pool run in the tests of mistakes, failures and single features."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from alc_kernels import ALCLoss, Auxiliary, GlobalBatch, Positives, Softmax, functional
+from alc_kernels.cached import cached_encode
+from alc_kernels.distributed import control
+from tests.distributed.data import KINDS, make_batch
+
+ROWS, LABELS = [6, 9], [8, 5]
+
+
+def rows(count: int, width: int = 12, seed: int = 0, **more: Any) -> torch.Tensor:
+    """(count, width) float64 leaf."""
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(count, width, generator=g, dtype=torch.float64, **more)
+
+
+def mistake(rank: int, group: Any, name: str) -> str:
+    """The error of one of the calls in ``MISTAKES``; afterwards the group must still work."""
+    try:
+        MISTAKES[name](rank, group)
+    except Exception as error:
+        found = f"{type(error).__name__}: {error}"
+    else:
+        found = "no error"
+    x = rows(4, seed=rank)
+    functional.softmax_loss(x, x, process_group=group)
+    return found
+
+
+def _wrong_index(rank: int, group: Any) -> None:
+    index = torch.tensor([0, 1, 2, 40 if rank else 3])
+    functional.softmax_loss(rows(4), rows(5), index, process_group=group)
+
+
+def _negative_index(rank: int, group: Any) -> None:
+    index = torch.tensor([0, 1, 2, -1 if rank else 3])
+    functional.hardest_negatives(rows(4), rows(5), index, process_group=group)
+
+
+def _sparse(rank: int, group: Any, columns: int) -> None:
+    pairs = Positives.from_pairs(torch.arange(4), torch.arange(4), (4, columns))
+    functional.triplet_loss(rows(4), rows(5), pairs, process_group=group)
+
+
+def _unequal(rank: int, group: Any) -> None:
+    x = rows(4 + rank)
+    functional.softmax_loss(x, x, process_group=GlobalBatch(group, equal_sizes=True))
+
+
+def _refused(rank: int, group: Any) -> None:
+    functional.softmax_loss(rows(4), rows(4 + rank), process_group=group)
+
+
+def _module_refused(rank: int, group: Any) -> None:
+    loss_fn = ALCLoss(12, auxiliary=None, process_group=group).double()
+    x = rows(4, 12 + rank)
+    loss_fn(x, x)
+
+
+def _margin(rank: int, group: Any) -> None:
+    functional.triplet_loss(rows(4), rows(4), margin=0.1 + rank, process_group=group)
+
+
+def _dtype(rank: int, group: Any) -> None:
+    x = rows(4).to(torch.float32 if rank else torch.float64)
+    functional.triplet_loss(x, x, process_group=group)
+
+
+def _width(rank: int, group: Any) -> None:
+    x = rows(4, 12 + rank)
+    functional.topk_similarity(x, x, 2, process_group=group)
+
+
+def _kind(rank: int, group: Any) -> None:
+    positives = torch.arange(4) if rank else None
+    functional.softmax_loss(rows(4), rows(4), positives, process_group=group)
+
+
+def _weights(rank: int, group: Any) -> None:
+    weight = torch.ones(4) if rank else None
+    functional.softmax_loss(rows(4), rows(4), row_weight=weight, process_group=group)
+
+
+def _gradients(rank: int, group: Any) -> None:
+    x = rows(4).requires_grad_(bool(rank))
+    functional.softmax_loss(x, rows(4), process_group=group)
+
+
+def _mode(rank: int, group: Any) -> None:
+    x = rows(4)
+    functional.softmax_loss(x, x, process_group=GlobalBatch(group, "ring" if rank else "gather"))
+
+
+def _second(rank: int, group: Any) -> None:
+    x = rows(4).requires_grad_()
+    value = functional.softmax_loss(x, rows(4, seed=1), process_group=group)
+    (grad,) = torch.autograd.grad(value, x, create_graph=True)
+    grad.sum().backward()
+
+
+MISTAKES: dict[str, Callable[[int, Any], None]] = {
+    "index": _wrong_index,
+    "negative index": _negative_index,
+    "columns": lambda rank, group: _sparse(rank, group, 10 + rank),
+    "local columns": lambda rank, group: _sparse(rank, group, 5),
+    "unequal": _unequal,
+    "refused": _refused,
+    "module refused": _module_refused,
+    "settings": _margin,
+    "dtype": _dtype,
+    "width": _width,
+    "kind": _kind,
+    "weights": _weights,
+    "gradients": _gradients,
+    "mode": _mode,
+    "second derivative": _second,
+}
+
+
+def mining(rank: int, group: Any, mode: str) -> list[str]:
+    """Hardest negatives and nearest labels with their gradients, beside the whole batch."""
+    bad = []
+    across = GlobalBatch(group, mode)
+    start, label_start = sum(ROWS[:rank]), sum(LABELS[:rank])
+    for kind in KINDS:
+        batch = make_batch(kind, ROWS, LABELS)
+        whole, piece = batch.whole.to(torch.float64), batch.pieces[rank].to(torch.float64)
+        calls = [
+            lambda p, g: functional.hardest_negatives(
+                p.queries, p.labels, p.positives, p.exclude, 4, process_group=g
+            ),
+            lambda p, g: functional.hardest_negatives(
+                p.queries, p.labels, p.positives, p.exclude, exclude_above=0.1, process_group=g
+            ),
+            lambda p, g: functional.topk_similarity(
+                p.queries, p.labels, 20, p.exclude, process_group=g
+            ),
+        ]
+        for call in calls:
+            expected, expected_index = call(whole, None)
+            found, index = call(piece, across)
+            stop = start + ROWS[rank]
+            for scores in (expected, found):
+                torch.where(scores > -9, scores, 0.0).sum().backward()
+            label_stop = label_start + piece.labels.shape[0]
+            if kind == "diagonal":
+                label_start, label_stop = start, stop
+            sides = [
+                (found, expected[start:stop]),
+                (piece.queries.grad, whole.queries.grad[start:stop]),
+                (piece.labels.grad, whole.labels.grad[label_start:label_stop]),
+            ]
+            if not torch.equal(index, expected_index[start:stop]):
+                bad.append(f"{kind}: other indices")
+            if any(not torch.allclose(a, b, rtol=1e-10, atol=1e-12) for a, b in sides):
+                bad.append(f"{kind}: other scores or gradients")
+            label_start = sum(LABELS[:rank])
+    return bad
+
+
+def poisoned(rank: int, group: Any) -> list[bool]:
+    """One element that is not finite, on one process, makes everything NaN everywhere."""
+    torch.manual_seed(0)
+    loss_fn = ALCLoss(12, auxiliary=Auxiliary(dropout=0.0), process_group=group).double()
+    queries, labels = rows(5, seed=rank), rows(5, seed=rank + 9)
+    if rank == 1:
+        labels[3, 2] = torch.inf
+    queries.requires_grad_(), labels.requires_grad_()
+    loss = loss_fn(queries, labels)
+    loss.backward()
+    made = [loss, queries.grad, labels.grad]
+    for parameter in loss_fn.parameters():  # the sum of the shares is the gradient
+        dist.all_reduce(parameter.grad, group=group)
+        made.append(parameter.grad)
+    return [bool(x.isnan().all()) for x in made]
+
+
+def quiet(rank: int, group: Any) -> tuple[int, int]:
+    """How many messages about sizes the first and the second call of a kind send."""
+    sent: list[int] = []
+    whole, control.sum_over = control.sum_over, lambda *a: sent.append(1) or whole(*a)  # type: ignore[func-returns-value]
+    try:
+        across = GlobalBatch(group, equal_sizes=True)
+        x = rows(5, seed=rank).requires_grad_()
+        functional.softmax_loss(x, x, temperature=0.11, process_group=across)
+        first = len(sent)
+        functional.softmax_loss(x, x, temperature=0.11, process_group=across).backward()
+    finally:
+        control.sum_over = whole
+    return first, len(sent) - first
+
+
+def learned(rank: int, group: Any) -> bool:
+    """A temperature tensor gets each process's share."""
+    batch = make_batch("pairs", ROWS, LABELS)
+    shares = []
+    for piece, across in ((batch.whole, None), (batch.pieces[rank], group)):
+        temperature = torch.tensor(0.2, dtype=torch.float64, requires_grad=True)
+        functional.softmax_loss(
+            piece.queries, piece.labels, piece.positives, temperature=temperature, symmetric=True,
+            decoupled=True, process_group=across,
+        ).backward()  # fmt: skip
+        shares.append(temperature.grad)
+    dist.all_reduce(shares[1], group=group)
+    return torch.allclose(shares[0], shares[1], rtol=1e-10)
+
+
+def cached(rank: int, group: Any) -> float:
+    """The largest difference of a chunked step's encoder gradient from the whole batch's."""
+    torch.manual_seed(1)
+    encoder = nn.Sequential(nn.Linear(7, 20), nn.GELU(), nn.Linear(20, 12)).double()
+    loss_fn = ALCLoss(12, auxiliary=Auxiliary(dropout=0.0, context_size=4)).double()
+    across = ALCLoss(12, auxiliary=loss_fn.auxiliary, process_group=group).double()
+    across.load_state_dict(loss_fn.state_dict())
+    x, y = rows(15, 7, seed=3), rows(15, 7, seed=4)
+    loss_fn(encoder(x), encoder(y)).backward()
+    expected = [p.grad.clone() for p in encoder.parameters()]
+    encoder.zero_grad()
+    own = slice(sum(ROWS[:rank]), sum(ROWS[: rank + 1]))
+    across(cached_encode(encoder, x[own], 4), cached_encode(encoder, y[own], 4)).backward()
+    for p in encoder.parameters():
+        dist.all_reduce(p.grad, group=group)
+    pairs = zip(encoder.parameters(), expected, strict=True)
+    return max(float((p.grad - e).abs().max()) for p, e in pairs)
+
+
+def compiled(rank: int, group: Any) -> list[Any]:
+    """Compiled without a graph break; with the batch part, a clear refusal."""
+    x = rows(6, seed=rank).requires_grad_()
+    y = rows(6, seed=rank + 7)
+    out: list[Any] = []
+    loss_fn = ALCLoss(
+        12, base=Softmax(), auxiliary=Auxiliary(batch_weight=0.0), process_group=group
+    ).double()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        step = torch.compile(loss_fn, fullgraph=True, backend="aot_eager")
+        out.append(abs(float(step(x, y)) - float(loss_fn(x, y))))
+        step(x, y).backward()
+        batch_part = ALCLoss(12, process_group=group).double()
+        try:
+            torch.compile(batch_part, fullgraph=True, backend="aot_eager")(x, y)
+        except Exception as error:
+            out.append(str(error))
+    return out
+
+
+def stop(rank: int, group: Any, mode: str, how: str) -> tuple[str, float]:
+    """Process 1 dies, sleeps or sends another size in the third step; what the others see."""
+    across = GlobalBatch(group, mode, equal_sizes=how == "size")
+    x = rows(5, seed=rank).requires_grad_()
+    began = time.monotonic()
+    try:
+        for step in range(6):
+            if rank == 1 and step == 2:
+                if how == "killed":
+                    os._exit(1)
+                elif how == "delayed":
+                    time.sleep(60)
+                else:
+                    x = rows(4, seed=rank).requires_grad_()
+            began = time.monotonic()
+            functional.softmax_loss(x, x, process_group=across).backward()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}", time.monotonic() - began
+    return "no error", 0.0
