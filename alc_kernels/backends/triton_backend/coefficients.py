@@ -74,7 +74,7 @@ def chunk_shape(num_rows: int, num_cols: int, item_bytes: int) -> tuple[int, int
     return rows, cols
 
 
-def _is_hopper(device: torch.device) -> bool:
+def is_hopper(device: torch.device) -> bool:
     """Whether kernels are compiled for compute capability 9.x."""
     if INTERPRETED or torch.version.hip is not None:
         return False
@@ -191,7 +191,7 @@ def dense_gradient(
         for grad in grads:
             grad.mul_(scale)  # exact, as is undoing it: a power of two
     arguments = _kernel_arguments(problem, request)
-    if _is_hopper(device):
+    if is_hopper(device):
         relations = arguments["POSITIVES"], arguments["EXCLUDE"]
         margins = arguments["POSITIVE_MARGIN"] or arguments["NEGATIVE_MARGIN"]
         arguments["maxnreg"] = register_limit(

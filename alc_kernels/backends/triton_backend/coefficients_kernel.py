@@ -18,7 +18,7 @@ GROUP = tl.constexpr(16)
 
 
 @triton.jit
-def _tile_of(program, num_row_tiles, num_col_tiles):
+def tile_of(program, num_row_tiles, num_col_tiles):
     """(row tile, column tile) of a program: down a group of row tiles, then the next column."""
     in_group = GROUP * num_col_tiles
     first = (program // in_group) * GROUP
@@ -171,7 +171,7 @@ def coefficients_kernel(
     """See ``interface.GradientRequest`` for the formulas."""
     num_row_tiles = tl.cdiv(row_stop - row_start, BLOCK_ROWS).to(tl.int32)
     num_col_tiles = tl.cdiv(col_stop - col_start, BLOCK_COLS).to(tl.int32)
-    row_tile, col_tile = _tile_of(tl.program_id(0), num_row_tiles, num_col_tiles)
+    row_tile, col_tile = tile_of(tl.program_id(0), num_row_tiles, num_col_tiles)
     num_queries = num_queries.to(tl.int64)
     num_labels = num_labels.to(tl.int64)
     row = row_start + row_tile.to(tl.int64) * BLOCK_ROWS

@@ -1,4 +1,4 @@
-"""out += a @ b in float32, by the library's matrix product."""
+"""Products of the library's matrix multiplication with float32 results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def upcasts(a: Tensor) -> bool:
-    """Whether ``add_product`` makes float32 copies of ``a``: half values outside a GPU."""
+    """Whether a product makes float32 copies of ``a``: half values outside a GPU."""
     return a.dtype != torch.float32 and not a.is_cuda
 
 
@@ -20,3 +20,13 @@ def add_product(out: Tensor, a: Tensor, b: Tensor) -> None:
         out.addmm_(a, b)
     else:
         torch.addmm(out, a, b, out_dtype=torch.float32, out=out)
+
+
+def set_product(out: Tensor, a: Tensor, b: Tensor) -> None:
+    """Set ``out`` (m, n) float32 contiguous to a (m, k) @ b (k, n), one dtype."""
+    if upcasts(a):
+        torch.mm(a.float(), b.float(), out=out)
+    elif a.dtype == torch.float32:
+        torch.mm(a, b, out=out)
+    else:
+        torch.mm(a, b, out_dtype=torch.float32, out=out)

@@ -96,7 +96,7 @@ def any_row(b_mask):
 
 
 @triton.jit
-def _first_entry(col_ptr, b_low, b_high, column):
+def first_entry(col_ptr, b_low, b_high, column):
     """Per row, the first entry in [low, high) whose column is >= ``column`` (binary search)."""
     while tl.max(b_high - b_low, 0) > 0:
         b_open = b_low < b_high
@@ -128,7 +128,7 @@ def open_rows(KIND: tl.constexpr, row_ptr, col_ptr, b_rows, b_row_in, column):
         b_at = b_rows if KIND == "csr" else 2 * b_rows
         b_begin = tl.load(row_ptr + b_at, mask=b_row_in, other=0)
         b_end = tl.load(row_ptr + b_at + 1, mask=b_row_in, other=0)
-        b_key = _first_entry(col_ptr, b_begin, b_end, column)
+        b_key = first_entry(col_ptr, b_begin, b_end, column)
         b_next = tl.load(col_ptr + b_key, mask=b_key < b_end, other=NO_COLUMN)
     return b_key, b_end, b_next, tl.min(b_next, 0)
 

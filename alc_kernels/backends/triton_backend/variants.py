@@ -201,7 +201,8 @@ def _coefficient_variants() -> Iterator[Variant]:
 
 def variants(target: str) -> list[Variant]:
     """All of them in a fixed order, for "sm_80", "sm_90", "sm_100" or another target's name."""
-    # That module builds its list with this one's make_variant.
+    # Those modules build their lists with this one's make_variant.
+    from alc_kernels.backends.triton_backend.one_pass_variants import one_pass_variants
     from alc_kernels.backends.triton_backend.walk_variants import walk_variants
 
     return [
@@ -209,4 +210,5 @@ def variants(target: str) -> list[Variant]:
         *_pair_variants(),
         *_coefficient_variants(),
         *walk_variants(target),
+        *one_pass_variants(),
     ]
