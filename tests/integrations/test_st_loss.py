@@ -196,6 +196,20 @@ def test_errors_of_shape(make_model: Callable) -> None:
         CachedALCRankingLoss(make_model(), mini_batch_size=0)
 
 
+def test_static_embeddings(make_model: Callable) -> None:
+    """Their inputs have no row per text: texts cannot be compared, mini-batches not cut."""
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    words = make_model().tokenizer.backend_tokenizer
+    model = st.SentenceTransformer(modules=[StaticEmbedding(words, embedding_dim=16)], device="cpu")
+    with pytest.raises(ValueError, match=r"column 0: equal texts.*pass duplicates=None"):
+        ALCRankingLoss(model)(columns(model, QUERY, POSITIVE))
+    value, found = step(ALCRankingLoss(model, duplicates=None), QUERY, POSITIVE)
+    assert value > 0 and any(name.startswith("model.") for name in found)
+    with pytest.raises(ValueError, match="cannot be cut into mini-batches"):
+        CachedALCRankingLoss(model)
+
+
 def test_model_card_entries(make_model: Callable) -> None:
     found = CachedALCRankingLoss(make_model(), mini_batch_size=7).get_config_dict()
     assert found["mini_batch_size"] == 7 and found["duplicates"] == "positive"
