@@ -14,8 +14,10 @@ A study is a TOML file:
     embedding_dim = 512
 
 ``--set NAME=VALUE`` changes a common setting: ``--set encoder=PATH --set device=cuda``.
-Finished runs are kept, so a study that was cut goes on where it stopped. The table looks at
+Finished runs are kept, so a study that was cut goes on where it stopped. The tables look at
 validation only; ``alc compare`` then reports test, once, for the runs that were chosen.
+``--reference NAME`` adds what every group's coverage is ahead of that group's, paired over the
+products, with 95 % intervals.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from alc_kernels.xmc.config import TrainConfig, read_toml
+from alc_kernels.xmc.evaluation import Group, load_scored
+from alc_kernels.xmc.report.numbers import difference_cell
 
 SHOWN = ("p1", "coverage_90", "coverage_95")
 
@@ -107,6 +111,27 @@ def table(groups: dict[str, list[Path]]) -> str:
     return "\n".join(lines + [row for _, row in sorted(rows)])
 
 
+def differences(groups: dict[str, list[Path]], reference: str) -> str:
+    """Coverage of every group minus the reference's, in percentage points."""
+    made = {
+        name: Group(name, [load_scored(folder) for folder in folders])
+        for name, folders in groups.items()
+    }
+    keys, title = SHOWN[1:], f"minus {reference}"
+    width = max(len(title), *(len(name) for name in made))
+    lines = [f"{title:{width}}  seeds  " + "  ".join(f"{key:>24}" for key in keys)]
+    rows = []
+    for name, group in made.items():
+        if name == reference:
+            continue
+        ahead = group.difference(made[reference])[group.leading]
+        found = [ahead[f"validation_{key}"] for key in keys]
+        cells = [difference_cell(one) for one in found]
+        texts = "  ".join(f"{f'{cell.text} ({cell.small})':>24}" for cell in cells)
+        rows.append((-found[0].value, f"{name:{width}}  {len(group.runs):5}  {texts}"))
+    return "\n".join(lines + [row for _, row in sorted(rows)])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("study", type=Path)
@@ -115,9 +140,13 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--threads", type=int, default=1, help="threads of each")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--reference", metavar="NAME", help="a line of the table")
     arguments = parser.parse_args()
     runs = combinations(with_changes(read_toml(arguments.study), arguments.set))
     folders = [arguments.output / f"{name}_{s.get('seed', 0)}" for name, s in runs]
+    if arguments.reference not in (None, *(name for name, _ in runs)):
+        names = ", ".join(dict.fromkeys(name for name, _ in runs))
+        sys.exit(f"--reference {arguments.reference}: expected one of {names}")
     with ThreadPoolExecutor(arguments.jobs) as pool:
         faults = list(
             pool.map(
@@ -131,6 +160,8 @@ def main() -> None:
             groups.setdefault(name, []).append(folder)
     if groups:
         text = table(groups)
+        if arguments.reference in groups and len(groups) > 1:
+            text += "\n\n" + differences(groups, arguments.reference)
         (arguments.output / f"{arguments.study.stem}.txt").write_text(text + "\n")
         print(text)
     failed = [fault for fault in faults if fault]

@@ -57,6 +57,13 @@ def test_a_change_of_an_unknown_setting_is_refused():
         study.with_changes({}, ["epoch=3"])
 
 
+def test_an_unknown_reference_is_refused_before_training(tmp_path, monkeypatch):
+    words = ["study.py", str(EXPERIMENTS / "parts.toml"), "--data", "none", "--output", "none"]
+    monkeypatch.setattr(sys, "argv", [*words, "--reference", "bsae"])
+    with pytest.raises(SystemExit, match="--reference bsae: expected one of ngame_base"):
+        script("study").main()
+
+
 def test_a_study_trains_each_run_once_and_shows_validation(data, tmp_path, monkeypatch, capsys):
     lines = ["[common]", *(f"{key} = {json.dumps(value)}" for key, value in TINY.items())]
     (tmp_path / "small.toml").write_text("\n".join([*lines, "[axes]", 'loss = ["base", "tcm"]']))
@@ -66,10 +73,13 @@ def test_a_study_trains_each_run_once_and_shows_validation(data, tmp_path, monke
     study.main()
     first = capsys.readouterr()
     assert "done: base_0" in first.err and "tcm" in first.out
+    monkeypatch.setattr(sys, "argv", [*words, "--reference", "base"])
     study.main()  # has nothing left to train
     second = capsys.readouterr()
     assert "done" not in second.err
-    assert second.out == first.out == (out / "small.txt").read_text()
+    assert second.out.startswith(first.out) and second.out == (out / "small.txt").read_text()
+    assert second.out.splitlines()[-2].startswith("minus base")
+    assert second.out.splitlines()[-1].startswith("tcm")
 
     scores = script("score_distributions")
     dataset = load_dataset(data)

@@ -159,7 +159,7 @@ def test_risk_table_shows_what_was_measured():
     rows = [row for row in risk_table(made).rows if not isinstance(row, str)]
     assert [row[0].text for row in rows] == 2 * [group.name for group in made]
     expected = made[1].figures()["open"]["aurc"]
-    assert rows[1][1].text == f"{expected.value:.3g}" and rows[1][1].small
+    assert rows[1][1].text == f"{expected.value:#.3g}" and rows[1][1].small
     assert all(row[2].text == "\u2013" for row in rows)  # no product has 20 of either kind
 
 

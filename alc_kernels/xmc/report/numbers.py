@@ -48,7 +48,7 @@ def small_cell(e: Estimate) -> Cell:
     """A figure much below 1, such as AURC."""
     if math.isnan(e.value):
         return Cell(NONE)
-    return Cell(f"{e.value:.3g}", span(e, "{:.3g}".format))
+    return Cell(f"{e.value:#.3g}", span(e, "{:#.3g}".format))  # with trailing zeros
 
 
 def count_cell(number: int, right: int) -> Cell:
