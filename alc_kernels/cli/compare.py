@@ -35,6 +35,7 @@ def add_command(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from alc_kernels.cli.finish import require_matplotlib
     from alc_kernels.xmc.evaluation import Group, decide, group_runs, load_scored
     from alc_kernels.xmc.evaluation.run import load_baseline
     from alc_kernels.xmc.report.terminal import comparison_text
@@ -46,6 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
             raise BadInput(f"{folder}: given twice")
         seen[folder.resolve()] = folder
     if arguments.output is not None:
+        require_matplotlib()
         check_page_path(arguments.output)
     runs = [load_scored(folder) for folder in folders]
     groups = group_runs(runs)
@@ -56,17 +58,18 @@ def run(arguments: argparse.Namespace) -> None:
         shown = [Group(yardstick.name, [yardstick], reference=True), *groups]
     dataset, missing = texts_of(runs[0], arguments.data)
 
-    print(comparison_text(decide(shown), shown, dataset, missing))
-    if arguments.output is not None:
-        from alc_kernels.cli.finish import require_matplotlib
-        from alc_kernels.xmc.report.build import Report
+    text = comparison_text(decide(shown), shown, dataset, missing)
+    if arguments.output is None:
+        print(text)
+        return
+    from alc_kernels.xmc.report.build import Report
 
-        require_matplotlib()
-        names = " and ".join(group.name for group in groups)
-        title = f"Comparison of {names}" if len(groups) < 4 else "Comparison of runs"
-        report = Report(title, shown, dataset, missing)
-        arguments.output.write_text(report.html(), encoding="utf-8")
-        print(f"\nWritten: {arguments.output}")
+    names = " and ".join(group.name for group in groups)
+    title = f"Comparison of {names}" if len(groups) < 4 else "Comparison of runs"
+    report = Report(title, shown, dataset, missing)
+    # Before the text is printed: `alc compare ... | head` gets its page as well.
+    arguments.output.write_text(report.html(), encoding="utf-8")
+    print(f"{text}\n\nWritten: {arguments.output}")
 
 
 def texts_of(run: Scored, folder: Path | None) -> tuple[Dataset | None, str]:

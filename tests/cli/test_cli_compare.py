@@ -101,6 +101,17 @@ def test_the_page_stands_alone_and_says_what_metrics_json_says(runs, tmp_path):
         assert opened[heading] == per_cent(metrics["open"][key]["value"]), heading
 
 
+def test_the_page_is_written_though_nobody_reads_the_text(runs, tmp_path, monkeypatch):
+    def print_to_closed_pipe(*_, **__):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("builtins.print", print_to_closed_pipe)
+    monkeypatch.setattr("os.dup2", lambda *_: None)  # our own output stays open
+    page = tmp_path / "page.html"
+    assert main(["compare", str(runs / "base0"), str(runs / "alc0"), "--output", str(page)]) != 0
+    assert page.read_text(encoding="utf-8").endswith("</html>\n")
+
+
 def test_examples_need_the_data_and_find_them_where_they_were(tmp_path, capsys):
     data, moved, page = (tmp_path / name for name in ("data", "moved", "page.html"))
     save_dataset(make_dataset(), data)

@@ -199,7 +199,7 @@ class _Conversion:
                         reason = f" at a validation share of {share:g}"
                     raise DataError(
                         f"{part.texts.path}: {count} texts leave none for {name}{reason}, expected "
-                        "at least 1"
+                        "at least 1; a larger share may find some"
                     )
         self._note_replaced(part.texts.replaced, part.texts.path)
         return target
