@@ -32,7 +32,7 @@ from alc_kernels.xmc.training.training_set import TrainingSet
 
 KINDS = ("right", "wrong", "missing from the catalogue")
 COLOURS = ("#0072b2", "#d55e00", "#7a8594")  # Okabe and Ito's, and grey
-RANGE = (-0.2, 1.0)
+RANGE = (0.0, 1.0)
 
 
 @dataclass
@@ -47,6 +47,8 @@ class Distribution:
         margins: (positive, negative) of TCM, also for runs without it.
         active: per batch (batches, 4): rows, positives at or below their margin, negatives at or
             above theirs, rows whose hardest negative is.
+        alike: shares of words that the name of a row's first positive has in common with that of
+            a negative (Jaccard): (A,) active negatives, (N,) hardest negatives.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Distribution:
     hardest: np.ndarray
     margins: tuple[float, float]
     active: np.ndarray
+    alike: tuple[np.ndarray, np.ndarray]
 
 
 def best_matches(folder: Path) -> dict[str, np.ndarray]:
@@ -103,11 +106,20 @@ def distribution(name: str, folder: Path, dataset: Dataset) -> Distribution:
     if sampler.needs_snapshot(due):
         sampler.refresh(due, data.snapshot(model, nullcontext()))
     margins = config.positive_margin, config.negative_margin
-    positives, hardest, active = [], [], []
+    words = [set(text.lower().split()) for text in dataset.labels]
+    positives, hardest, active, alike = [], [], [], ([], [])
     for batch in sampler.batches(epoch):
         scores, positive, negative = batch_scores(batch, data, model)
         positives.append(scores[positive])
         hardest.append(np.where(negative, scores, -np.inf).max(axis=1))
+        first = batch.labels[batch.col[batch.crow[:-1]]]  # every row has a positive
+        pairs = (
+            np.nonzero(negative & (scores >= margins[1])),
+            (np.arange(len(scores)), np.where(negative, scores, -np.inf).argmax(axis=1)),
+        )
+        for found, (rows, columns) in zip(alike, pairs, strict=True):
+            for right, wrong in zip(first[rows], batch.labels[columns], strict=True):
+                found.append(len(words[right] & words[wrong]) / len(words[right] | words[wrong]))
         active.append(
             (
                 len(scores),
@@ -123,6 +135,7 @@ def distribution(name: str, folder: Path, dataset: Dataset) -> Distribution:
         np.concatenate(hardest),
         margins,
         np.array(active),
+        (np.array(alike[0]), np.array(alike[1])),
     )
 
 
@@ -159,6 +172,7 @@ def table(runs: list[Distribution]) -> str:
             add(f"coverage at {100 * precision:.0f} %", f"{100 * value:.1f}")
         _, below, above, rows_above = run.active.mean(axis=0)
         add("training positive: median", f"{np.median(run.positives):.2f}")
+        add("training positive: 5 %", f"{np.quantile(run.positives, 0.05):.2f}")
         add("training hardest negative: median", f"{np.median(run.hardest):.2f}")
         add("training hardest negative: 99 %", f"{np.quantile(run.hardest, 0.99):.2f}")
         share = (run.positives <= run.margins[0]).mean()
@@ -166,6 +180,9 @@ def table(runs: list[Distribution]) -> str:
         add("active positives per batch", f"{below:.0f}")
         add("active negatives per batch", f"{above:.0f}")
         add("rows with an active negative per batch", f"{rows_above:.0f}")
+        for kind, shared in zip(("active", "hardest"), run.alike, strict=True):
+            share = np.mean(shared >= 0.5) if len(shared) else np.nan
+            add(f"{kind} negatives, half the name's words shared, %", f"{100 * share:.1f}")
         # One active negative pulls with 1 / active in the published form, 1 / rows in ours.
         ratio = (run.active[:, 0] / np.maximum(run.active[:, 2], 1)).mean()
         add("weight of one negative, published : rows", f"{ratio:.1f}")
@@ -199,11 +216,12 @@ def draw(runs: list[Distribution], path: Path) -> None:
         for axis in (left, right):
             axis.set_xlim(*RANGE)
             axis.set_yticks([])
+            axis.set_ylim(0, 1.15 * axis.get_ylim()[1])
             axis.spines[["top", "right", "left"]].set_visible(False)
     axes[0][0].set_title("validation titles: best match", fontsize=11)
     axes[0][1].set_title("training batches of the last epoch", fontsize=11)
-    for axis in axes[0]:
-        axis.legend(frameon=False, fontsize=8, loc="upper left")
+    axes[0][0].legend(frameon=False, fontsize=8, loc="upper left")
+    axes[0][1].legend(frameon=False, fontsize=8, loc="upper center")
     for axis in axes[-1]:
         axis.set_xlabel("cosine")
     figure.savefig(path, dpi=110)
