@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from alc_kernels import ALCLoss
 from alc_kernels.xmc.config import LOSSES, TrainConfig
 from alc_kernels.xmc.errors import ConfigError
 from alc_kernels.xmc.training.objective import PARTS, build_loss
@@ -84,3 +85,11 @@ def test_every_loss_has_its_parts(loss: str) -> None:
     assert ("pair_head" in heads) == pair
     assert ("context_head" in heads) == ("context_layer" in heads) == batch
     assert (made.threshold is not None) == tcm
+
+
+def test_the_trainer_trains_what_the_library_has_by_default() -> None:
+    made, library = build_loss(TrainConfig(), dim=16), ALCLoss(embedding_dim=16)
+    assert (made.base, made.threshold) == (library.base, library.threshold)
+    # Smaller groups did as well on validation, in a third of the time on a CPU.
+    assert library.auxiliary is not None
+    assert made.auxiliary == dataclasses.replace(library.auxiliary, context_size=256)
