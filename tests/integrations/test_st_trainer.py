@@ -112,12 +112,17 @@ def evaluator(**settings: object) -> CoverageEvaluator:
     return CoverageEvaluator(queries, corpus, relevant, **settings)
 
 
-def test_evaluator_figures_and_file(tmp_path: Path, make_model: Callable) -> None:
-    model = make_model()
+@pytest.mark.parametrize("similarity_name", ["cosine", "dot"])
+def test_evaluator_figures_and_file(
+    tmp_path: Path, make_model: Callable, similarity_name: str
+) -> None:
+    model = make_model(similarity_fn_name=similarity_name)
     found = evaluator(name="titles", precisions=(0.5, 0.95))(model, str(tmp_path), epoch=1, steps=2)
     q, d = model.encode_query(QUERY[:6]), model.encode_document(POSITIVE[:6])
-    similarity = torch.as_tensor(q @ d.T) / torch.as_tensor(q).norm(dim=1)[:, None]
-    similarity = similarity / torch.as_tensor(d).norm(dim=1)
+    similarity = torch.as_tensor(q @ d.T)
+    if similarity_name == "cosine":
+        similarity = similarity / torch.as_tensor(q).norm(dim=1)[:, None]
+        similarity = similarity / torch.as_tensor(d).norm(dim=1)
     score, best = similarity.max(dim=1)
     right = (best == torch.arange(6)) & (torch.arange(6) < 5)
     assert found["titles_accuracy@1"] == pytest.approx(float(right.float().mean()))

@@ -65,6 +65,16 @@ def test_value_of_prime(transposed: bool) -> None:
     torch.testing.assert_close(found, expected.sum(dim=1).mean())
 
 
+def test_value_of_vixml() -> None:
+    q, k, target = batch()
+    s = similarity(q, k)
+    hinge = weighted_hinge(
+        s, target, s.diagonal()[:, None], lambda lead: lead.detach().abs().clamp(0.1, 0.3), K
+    )
+    criterion = SimilarityCriterion(DynamicTriplet(0.1, 0.3, K), None, 1 / K)
+    torch.testing.assert_close(criterion(s, target), hinge.mean())
+
+
 def test_violators_of_vixml() -> None:
     q, k, target = batch()
     s = similarity(q, k)
