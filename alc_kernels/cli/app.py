@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from alc_kernels.cli import bench, compare, data, demo, evaluate, info, predict, train
 from alc_kernels.cli.arguments import Parser, one_line
 from alc_kernels.cli.errors import BadInput, Missing
-from alc_kernels.xmc.errors import Interrupted, XMCError
+from alc_kernels.cli.ranks import is_told_elsewhere, tell_torchrun, this_rank
+from alc_kernels.xmc.errors import Interrupted, ProcessFailed, XMCError
 
 COMMANDS = (demo, train, evaluate, predict, compare, data, bench, info)
 # Package as it is imported: as it is installed, and the extra that brings it.
@@ -65,21 +66,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except SystemExit as stop:  # --help
         return int(stop.code or 0)
+    except ProcessFailed as error:
+        return _fail(name, error, INTERNAL, words)
     except BrokenPipeError:  # the reader of our output went away: nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return INTERNAL
     except (Interrupted, KeyboardInterrupt) as error:
-        return _fail(name, str(error) or "interrupted", INTERRUPTED, words)
+        return _fail(name, error, INTERRUPTED, words, str(error) or "interrupted")
     except (BadInput, XMCError) as error:
-        return _fail(name, str(error), BAD_INPUT, words)
+        return _fail(name, error, BAD_INPUT, words)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in EXTRAS:
             return _internal(name, error, words)
-        return _fail(name, str(Missing(*EXTRAS[package], "this command")), BAD_INPUT, words)
+        missing = Missing(*EXTRAS[package], "this command")
+        return _fail(name, error, BAD_INPUT, words, str(missing))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _fail(name, f"{where}{error.strerror or error}", BAD_INPUT, words)
+        return _fail(name, error, BAD_INPUT, words, f"{where}{error.strerror or error}")
     except Exception as error:
         return _internal(name, error, words)
 
@@ -87,11 +91,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _internal(name: str, error: Exception, words: Sequence[str]) -> int:
     hint = "" if "--debug" in words else "; --debug shows where"
     message = f"internal error, {type(error).__name__}: {error}{hint}"
-    return _fail(name, message, INTERNAL, words)
+    return _fail(name, error, INTERNAL, words, message)
 
 
-def _fail(name: str, message: str, code: int, words: Sequence[str]) -> int:
+def _fail(
+    name: str, error: BaseException, code: int, words: Sequence[str], message: str = ""
+) -> int:
+    """Print ``message`` (the error's text where there is none), once among several processes."""
+    message = one_line(message or str(error))
     if "--debug" in words:
         traceback.print_exc()
-    print(f"{name}: {one_line(message)}", file=sys.stderr)
+    tell_torchrun(error)
+    if is_told_elsewhere(error):
+        return code
+    print(f"{name}: {this_rank()}{message}", file=sys.stderr)
     return code

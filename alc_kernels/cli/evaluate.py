@@ -30,18 +30,29 @@ def add_command(commands: Any) -> None:
         "--data",
         metavar="DIR",
         type=Path,
-        help="score the checkpoint again on this data and write the run's figures anew",
+        help="score the checkpoint again on this data and write the run's figures anew; several "
+        "processes of torchrun share the work",
+    )
+    parser.add_argument(
+        "--label-shards",
+        type=number(int, 1),
+        help="with --data: parts in which labels are ranked, as for alc train",
     )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
+    if arguments.data is None:
+        _print_thresholds(arguments)
+    else:
+        _score_again(arguments)
+
+
+def _print_thresholds(arguments: argparse.Namespace) -> None:
     from alc_kernels.xmc.evaluation import PRECISIONS, figures, load_scored
     from alc_kernels.xmc.report.summary import data_line, precision_table
 
     folder = arguments.run_folder
-    if arguments.data is not None:
-        _score_again(folder, arguments.data)
     scored = load_scored(folder)
     precisions = tuple(sorted(set(arguments.precision or PRECISIONS)))
     print(f"{folder}, {data_line(scored.data)}")
@@ -49,16 +60,27 @@ def run(arguments: argparse.Namespace) -> None:
     print(precision_table(measured, scored.predictions, precisions).text())
 
 
-def _score_again(folder: Path, data: Path) -> None:
-    from alc_kernels.cli.finish import evaluate_and_report, load_trained
+def _score_again(arguments: argparse.Namespace) -> None:
+    from alc_kernels.cli.finish import evaluate_and_report, usable_device
     from alc_kernels.xmc.data import load_dataset
+    from alc_kernels.xmc.parallel import join
+    from alc_kernels.xmc.training.checkpoint import checkpoint_folder, load_checkpoint
+    from alc_kernels.xmc.training.precision import find_device
 
-    checkpoint = load_trained(folder)
-    evaluate_and_report(
-        checkpoint.model,
-        checkpoint.config,
-        load_dataset(data),
-        folder,
-        history=checkpoint.position.history,
-        training_seconds=checkpoint.position.seconds,
-    )
+    checkpoint = load_checkpoint(checkpoint_folder(arguments.run_folder))
+    config = checkpoint.config
+    if arguments.label_shards is not None:
+        config = config.replace(label_shards=arguments.label_shards)
+    device = usable_device(config)
+    with join(device, config.process_timeout) as processes:
+        evaluate_and_report(
+            checkpoint.model.to(find_device(device, processes)).eval(),
+            config,
+            load_dataset(arguments.data),
+            arguments.run_folder,
+            history=checkpoint.position.history,
+            training_seconds=checkpoint.position.seconds,
+            processes=processes,
+        )
+        if processes.is_main:
+            _print_thresholds(arguments)

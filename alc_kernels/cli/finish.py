@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from alc_kernels.xmc.data import Dataset
     from alc_kernels.xmc.evaluation import Group
     from alc_kernels.xmc.model import Model
+    from alc_kernels.xmc.parallel import Processes
     from alc_kernels.xmc.training.checkpoint import Checkpoint
 
 EXTRA = "trainer"
@@ -54,19 +55,25 @@ def evaluate_and_report(
     *,
     history: Sequence[Mapping[str, float]],
     training_seconds: float | None,
+    processes: Processes | None = None,
 ) -> None:
     """Score the model and the yardstick, write the run's files, print the table.
+
+    With several processes all call it; they score together, and the first one does the rest.
 
     Raises:
         Interrupted: Ctrl-C; the message says that the trained model is safe.
     """
     from alc_kernels.xmc.evaluation.comparison import loss_name, method_name
     from alc_kernels.xmc.evaluation.evaluate import evaluate_run, save_baseline
+    from alc_kernels.xmc.parallel import Processes
     from alc_kernels.xmc.report.summary import threshold_table
     from alc_kernels.xmc.report.terminal import figures_text
 
+    processes = processes or Processes()
     names = " and the ".join(dataset.catalogues())
-    print(f"Scoring against the {names} catalogue ...", file=sys.stderr)
+    if processes.is_main:
+        print(f"Scoring against the {names} catalogue ...", file=sys.stderr)
     try:
         group = evaluate_run(
             model,
@@ -76,7 +83,11 @@ def evaluate_and_report(
             config=dataclasses.asdict(config),
             history=history,
             training_seconds=training_seconds,
+            processes=processes,
+            label_shards=config.label_shards,
         )
+        if not processes.is_main:
+            return
         baseline = make_baseline(dataset)
         if baseline is not None:
             save_baseline(baseline, folder)
@@ -114,13 +125,17 @@ def load_trained(folder: Path) -> Checkpoint:
     Raises:
         CheckpointError: no checkpoint, or a damaged one.
     """
-    import torch
-
     from alc_kernels.xmc.training.checkpoint import checkpoint_folder, load_checkpoint
 
     checkpoint = load_checkpoint(checkpoint_folder(folder))
-    device = checkpoint.config.device
-    if device == "auto" or not torch.cuda.is_available():
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    checkpoint.model.to(device).eval()
+    checkpoint.model.to(usable_device(checkpoint.config)).eval()
     return checkpoint
+
+
+def usable_device(config: TrainConfig) -> str:
+    """The device of a run's settings, or the CPU where that is a GPU and there is none."""
+    import torch
+
+    if config.device == "auto" or not torch.cuda.is_available():
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return config.device

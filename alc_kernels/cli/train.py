@@ -25,7 +25,8 @@ def add_command(commands: Any) -> None:
         help="train an encoder on a data folder and report",
         description="Train an encoder on a data folder, score it against the open and the closed "
         "catalogue and write RUN/metrics.json, config.toml, checkpoint, predictions.npz and "
-        "report.html.",
+        "report.html. Under torchrun several processes train one model: "
+        "torchrun --nproc-per-node 8 -m alc_kernels train ...",
     )
     parser.add_argument("--data", metavar="DIR", type=Path, help="folder of alc data")
     parser.add_argument("--output", metavar="RUN", type=Path, help="folder of the run")
@@ -114,35 +115,42 @@ def _train(config: TrainConfig, arguments: argparse.Namespace) -> None:
     from alc_kernels.xmc.data import load_dataset
     from alc_kernels.xmc.evaluation import validation_check
     from alc_kernels.xmc.evaluation.comparison import loss_name, method_name
+    from alc_kernels.xmc.parallel import join
     from alc_kernels.xmc.report.summary import data_line
     from alc_kernels.xmc.training import train
 
-    dataset, output = load_dataset(arguments.data), arguments.output
-    if arguments.resume:
-        _check_resumable(output)
-    else:
-        prepare_run_folder(output, arguments.overwrite)
-    print(data_line({"name": dataset.name, "counts": dataset.counts()}), flush=True)
-    trained = train(
-        config,
-        dataset,
-        output,
-        progress=make_progress(f"{method_name(config.method)} {loss_name(config.loss)}"),
-        evaluate=validation_check(dataset) if config.evaluate_every else None,
-        resume=arguments.resume,
-        from_previous=arguments.from_previous,
-    )
-    if trained.best_epoch is not None:
-        done = len(trained.history)
-        print(f"{done} epochs trained; the weights of epoch {trained.best_epoch} did best")
-    evaluate_and_report(
-        trained.model,
-        config,
-        dataset,
-        output,
-        history=trained.history,
-        training_seconds=trained.history[-1]["seconds"],
-    )
+    output = arguments.output
+    with join(config.device, config.process_timeout) as processes:
+        dataset = load_dataset(arguments.data)
+        if arguments.resume:
+            processes.on_main(lambda: _check_resumable(output))
+        else:
+            processes.on_main(lambda: prepare_run_folder(output, arguments.overwrite))
+        if processes.is_main:
+            print(data_line({"name": dataset.name, "counts": dataset.counts()}), flush=True)
+        check = validation_check(dataset, processes=processes, label_shards=config.label_shards)
+        trained = train(
+            config,
+            dataset,
+            output,
+            progress=make_progress(f"{method_name(config.method)} {loss_name(config.loss)}"),
+            evaluate=check if config.evaluate_every else None,
+            resume=arguments.resume,
+            from_previous=arguments.from_previous,
+            processes=processes,
+        )
+        if processes.is_main and trained.best_epoch is not None:
+            done = len(trained.history)
+            print(f"{done} epochs trained; the weights of epoch {trained.best_epoch} did best")
+        evaluate_and_report(
+            trained.model,
+            config,
+            dataset,
+            output,
+            history=trained.history,
+            training_seconds=trained.history[-1]["seconds"],
+            processes=processes,
+        )
 
 
 def _check_resumable(output: Path) -> None:

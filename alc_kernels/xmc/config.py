@@ -167,6 +167,22 @@ class TrainConfig:
         0.8, "share of labels per step trained as if they were unseen (PRIME)", group="label side"
     )
 
+    parallel: str = setting(
+        "ddp",
+        "under torchrun: the whole encoder in every process, or a part of it in each",
+        group="processes",
+        choices=("ddp", "fsdp"),
+    )
+    process_timeout: float = setting(
+        600.0, "seconds until a process that waits for another gives up", group="processes"
+    )
+    label_shards: int = setting(
+        1,
+        "parts in which labels are ranked, each by processes of its own where there are several; "
+        "a GPU holds the vectors of one part",
+        group="processes",
+    )
+
     def __post_init__(self) -> None:
         kinds = get_type_hints(type(self))
         for spec in dataclasses.fields(self):
@@ -197,6 +213,11 @@ class TrainConfig:
             )
         if self.early_stopping and not self.evaluate_every:
             raise ConfigError("early_stopping needs validations: expected evaluate_every above 0")
+        if self.parallel == "fsdp" and self.precision == "fp16":
+            raise ConfigError(
+                "precision = 'fp16' with parallel = 'fsdp': expected bf16 or fp32 (the parts of a "
+                "gradient would overflow in one process and not in another)"
+            )
 
     def replace(self, **changes: Any) -> TrainConfig:
         """A copy with some settings changed; unknown names raise :class:`ConfigError`."""
@@ -264,7 +285,8 @@ _RANGES: tuple[tuple[tuple[str, ...], float, str], ...] = (
     (
         ("epochs", "batch_size", "accumulate", "embedding_dim", "ngram_buckets", "hidden_dim",
          "max_length", "cluster_size", "refresh_every", "hard_negative_pool", "num_negatives",
-         "context_size", "label_cluster_size", "prototype_layers", "prototype_heads"),
+         "context_size", "label_cluster_size", "prototype_layers", "prototype_heads",
+         "label_shards"),
         1,
         "a whole number of at least 1",
     ),
@@ -277,6 +299,7 @@ _RANGES: tuple[tuple[tuple[str, ...], float, str], ...] = (
         0,
         "a number of at least 0",
     ),
+    (("process_timeout",), 1, "a number of seconds, at least 1"),
     (("false_negative_margin",), -2, "a difference of similarities of at least -2"),
 )  # fmt: skip
 

@@ -32,3 +32,21 @@ class TrainingDiverged(XMCError):
 
 class Interrupted(XMCError):
     """Training was stopped by the user after a usable checkpoint had been written."""
+
+
+class ProcessFailed(XMCError):
+    """Another process of the run failed or was lost; names its rank.
+
+    Attributes:
+        told: the other process has reported it itself.
+    """
+
+    def __init__(self, text: str, told: bool = False) -> None:
+        super().__init__(text)
+        self.told = told
+
+
+def describe(error: BaseException) -> str:
+    """An error in one line, with its type where it is none of ours."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, XMCError) else f"{type(error).__name__}: {text}"

@@ -55,7 +55,9 @@ class Model(nn.Module):
             Query vectors (B, d), text vectors of the labels (M, d), label vectors (M, d).
         """
         vectors = cached_chunks(self.encoder, chunks)
-        queries, text = vectors[:num_queries], vectors[num_queries:]
+        # Behind them there may be vectors of texts that only fill up chunks.
+        queries = vectors[:num_queries]
+        text = vectors[num_queries : num_queries + len(label_ids)]
         return queries, text, self.label_side(text, label_ids)
 
     def encode_queries(self, texts: Sequence[str]) -> Tensor:

@@ -22,11 +22,12 @@ from alc_kernels.xmc.evaluation.run import (
 )
 from alc_kernels.xmc.evaluation.scoring import (
     Done,
-    TextModel,
     TextRanker,
     score_model,
     score_ranker,
 )
+from alc_kernels.xmc.evaluation.shared_search import TextModel
+from alc_kernels.xmc.parallel.processes import ALONE, Processes
 
 
 def evaluate_run(
@@ -39,6 +40,8 @@ def evaluate_run(
     history: Sequence[Mapping[str, float]] = (),
     training_seconds: float | None = None,
     done: Done | None = None,
+    processes: Processes = ALONE,
+    label_shards: int = 1,
 ) -> Group:
     """Score ``model``; write ``predictions.npz`` and ``metrics.json`` into ``folder``.
 
@@ -46,13 +49,17 @@ def evaluate_run(
         name: what reports call the run.
         config, history, training_seconds: how it was trained; kept beside the figures.
         done: called with the name of every scored part.
+        processes: with several, all call this; the first one writes.
+        label_shards: see :class:`~.shared_search.SharedSearch`.
 
     Raises:
         RunError: the model gives numbers that are not finite.
     """
     start = time.perf_counter()
     try:
-        predictions = score_model(model, dataset, done=done)
+        predictions = score_model(
+            model, dataset, done=done, processes=processes, label_shards=label_shards
+        )
     except ValueError as error:
         raise RunError(f"{folder}: the model cannot be scored: {error}") from error
     fingerprint = data_fingerprint(dataset)
@@ -62,15 +69,16 @@ def evaluate_run(
     data = describe_data(dataset, fingerprint)
     scored = Scored(name, predictions, fingerprint, data, config, list(history), seconds)
     group = Group(name, [scored])
-    save_predictions(folder / PREDICTIONS, predictions, fingerprint)
-    save_results(
-        folder / METRICS,
-        group.figures(),
-        data=data,
-        config=config,
-        history=history,
-        seconds=seconds,
-    )
+    if processes.is_main:
+        save_predictions(folder / PREDICTIONS, predictions, fingerprint)
+        save_results(
+            folder / METRICS,
+            group.figures(),
+            data=data,
+            config=config,
+            history=history,
+            seconds=seconds,
+        )
     return group
 
 

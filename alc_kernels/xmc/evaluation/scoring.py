@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from scipy.sparse import csr_matrix
-from torch import Tensor, nn
+from torch import nn
 
 from alc_kernels.metrics import (
     coverage_at_precision,
@@ -20,20 +20,13 @@ from alc_kernels.xmc.data import Dataset
 from alc_kernels.xmc.data.texts import TextRows
 from alc_kernels.xmc.errors import DataError
 from alc_kernels.xmc.evaluation.predictions import CATALOGUES, SPLITS, Predictions
-from alc_kernels.xmc.evaluation.search import topk_labels
+from alc_kernels.xmc.evaluation.shared_search import SharedSearch, TextModel
+from alc_kernels.xmc.parallel.processes import ALONE, Processes
 
 K = 10
 QUERIES_PER_PASS = 1 << 16  # their vectors are held at once
 Done = Callable[[str], None]
 Rankings = dict[str, dict[str, Predictions]]  # catalogue -> split -> predictions
-
-
-class TextModel(Protocol):
-    """Whatever turns query texts (n) and all label texts (L) into vectors (n, d) and (L, d)."""
-
-    def encode_queries(self, texts: Sequence[str]) -> Tensor: ...
-
-    def encode_labels(self, texts: Sequence[str]) -> Tensor: ...
 
 
 class TextRanker(Protocol):
@@ -45,7 +38,13 @@ class TextRanker(Protocol):
 
 
 def score_model(
-    model: TextModel, dataset: Dataset, k: int = K, done: Done | None = None
+    model: TextModel,
+    dataset: Dataset,
+    k: int = K,
+    done: Done | None = None,
+    *,
+    processes: Processes = ALONE,
+    label_shards: int = 1,
 ) -> Rankings:
     """Every validation and test query against every catalogue of the data set.
 
@@ -54,24 +53,27 @@ def score_model(
         dataset: texts and relations.
         k: labels kept per query.
         done: called with the name of every part that is finished.
+        processes: with several, all call this with the same arguments and get the same result.
+        label_shards: see :class:`SharedSearch`.
 
     Raises:
         ValueError: the model returns numbers that are not finite.
         DataError: the data set's propensity cannot be computed.
     """
     judge = Judge(dataset)
-    labels = model.encode_labels(dataset.labels)  # (L, d)
+    shared = SharedSearch(model, processes, label_shards)
+    labels = shared.encode_labels(dataset.labels)  # (L, d)
     made: Rankings = {name: {} for name in judge.catalogues}
     for split in SPLITS:
         texts = dataset.splits[split].queries
         parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in made}
         for start in range(0, len(texts), QUERIES_PER_PASS):
             stop = min(start + QUERIES_PER_PASS, len(texts))
-            queries = model.encode_queries(TextRows(texts, np.arange(start, stop)))  # (n, d)
+            queries = shared.encode_queries(TextRows(texts, np.arange(start, stop)))  # (n, d)
             for name, catalogue in judge.catalogues.items():
                 excluded = _if_any(catalogue.excluded[split][start:stop])
                 parts[name].append(
-                    topk_labels(
+                    shared.topk(
                         queries, labels, k, catalogue.label_ids, excluded, device=_device(model)
                     )
                 )
@@ -102,19 +104,23 @@ def score_ranker(
     return made
 
 
-def validation_check(dataset: Dataset) -> Callable[[TextModel], dict[str, float]]:
+def validation_check(
+    dataset: Dataset, *, processes: Processes = ALONE, label_shards: int = 1
+) -> Callable[[TextModel], dict[str, float]]:
     """What the training loop asks for between epochs: P@1, C@.9 and C@.95 on validation.
 
-    Against the open catalogue where there is one, else the closed one.
+    Against the open catalogue where there is one, else the closed one. ``processes`` and
+    ``label_shards`` as for :func:`score_model`.
     """
     judge = Judge(dataset)
     name = next(name for name in CATALOGUES if name in judge.catalogues)
     own = judge.catalogues[name]
 
     def check(model: TextModel) -> dict[str, float]:
-        found = topk_labels(
-            model.encode_queries(dataset.validation.queries),
-            model.encode_labels(dataset.labels),
+        shared = SharedSearch(model, processes, label_shards)
+        found = shared.topk(
+            shared.encode_queries(dataset.validation.queries),
+            shared.encode_labels(dataset.labels),
             1,
             own.label_ids,
             _if_any(own.excluded["validation"]),

@@ -44,8 +44,8 @@ def topk_labels(
     Raises:
         ValueError: widths or shapes do not fit, a number is not finite, or there is no candidate.
     """
-    _check_rows("queries", queries)
-    _check_rows("labels", labels)
+    check_rows("queries", queries)
+    check_rows("labels", labels)
     if queries.shape[1] != labels.shape[1]:
         raise ValueError(f"queries have {queries.shape[1]} columns, labels {labels.shape[1]}")
     if k < 1:
@@ -72,7 +72,8 @@ def topk_labels(
     return found, scores
 
 
-def _check_rows(name: str, rows: Tensor) -> None:
+def check_rows(name: str, rows: Tensor) -> None:
+    """Raise ValueError unless ``rows`` is a matrix of finite numbers."""
     if rows.dim() != 2:
         raise ValueError(f"{name}: expected a matrix (rows, dim), got shape {tuple(rows.shape)}")
     for start in range(0, len(rows), ROWS_PER_CHECK):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from alc_kernels import DynamicTriplet, Positives, Sigmoid, Softmax, Triplet
+from alc_kernels.xmc.parallel.processes import ALONE, Processes
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -61,6 +62,7 @@ class LabelSide(nn.Module):
         positives: Positives,
         exclude: Positives | None = None,
         exclude_above: float | None = None,
+        processes: Processes = ALONE,
     ) -> Tensor | None:
         """What the method adds to the loss beside its base loss, 0-d, or None.
 
@@ -71,6 +73,9 @@ class LabelSide(nn.Module):
             positives: the relation B x M.
             exclude: pairs that are neither positive nor negative, B x M.
             exclude_above: false-negative guard, as in :mod:`alc_kernels.functional`.
+            processes: with several, ``queries``, ``text`` and ``labels`` are this one's and the
+                relations have a column for each label of all. The result is the term of the whole
+                batch everywhere; the gradients are shares that add up to its own.
         """
         return None
 

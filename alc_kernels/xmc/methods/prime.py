@@ -29,6 +29,7 @@ from alc_kernels.xmc.methods.base import LabelSide, Method, Snapshot
 from alc_kernels.xmc.methods.free_vectors import FreeVectors
 from alc_kernels.xmc.methods.prototype_margin import prototype_margin_loss
 from alc_kernels.xmc.methods.prototype_network import PrototypeNetwork
+from alc_kernels.xmc.parallel.processes import ALONE, Processes
 
 LABELS_PER_PASS = 8192
 
@@ -80,6 +81,7 @@ class Prototypes(LabelSide):
         positives: Positives,
         exclude: Positives | None = None,
         exclude_above: float | None = None,
+        processes: Processes = ALONE,
     ) -> Tensor | None:
         config, made = self.config, None
         if config.prototype_weight > 0:
@@ -94,6 +96,7 @@ class Prototypes(LabelSide):
                 symmetric="sum",
                 exclude_above=exclude_above,
                 backend=config.backend,
+                process_group=processes.loss_group,
             )
         if config.prototype_regularizer > 0:
             margin = config.prototype_regularizer * prototype_margin_loss(
@@ -106,6 +109,7 @@ class Prototypes(LabelSide):
                 num_negatives=config.num_negatives,
                 exclude_above=exclude_above,
                 backend=config.backend,
+                processes=processes,
             )
             made = margin if made is None else made + margin
         return made

@@ -8,6 +8,8 @@ from torch.utils.checkpoint import checkpoint
 
 from alc_kernels import Positives
 from alc_kernels.functional import hardest_negatives
+from alc_kernels.xmc.parallel.processes import ALONE, Processes
+from alc_kernels.xmc.parallel.rows import all_rows, sum_of
 
 CHUNK = 2**24  # similarities at a time
 
@@ -23,6 +25,7 @@ def prototype_margin_loss(
     num_negatives: int = 100,
     exclude_above: float | None = None,
     backend: str = "auto",
+    processes: Processes = ALONE,
 ) -> Tensor:
     """Half of: mean max(0, t_p - s_p + margin) + mean max(0, s_n - t_n + margin), 0-d float32.
 
@@ -38,7 +41,12 @@ def prototype_margin_loss(
         text, prototypes: (M, d) two vectors of each label.
         positives, exclude: B x M.
         margin: in units of similarity.
+        processes: with several, vectors are this one's and relations have columns for all labels.
     """
+    if processes.size > 1:
+        counts = processes.counts(len(text))
+        text = all_rows(text, processes, counts)
+        prototypes = all_rows(prototypes, processes, counts)
     scores, index = hardest_negatives(
         queries, prototypes, positives, exclude, num_negatives,
         normalize=False, exclude_above=exclude_above, backend=backend,
@@ -49,7 +57,7 @@ def prototype_margin_loss(
     at_text = similarities_at(queries, text, torch.cat([first, index], 1).clamp(min=0))
     shortfall = torch.where(good, at_text[:, :1] - own + margin, 0.0)
     excess = torch.where(index >= 0, scores - at_text[:, 1:] + margin, 0.0)
-    return (_mean_above_zero(shortfall) + _mean_above_zero(excess)) / 2
+    return (_mean_above_zero(shortfall, processes) + _mean_above_zero(excess, processes)) / 2
 
 
 def similarities_at(queries: Tensor, labels: Tensor, index: Tensor) -> Tensor:
@@ -74,6 +82,7 @@ def _at(queries: Tensor, labels: Tensor, index: Tensor) -> Tensor:
     return (queries @ labels.T).gather(1, index).float()
 
 
-def _mean_above_zero(values: Tensor) -> Tensor:
+def _mean_above_zero(values: Tensor, processes: Processes) -> Tensor:
     active = values > 0
-    return torch.where(active, values, 0.0).sum() / active.sum().clamp(min=1)
+    total = sum_of(torch.where(active, values, 0.0).sum(), processes)
+    return total / sum_of(active.sum(), processes).clamp(min=1)

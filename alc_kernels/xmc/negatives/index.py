@@ -15,7 +15,8 @@ from alc_kernels.functional import hardest_negatives, topk_similarity
 from alc_kernels.xmc.negatives.filters import best_first, drop_known
 from alc_kernels.xmc.negatives.library import load_faiss
 
-QUERIES_PER_PASS = 16_384
+# Processes are dealt whole passes, so that these have the same bits for any number of them.
+QUERIES_PER_PASS = 2048
 # Below this an approximate search saves nothing over a scan.
 SCANNED_LABELS = 10_000
 LISTS_PER_ROOT = 4  # inverted lists per square root of the number of labels, as FAISS advises

@@ -14,7 +14,7 @@ from scipy.sparse import csr_matrix
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch in the numbering of the data set, all int64.
+    """One batch, or a process's part of one, in the numbering of the data set, all int64.
 
     Attributes:
         queries: (B,) distinct rows of the training split.
@@ -22,6 +22,8 @@ class Batch:
         crow, col: the CSR relation B x M; each row begins with the label sampled for it.
         excluded_crow, excluded_col: CSR of the excluded pairs B x M; None where the data set
             excludes nothing.
+        all_labels: where this is a part, the labels of the whole batch: the relations have a
+            column for each of them.
     """
 
     queries: np.ndarray
@@ -30,6 +32,20 @@ class Batch:
     col: np.ndarray
     excluded_crow: np.ndarray | None = None
     excluded_col: np.ndarray | None = None
+    all_labels: np.ndarray | None = None
+
+    @property
+    def columns(self) -> np.ndarray:
+        """The labels that the relations' columns stand for."""
+        return self.labels if self.all_labels is None else self.all_labels
+
+    def part(self, queries: slice, labels: slice) -> Batch:
+        """These queries with all their pairs, and these labels."""
+        known = _rows(self.crow, self.col, queries)
+        left_out: tuple[np.ndarray | None, np.ndarray | None] = None, None
+        if self.excluded_crow is not None and self.excluded_col is not None:
+            left_out = _rows(self.excluded_crow, self.excluded_col, queries)
+        return Batch(self.queries[queries], self.labels[labels], *known, *left_out, self.labels)
 
 
 def num_batches(num_queries: int, batch_size: int) -> int:
@@ -93,3 +109,9 @@ def _row_pointer(row: np.ndarray, num_rows: int) -> np.ndarray:
     crow = np.zeros(num_rows + 1, np.int64)
     np.cumsum(np.bincount(row, minlength=num_rows), out=crow[1:])
     return crow
+
+
+def _rows(crow: np.ndarray, col: np.ndarray, rows: slice) -> tuple[np.ndarray, np.ndarray]:
+    """Some consecutive rows of a CSR relation."""
+    pointer = crow[rows.start : rows.stop + 1]
+    return pointer - pointer[0], col[pointer[0] : pointer[-1]]

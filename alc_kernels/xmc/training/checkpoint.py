@@ -35,7 +35,7 @@ from alc_kernels.xmc.training.files import (
     replacing,
     write_tensors,
 )
-from alc_kernels.xmc.training.state import Part, Position, pack, unpack
+from alc_kernels.xmc.training.state import Packed, Part, Position, unpack
 
 CURRENT, PREVIOUS = "checkpoint", "checkpoint.previous"
 STATE, MODEL, TRAINING = "state.json", "model.safetensors", "training.safetensors"
@@ -96,7 +96,7 @@ def save_checkpoint(
     weights: Mapping[str, Tensor] | Path,
     config: TrainConfig,
     position: Position,
-    parts: Mapping[str, Part],
+    parts: Packed,
 ) -> None:
     """Write ``RUN/checkpoint``; a crash at any moment leaves the old or the new one whole.
 
@@ -106,9 +106,9 @@ def save_checkpoint(
         weights: the weights to use, or an earlier checkpoint's file of them.
         config: all settings.
         position: how far training has come.
-        parts: whatever else has a state.
+        parts: the states of all else, packed.
     """
-    tensors, values = pack(parts)
+    tensors, values = parts
     with replacing(run / CURRENT, run / PREVIOUS) as folder:
         if isinstance(weights, Path):
             shutil.copyfile(weights, folder / MODEL)
@@ -189,7 +189,7 @@ def restore_parts(checkpoint: Checkpoint, parts: Mapping[str, Part]) -> None:
     for name, part in parts.items():
         try:
             part.load_state_dict(checkpoint.parts[name])
-        except (CheckpointError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        except (CheckpointError, RuntimeError, ValueError, LookupError, TypeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(
                 f"{where}: the state of {name} does not fit this run ({reason})"

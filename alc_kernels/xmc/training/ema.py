@@ -19,6 +19,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from alc_kernels.xmc.parallel.sharded import like, whole
 from alc_kernels.xmc.training.optimizers import sparse_rows
 
 
@@ -108,8 +109,8 @@ class WeightAverage:
             weight.copy_(values[name])
 
     def state_dict(self) -> dict[str, Tensor | int | float]:
-        """Averages, how far each row is, and the step."""
-        tensors = {f"average.{name}": value for name, value in self.average.items()}
+        """Averages, how far each row is, and the step; to be called by every process."""
+        tensors = {f"average.{name}": whole(value) for name, value in self.average.items()}
         tensors |= {f"reached.{name}": value for name, value in self.reached.items()}
         return {"steps": self.steps, "log_decay": self.log_decay, **tensors}
 
@@ -122,4 +123,4 @@ class WeightAverage:
         self.steps, self.log_decay = int(saved["steps"]), float(saved["log_decay"])
         for group, values in (("average", self.average), ("reached", self.reached)):
             for name, value in values.items():
-                value.copy_(torch.as_tensor(saved[f"{group}.{name}"]))
+                value.copy_(like(torch.as_tensor(saved[f"{group}.{name}"]), value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -16,6 +17,9 @@ from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.data.dataset import Dataset
 from alc_kernels.xmc.errors import CheckpointError, ConfigError, Interrupted, TrainingDiverged
 from alc_kernels.xmc.model import Model, build_model
+from alc_kernels.xmc.parallel.layout import make_layout
+from alc_kernels.xmc.parallel.processes import Processes
+from alc_kernels.xmc.parallel.sharded import Weights, is_sharded
 from alc_kernels.xmc.training.batch_loss import TERMS, BatchLoss, NonFinite
 from alc_kernels.xmc.training.batches import Batch
 from alc_kernels.xmc.training.board import Board
@@ -77,8 +81,13 @@ def train(
     *,
     resume: bool = False,
     from_previous: bool = False,
+    processes: Processes | None = None,
 ) -> TrainedRun:
     """Train a model on ``dataset.train`` and leave a run folder behind.
+
+    Several processes train one model, in batches of the same rows in the same order as one alone:
+    ``batch_size`` is that of all. Each calls this function with the same arguments; the run
+    folder must be the same for all.
 
     Args:
         config: all settings.
@@ -91,8 +100,12 @@ def train(
         resume: continue from the run folder's checkpoint, which must have the same settings
             (``epochs`` included: the learning rate's course depends on it). On the CPU the
             result is bit for bit that of a run without interruption. A run whose training is
-            complete comes back as it is.
+            complete comes back as it is. Another number of processes gives the same up to
+            rounding and dropout; settings of the group "processes" may differ.
         from_previous: resume from the checkpoint before the last one, which is given up.
+        processes: from :func:`alc_kernels.xmc.parallel.join`; None takes
+            ``torch.distributed``'s default group where there is one. The first one writes and
+            reports.
 
     Raises:
         DataError: no training query has a label, or ``keep_unmatched`` finds none to keep.
@@ -101,29 +114,32 @@ def train(
         TrainingDiverged: loss or weights became non-finite; the last good checkpoint stays.
         Interrupted: Ctrl-C; a usable checkpoint was written.
         CheckpointError: ``resume`` without a checkpoint that fits.
+        ProcessFailed: the first process failed; others that are lost are noticed by ``join``.
     """
     output = Path(output)
+    processes = processes or Processes.current()
     if config.early_stopping and evaluate is None:
         raise ConfigError("early_stopping needs validations: expected evaluate")
     with torch.random.fork_rng(), InterruptFlag() as interrupt:
         torch.manual_seed(config.seed)
-        board = Board(output, config.tensorboard)
+        board = Board(output, config.tensorboard and processes.is_main)
         data = TrainingSet(dataset, config)
         if resume:
-            sweep(output / CURRENT)
+            processes.on_main(lambda: sweep(output / CURRENT))
             folder = previous_folder(output) if from_previous else checkpoint_folder(output)
             checkpoint = load_checkpoint(folder)
             _check_same_settings(checkpoint, config)
-            trainer = _Trainer(checkpoint.model, config, data, output, interrupt)
+            _check_same_checkpoint(checkpoint, processes)
+            trainer = _Trainer(checkpoint.model, config, data, output, interrupt, processes)
             trainer.restore(checkpoint)
             if from_previous:
-                use_previous(output)
+                processes.on_main(lambda: use_previous(output))
         else:
             model = build_model(config, dataset.num_labels)
-            data.adapt(model.encoder)
-            trainer = _Trainer(model, config, data, output, interrupt)
+            processes.main_first(lambda: data.adapt(model.encoder))
+            trainer = _Trainer(model, config, data, output, interrupt, processes)
             trainer.folder.write_config()
-        progress = progress or Progress()
+        progress = progress if progress and processes.is_main else Progress()
         try:
             trainer.run(progress, board, evaluate if config.evaluate_every else None)
         except KeyboardInterrupt:  # a second Ctrl-C, or one outside the main thread
@@ -132,7 +148,7 @@ def train(
             progress.finish()
             board.close()
     history, best_epoch = trainer.position.history, trainer.stopping.best_epoch
-    return TrainedRun(trainer.model.eval(), config, history, output, best_epoch)
+    return TrainedRun(trainer.trained_model(), config, history, output, best_epoch)
 
 
 class _Trainer:
@@ -145,14 +161,17 @@ class _Trainer:
         data: TrainingSet,
         output: Path,
         interrupt: InterruptFlag,
+        processes: Processes,
     ) -> None:
         self.config, self.data, self.interrupt = config, data, interrupt
+        self.processes = processes
         self.position = Position()
         self.stopping = EarlyStopping(config.early_stopping)
 
-        device = find_device(config.device)
+        device = find_device(config.device, processes)
         self.model = model.to(device)
-        loss = build_loss(config, model.dim).to(device)
+        loss = build_loss(config, model.dim, processes.loss_group).to(device)
+        self.layout = make_layout(config.parallel, model, loss, processes, device)
         tables = model.table_parameters()
         self.optimizers = Optimizers(
             [*model.parameters(), *loss.parameters()],
@@ -164,7 +183,7 @@ class _Trainer:
         self.precision = Precision(config.precision, device)
         self.average = WeightAverage(model, tables, config.ema) if config.ema else None
 
-        data.tokenize(model.encoder)
+        processes.main_first(lambda: data.tokenize(model.encoder))
         self.sampler = Sampler(
             data.relation,
             data.queries,
@@ -172,17 +191,21 @@ class _Trainer:
             data.excluded,
             candidates=data.label_ids,
             device=device,
+            processes=processes,
         )
-        self.cache = LabelCache(data, model.dim, device) if config.all_labels else None
+        self.cache = LabelCache(data, model.dim, device, processes) if config.all_labels else None
         self.batch_loss = BatchLoss(
-            model,
+            model.label_side,
+            self.layout,
             loss,
             data,
             self.precision,
             self.cache,
             config.cache_chunk,
             config.false_negative_margin,
+            processes,
         )
+        self.random = RandomState(device, config.seed, processes)
         self.steps_per_epoch = -(-self.sampler.steps_per_epoch // config.accumulate)
         self.total_steps = self.steps_per_epoch * config.epochs
 
@@ -194,14 +217,14 @@ class _Trainer:
             "scaler": self.precision.scaler,
             "sampler": self.sampler,
             "stopping": self.stopping,
-            "random": RandomState(device),
+            "random": self.random,
             "cache": self.cache,
             "average": self.average,
             # Beside the weights to use, which every checkpoint has.
-            "model": model if weights_differ else None,
+            "model": Weights(model) if weights_differ else None,
         }
         self.parts = {name: part for name, part in parts.items() if part is not None}
-        self.folder = RunFolder(output, model, self.average, config, self.parts)
+        self.folder = RunFolder(output, model, self.average, config, self.parts, processes)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint, whose model this one is."""
@@ -230,12 +253,12 @@ class _Trainer:
             batches = self.sampler.batches(at.epoch, first=at.step_in_epoch * config.accumulate)
             for group in _groups(batches, config.accumulate):
                 self._step(group)
-                if self.interrupt.requested:
+                if self.processes.any(self.interrupt.requested):
                     self._stop()
                 if self._checkpoint_due():
                     self._save()
             self._end_epoch(evaluate)
-            if self.interrupt.requested and not self.complete:
+            if self.processes.any(self.interrupt.requested) and not self.complete:
                 self._stop()
         self.folder.use_best()
 
@@ -249,14 +272,17 @@ class _Trainer:
         for_cache = due and self.cache is not None
         if not (for_sampler or for_labels or for_cache):
             return
-        snapshot = self.data.snapshot(self.model, self.precision.autocast())
+        with self.layout.independent():
+            snapshot = self.data.snapshot(self.model, self.precision.autocast(), self.processes)
         if for_labels:
             seed = np.random.SeedSequence([self.config.seed, epoch, 3]).generate_state(1)
-            label_side.refresh(snapshot, torch.Generator().manual_seed(int(seed[0])))
+            generator = torch.Generator().manual_seed(int(seed[0]))
+            self.processes.on_main(lambda: label_side.refresh(snapshot, generator))
+            self.processes.broadcast(list(label_side.buffers()))
         if for_sampler:
             self.sampler.refresh(epoch, snapshot)
         if self.cache is not None and for_cache:
-            ids = self.data.label_ids
+            ids = self.data.label_ids[self.cache.own]
             self.cache.refresh(self.model.label_vectors(snapshot.labels[ids], ids))
         self.position.seconds += time.perf_counter() - started
 
@@ -266,16 +292,19 @@ class _Trainer:
         at, config, scaler = self.position, self.config, self.precision.scaler
         factor = self._rate_factor(at.step)
         self.optimizers.start(factor)
+        self.random.start_step(at.step)
         self.model.train()
         values = np.zeros(1 + len(TERMS))
         for batch in batches:
-            try:
-                loss, found = self.batch_loss(batch)
-            except NonFinite as error:
-                what = f"{error} at step {at.step + 1}"
-                raise TrainingDiverged(self.folder.saved_text(what)) from None
-            scaler.scale(loss / len(batches)).backward()
+            with self.layout.backward(last=batch is batches[-1]):
+                try:
+                    loss, found = self.batch_loss(batch)
+                except NonFinite as error:
+                    what = f"{error} at step {at.step + 1}"
+                    raise TrainingDiverged(self.folder.saved_text(what)) from None
+                scaler.scale(loss / len(batches)).backward()
             values += found / len(batches)
+        self.layout.finish_gradients()
         if self.average is not None:
             self.average.before_step()
         self.optimizers.step(scaler, config.clip_norm)
@@ -305,8 +334,9 @@ class _Trainer:
         best = False
         if evaluate is not None and self._evaluates(at.epoch):
             self.model.eval()
-            with self.average.applied() if self.average is not None else nullcontext():
-                found = evaluate(self.model)
+            averaged = self.average.applied() if self.average is not None else nullcontext()
+            with averaged, self.layout.independent():
+                found = self.processes.from_main(evaluate(self.model))
             record |= {f"validation_{name}": value for name, value in found.items()}
             if config.early_stopping:
                 if MEASURE not in found:
@@ -337,6 +367,15 @@ class _Trainer:
         what = f"interrupted at step {self.position.step} of {self.total_steps}"
         raise Interrupted(self.folder.saved_text(what))
 
+    def trained_model(self) -> Model:
+        """The model with the weights to use, whole, in evaluation mode."""
+        model = self.model
+        if any(is_sharded(parameter) for parameter in model.parameters()):
+            # Written by the last step, and without gradients and optimizers it fits again.
+            model = load_checkpoint(checkpoint_folder(self.folder.path)).model
+            model.to(self.precision.device)
+        return model.eval()
+
 
 def _groups(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
     """``size`` batches at a time; the last group may be smaller."""
@@ -346,10 +385,23 @@ def _groups(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
 
 def _check_same_settings(checkpoint: Checkpoint, config: TrainConfig) -> None:
     differing = [
-        name for name, value in vars(config).items() if value != getattr(checkpoint.config, name)
+        spec.name
+        for spec in dataclasses.fields(config)
+        if getattr(config, spec.name) != getattr(checkpoint.config, spec.name)
+        and spec.metadata["group"] != "processes"
     ]
     if differing:
         raise CheckpointError(
             f"{checkpoint.folder}: was trained with other settings "
             f"({', '.join(differing)} differ), expected the same to resume"
+        )
+
+
+def _check_same_checkpoint(checkpoint: Checkpoint, processes: Processes) -> None:
+    """Every process must have read the same one."""
+    step = checkpoint.position.step
+    if processes.any(processes.from_main(step) != step):
+        raise CheckpointError(
+            f"{checkpoint.folder}: processes found different checkpoints (this one that of step "
+            f"{step}), expected a run folder that is the same for all"
         )

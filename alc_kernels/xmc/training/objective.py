@@ -19,7 +19,7 @@ PARTS = {
 }
 
 
-def build_loss(config: TrainConfig, dim: int) -> ALCLoss:
+def build_loss(config: TrainConfig, dim: int, process_group: object | None = None) -> ALCLoss:
     """The loss module that ``config`` asks for, for vectors of width ``dim``."""
     pair, batch, tcm = PARTS[config.loss]
     auxiliary = Auxiliary(
@@ -44,4 +44,5 @@ def build_loss(config: TrainConfig, dim: int) -> ALCLoss:
         auxiliary=auxiliary if pair or batch else None,
         threshold=threshold if tcm else None,
         backend=config.backend,
+        process_group=process_group,
     )

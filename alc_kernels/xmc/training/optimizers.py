@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from alc_kernels.xmc.parallel.sharded import is_sharded, like, local, whole
 
 
 class RowAdagrad(Optimizer):
@@ -114,7 +117,7 @@ class Optimizers:
     def state_dict(self) -> dict[str, Tensor]:
         """Every parameter's state as ``optimizer.number.name``; learning rates are no state."""
         return {
-            f"{name}.{index}.{key}": torch.as_tensor(value)
+            f"{name}.{index}.{key}": whole(torch.as_tensor(value))
             for name, optimizer in self.each.items()
             for index, values in optimizer.state_dict()["state"].items()
             for key, value in values.items()
@@ -125,11 +128,16 @@ class Optimizers:
 
         Raises:
             KeyError: state of an optimizer that does not exist here.
+            IndexError: state of a parameter that does not exist here.
         """
         states: dict[str, dict[int, dict[str, Tensor]]] = {name: {} for name in self.each}
         for path, value in saved.items():
             name, index, key = path.split(".", 2)
-            states[name].setdefault(int(index), {})[key] = value
+            moved = [p for group in self.each[name].param_groups for p in group["params"]]
+            parameter = moved[int(index)]
+            # Moments are spread over the processes as their parameter is.
+            same = value.shape == parameter.shape
+            states[name].setdefault(int(index), {})[key] = like(value, parameter) if same else value
         for name, optimizer in self.each.items():
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": states[name], "param_groups": groups})
@@ -156,17 +164,25 @@ def learning_rate_factor(step: int, total: int, warmup: float, schedule: str = "
 
 def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> None:
     """Scale all gradients, sparse ones included, so that their joint norm is at most ``limit``."""
-    values = []
+    values, parts = [], []
     for parameter in parameters:
-        if parameter.grad is not None:
-            if parameter.grad.is_sparse:
-                parameter.grad = parameter.grad.coalesce()
-                values.append(parameter.grad._values())
-            else:
-                values.append(parameter.grad)
-    if not values:
+        if parameter.grad is None:
+            continue
+        if is_sharded(parameter.grad):
+            parts.append(local(parameter.grad))
+        elif parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.coalesce()
+            values.append(parameter.grad._values())
+        else:
+            values.append(parameter.grad)
+    norms = [torch.linalg.vector_norm(value) for value in values]
+    if parts:  # of every process, so that all find the same norm
+        square = torch.stack([value.square().sum() for value in parts]).sum()
+        dist.all_reduce(square)
+        norms.append(square.sqrt())
+    if not norms:
         return
-    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(v) for v in values]))
+    norm = torch.linalg.vector_norm(torch.stack(norms))
     factor = (limit / (norm + 1e-12)).clamp(max=1.0)
-    for value in values:
+    for value in [*values, *parts]:
         value.mul_(factor)

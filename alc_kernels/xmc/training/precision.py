@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 
 from alc_kernels.xmc.errors import ConfigError
+from alc_kernels.xmc.parallel.join import check_gpus, uses_gpu
+from alc_kernels.xmc.parallel.processes import ALONE, Processes
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -33,12 +35,21 @@ class Precision:
         )
 
 
-def find_device(name: str) -> torch.device:
+def find_device(name: str, processes: Processes = ALONE) -> torch.device:
     """The device that a setting names; ``"auto"`` takes a GPU where there is one.
+
+    Of several processes each takes the GPU of its number on its machine.
 
     Raises:
         ConfigError: it cannot be used here.
     """
+    if processes.size > 1 and name.startswith("cuda:"):
+        raise ConfigError(
+            f"device = {name!r}: {processes.size} processes cannot share a GPU, expected 'cuda'"
+        )
+    if processes.size > 1 and uses_gpu(name):
+        check_gpus(processes.local_rank)
+        return torch.device("cuda", processes.local_rank)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.errors import TrainingDiverged
 from alc_kernels.xmc.model import Model
+from alc_kernels.xmc.parallel.processes import ALONE, Processes
+from alc_kernels.xmc.parallel.sharded import Weights, local, whole
 from alc_kernels.xmc.training.checkpoint import (
     CURRENT,
     MODEL,
@@ -18,7 +20,7 @@ from alc_kernels.xmc.training.checkpoint import (
 )
 from alc_kernels.xmc.training.ema import WeightAverage
 from alc_kernels.xmc.training.files import read_tensors
-from alc_kernels.xmc.training.state import Part, Position
+from alc_kernels.xmc.training.state import Part, Position, pack
 
 
 class RunFolder:
@@ -30,6 +32,7 @@ class RunFolder:
         average: of its weights, or None.
         config: all settings.
         parts: what else has a state.
+        processes: all of them; the first one writes.
 
     Attributes:
         saved_step: the step of the last checkpoint, None before the first.
@@ -42,13 +45,17 @@ class RunFolder:
         average: WeightAverage | None,
         config: TrainConfig,
         parts: Mapping[str, Part],
+        processes: Processes = ALONE,
     ) -> None:
         self.path, self.model, self.average = path, model, average
-        self.config, self.parts = config, parts
+        self.config, self.parts, self.processes = config, parts, processes
         self.saved_step: int | None = None
 
     def write_config(self) -> None:
         """Begin the run: ``config.toml`` with all settings."""
+        self.processes.on_main(self._write_config)
+
+    def _write_config(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
         text = self.config.to_toml()
         (self.path / "config.toml").write_text(text, encoding="utf-8", newline="\n")
@@ -56,7 +63,7 @@ class RunFolder:
     def save(
         self, position: Position, parameters: Iterable[nn.Parameter], *, keep_weights: bool
     ) -> None:
-        """Write a checkpoint.
+        """Write a checkpoint; to be called by every process.
 
         Args:
             position: how far training has come.
@@ -67,21 +74,30 @@ class RunFolder:
         Raises:
             TrainingDiverged: a parameter is not finite; the last checkpoint stays.
         """
-        if not all(bool(parameter.isfinite().all()) for parameter in parameters):
+        finite = all(bool(local(parameter).isfinite().all()) for parameter in parameters)
+        if self.processes.any(not finite):
             what = f"the weights became non-finite by step {position.step}"
             raise TrainingDiverged(self.saved_text(what))
-        weights: dict[str, Tensor] | Path = dict(self.model.state_dict())
+        weights: dict[str, Tensor] | Path
         if keep_weights:
             weights = checkpoint_folder(self.path) / MODEL
-        elif self.average is not None:
-            weights = {**self.model.state_dict(), **self.average.averaged()}
-        save_checkpoint(self.path, self.model, weights, self.config, position, self.parts)
+        else:
+            weights = dict(self.model.state_dict())
+            if self.average is not None:
+                weights |= self.average.averaged()
+            weights = {name: whole(value) for name, value in weights.items()}
+        state = pack(self.parts)
+        # The others wait, so that no one is ahead of a checkpoint that failed.
+        self.processes.on_main(
+            lambda: save_checkpoint(self.path, self.model, weights, self.config, position, state)
+        )
         self.saved_step = position.step
 
     def use_best(self) -> None:
         """Give the model the weights to use, where those under way are others."""
         if "model" in self.parts:
-            self.model.load_state_dict(read_tensors(checkpoint_folder(self.path) / MODEL))
+            best = read_tensors(checkpoint_folder(self.path) / MODEL)
+            Weights(self.model).load_state_dict(best)
 
     def saved_text(self, what: str) -> str:
         """``what``, and where the last good checkpoint is."""

@@ -26,7 +26,9 @@ from alc_kernels.xmc.errors import CheckpointError
 from alc_kernels.xmc.negatives.clusters import divide
 from alc_kernels.xmc.negatives.deal import deal_clusters
 from alc_kernels.xmc.negatives.hard import draw_hard_negatives, mine_hard_negatives
+from alc_kernels.xmc.negatives.index import QUERIES_PER_PASS
 from alc_kernels.xmc.negatives.library import load_faiss
+from alc_kernels.xmc.parallel.processes import ALONE, Processes
 from alc_kernels.xmc.training.batches import Batch, make_batch, num_batches, sample_labels
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class Sampler:
         candidates: (C,) ascending numbers of the labels that may be mined; None for all. Labels
             held out of training do not belong to them.
         device: where hard negatives are searched.
+        processes: the first one clusters; each mines for its share of the queries.
 
     Raises:
         MissingFaiss: clusters or an approximate index without the package faiss.
@@ -60,7 +63,9 @@ class Sampler:
         *,
         candidates: np.ndarray | None = None,
         device: torch.device | str = "cpu",
+        processes: Processes = ALONE,
     ) -> None:
+        self.processes = processes
         self.relation, self.queries, self.config = relation, queries, config
         self.excluded, self.candidates, self.device = excluded, candidates, device
         self.clusters: np.ndarray | None = None  # (N,) cluster of every query; None: shuffled
@@ -96,19 +101,24 @@ class Sampler:
             per_batch = -(-largest_batch // size)
             seed = np.random.SeedSequence([config.seed, epoch, 1]).generate_state(1)
             generator = torch.Generator().manual_seed(int(seed[0]))
-            self.clusters = divide(snapshot.queries, parts * per_batch, generator).numpy()
+            self.clusters = self.processes.on_main(
+                lambda: divide(snapshot.queries, parts * per_batch, generator).numpy()
+            )
         if config.hard_negatives:
-            self.pools = mine_hard_negatives(
-                snapshot.queries,
+            count = len(self.queries)
+            own = self.processes.share(count, QUERIES_PER_PASS)
+            pools = mine_hard_negatives(
+                snapshot.queries[own],
                 snapshot.labels,
-                snapshot.relation,
-                None if self.excluded is None else self.excluded[self.queries],
+                snapshot.relation[own],
+                None if self.excluded is None else self.excluded[self.queries[own]],
                 pool=config.hard_negative_pool,
                 margin=config.false_negative_margin,
                 index=config.index,
                 candidates=self.candidates,
                 device=self.device,
             )
+            self.pools = self.processes.gather_array(pools, count, QUERIES_PER_PASS)
         self.refreshed = epoch
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:

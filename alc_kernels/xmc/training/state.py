@@ -10,7 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alc_kernels.xmc.parallel.processes import ALONE, Processes
+
 State = Mapping[str, Any]
+# Tensors as part.key, and the other values per part.
+Packed = tuple[dict[str, Tensor], dict[str, dict[str, Any]]]
 
 
 @dataclass
@@ -47,10 +51,19 @@ class RandomState:
 
     NumPy's and Python's global generators are used nowhere in training: samplers make their own
     from seed and epoch.
+
+    One process draws on through the whole run. Of several each starts anew in every step, from
+    :meth:`start_step`: then a checkpoint needs no state of each, and may be resumed by any number.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, seed: int = 0, processes: Processes = ALONE) -> None:
+        self.device, self.seed, self.processes = device, seed, processes
+
+    def start_step(self, step: int) -> None:
+        """Before a step: other numbers in every process, the same ones in a resumed run."""
+        if self.processes.size > 1:
+            words = [self.seed, step, self.processes.rank, 4]
+            torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
 
     def state_dict(self) -> dict[str, Tensor]:
         state = {"cpu": torch.get_rng_state()}
@@ -66,7 +79,7 @@ class RandomState:
             torch.cuda.set_rng_state(saved["cuda"], self.device)
 
 
-def pack(parts: Mapping[str, Part]) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+def pack(parts: Mapping[str, Part]) -> Packed:
     """All states as tensors under ``part.key``, and the rest as JSON values per part.
 
     NumPy arrays become tensors; their keys are kept under ``"arrays"``.

@@ -20,6 +20,7 @@ from alc_kernels.xmc.encoders.tokens import ConcatTokens, TokenRows
 from alc_kernels.xmc.errors import DataError
 from alc_kernels.xmc.methods import Snapshot
 from alc_kernels.xmc.model import Model
+from alc_kernels.xmc.parallel.processes import ALONE, Processes
 
 TEXTS_PER_PASS = 1024
 
@@ -62,20 +63,34 @@ class TrainingSet:
             encoder.tokenize(self.dataset.train.queries), encoder.tokenize(self.dataset.labels)
         )
 
-    def select(self, queries: np.ndarray, labels: np.ndarray, chunk: int = 0) -> list[Any]:
+    def select(
+        self, queries: np.ndarray, labels: np.ndarray, chunk: int = 0, most: int = 0
+    ) -> list[Any]:
         """The encoder's inputs for the texts of ``queries`` (B,), then of ``labels`` (M,).
 
-        In one piece, or in pieces of at most ``chunk`` texts.
+        In one piece, or in pieces of at most ``chunk`` texts. Where other processes have up to
+        ``most`` texts, there are as many pieces as they have: the last ones are then of a text
+        that nobody asked for, whose vectors are to be left out.
         """
         rows = np.concatenate([queries, labels + len(self.dataset.train)])
-        size = chunk or len(rows)
+        most = max(most, len(rows))
+        size = chunk or most
+        needed = size * (-(-most // size) - 1) + 1
+        rows = np.pad(rows, (0, max(0, needed - len(rows))))
         return [
             self.texts.select(rows[start : start + size]) for start in range(0, len(rows), size)
         ]
 
     @torch.no_grad()
-    def snapshot(self, model: Model, autocast: AbstractContextManager[Any]) -> Snapshot:
+    def snapshot(
+        self,
+        model: Model,
+        autocast: AbstractContextManager[Any],
+        processes: Processes = ALONE,
+    ) -> Snapshot:
         """Vectors of all queries in use and of all labels, in evaluation mode.
+
+        Each process encodes its share of them and gets all.
 
         Labels that are held out are among them, because the label side gives them a place among
         the others; nothing that is trained looks at their vectors.
@@ -83,8 +98,8 @@ class TrainingSet:
         model.eval()
         none = np.zeros(0, np.int64)
         with autocast:
-            queries = self._encode(model, self.queries, none)
-            labels = self._encode(model, none, np.arange(self.dataset.num_labels))
+            queries = self._encode(model, self.queries, none, processes)
+            labels = self._encode(model, none, np.arange(self.dataset.num_labels), processes)
         return Snapshot(queries, labels, self.relation[self.queries])
 
     @cached_property
@@ -113,15 +128,18 @@ class TrainingSet:
         if saved["fingerprint"] != self.fingerprint:
             raise ValueError("it was trained on other queries, labels or pairs")
 
-    def _encode(self, model: Model, queries: np.ndarray, labels: np.ndarray) -> Tensor:
+    def _encode(
+        self, model: Model, queries: np.ndarray, labels: np.ndarray, processes: Processes
+    ) -> Tensor:
         """(n, d) float32 on the CPU; one of the two is empty."""
         count = len(queries) + len(labels)
-        made = torch.empty(count, model.dim)
-        for start in range(0, count, TEXTS_PER_PASS):
-            part = slice(start, start + TEXTS_PER_PASS)
+        own = processes.share(count, TEXTS_PER_PASS)
+        made = torch.empty(own.stop - own.start, model.dim)
+        for start in range(own.start, own.stop, TEXTS_PER_PASS):
+            part = slice(start, min(start + TEXTS_PER_PASS, own.stop))
             (batch,) = self.select(queries[part], labels[part])
-            made[part] = model.encoder(batch).float().cpu()
-        return made
+            made[start - own.start : part.stop - own.start] = model.encoder(batch).float().cpu()
+        return processes.gather_rows(made, count, TEXTS_PER_PASS)
 
 
 def _queries_in_use(dataset: Dataset, config: TrainConfig) -> np.ndarray:
