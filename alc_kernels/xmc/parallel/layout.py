@@ -9,6 +9,7 @@ Gradients are summed, not averaged: each process has its share of the gradient o
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -62,12 +63,17 @@ class Replicated(Layout):
         self.heads = list(loss.parameters())
         processes.broadcast([*_tensors(model), *_tensors(loss)])
         tables = {id(table) for table in self.tables}
-        names = [name for name, p in model.named_parameters() if id(p) in tables]
+        spare = _Spare(model)
+        ignored = [name for name, p in spare.named_parameters() if id(p) in tables]
         wrapper = nn.parallel.DistributedDataParallel
         # Sparse gradients are left to us: NCCL cannot add them up.
-        wrapper._set_params_and_buffers_to_ignore_for_model(model, names)
-        # Text models have layers that pooling does not use. Buffers are the same everywhere.
-        self.wrapped = wrapper(model, broadcast_buffers=False, find_unused_parameters=True)
+        wrapper._set_params_and_buffers_to_ignore_for_model(spare, ignored)
+        # Buffers are the same everywhere. PyTorch 2.13 renamed the option.
+        names = inspect.signature(wrapper).parameters
+        buffers = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
+        # Text models have layers that pooling does not use.
+        options: dict[str, Any] = {buffers: False, "find_unused_parameters": True}
+        self.wrapped = wrapper(spare, **options)
         self.wrapped.register_comm_hook(None, _summed)
         self.forward = self.wrapped
 
@@ -77,6 +83,23 @@ class Replicated(Layout):
     def finish_gradients(self) -> None:
         sum_dense_gradients(self.heads)
         sum_table_gradients(self.tables, self.processes)
+
+
+class _Spare(nn.Module):
+    """The model, and a parameter that is never used.
+
+    DistributedDataParallel looks for unused parameters in every step, and warns where that finds
+    none in the first one. Not looking is no choice: it then rearranges its messages after that
+    step, and a resumed run would add up gradients in another order.
+    """
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+        self.unused = nn.Parameter(torch.zeros(1, device=next(model.parameters()).device))
+
+    def forward(self, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+        return self.model(*arguments)
 
 
 class Sharded(Layout):
@@ -145,7 +168,8 @@ def make_layout(
     return Replicated(model, loss, processes)
 
 
-def _summed(state: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+# PyTorch reads the annotations of such a hook and does not understand postponed ones.
+def _summed(state, bucket):  # type: ignore[no-untyped-def]
     """DistributedDataParallel's message for a bucket of gradients, without its division."""
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     return work.get_future().then(lambda future: future.value()[0])
