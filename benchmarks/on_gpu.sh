@@ -1,18 +1,20 @@
 #!/usr/bin/env bash
 # Everything that only a GPU can tell: values first, then times.
 #
-#   benchmarks/on_gpu.sh OUTPUT_FOLDER [values|step|table]...     (default: values step)
+#   benchmarks/on_gpu.sh OUTPUT_FOLDER [values|step|table|cached]...     (default: values step)
 #
 # values: the kernel and loss tests, on the GPU.
 # step:   forward + backward at B = M = 16,384, d = 768 in bf16, fp16 and fp32 beside eager PyTorch.
 # table:  every work and provider at B = M = 32,768, d = 768, 384, 128; TCM at several densities;
 #         our default and softmax against eager and torch.compile from B = 1,024 to 65,536.
+# cached: MiniLM-L6 with 65,536 and 262,144 pairs per batch, encoded in chunks: peak memory, time per
+#         step, the loss's share; beside it 4,096 and 16,384 pairs encoded at once.
 #
 # Times are JSON results of record in OUTPUT_FOLDER; copy them to benchmarks/results/, draw them
 # with `alc bench charts`, and compare two runs with `alc bench compare`.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-out=${1:?usage: benchmarks/on_gpu.sh OUTPUT_FOLDER [values|step|table]...}
+out=${1:?usage: benchmarks/on_gpu.sh OUTPUT_FOLDER [values|step|table|cached]...}
 shift
 stages=${*:-values step}
 mkdir -p "$out"
@@ -39,6 +41,10 @@ for stage in $stages; do
                 --provider alc_kernels eager torch.compile --output "$out/active.json"
             bench --rows 1024 2048 4096 8192 16384 32768 65536 --width 768 --seconds 3 \
                 --work triplet10+tcm softmax --output "$out/rows.json"
+            ;;
+        cached)
+            python3 benchmarks/large_batch.py --plain 4096 16384 --pairs 4096 16384 65536 262144 \
+                --output "$out/large_batch.json" || status=1
             ;;
         *)
             echo "unknown stage $stage" >&2
