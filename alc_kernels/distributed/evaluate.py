@@ -263,9 +263,12 @@ def _weigh(sums: Sums, name: str, direction: _Direction | None, row_weight: Tens
     if direction is None or direction.rows is None:
         return
     rows = direction.rows
-    weight = rows.members.to(rows.values.dtype)
+    members = rows.members
+    if members is None:
+        members = torch.ones_like(rows.values, dtype=torch.bool)
+    weight = members.to(rows.values.dtype)
     if row_weight is not None:
-        weight = torch.where(rows.members, row_weight, 0.0)
+        weight = torch.where(members, row_weight, 0.0)
     direction.weight = weight
     sums.put(name, (weight * rows.values).sum())
     sums.put(f"{name} weight", weight.sum())

@@ -13,41 +13,57 @@ class RowAverage:
 
     Which rows those are is known from their counts of pairs, during a walk, or from the loss
     after it: whoever comes first calls ``over_counts`` or ``over``, and it is worked out once.
+    Where all rows count alike it is known beforehand, and costs next to nothing.
 
     Args:
-        every_row: rows without a positive or a negative count as well.
+        every_row: all rows count, whatever their counts of pairs.
+        like: (B, d): so many rows, on that device.
         reduction: "mean", or "sum" or "none" for no division.
         row_weight: (B,) acc or None.
         acc: accumulation dtype.
     """
 
     def __init__(
-        self, every_row: bool, reduction: str, row_weight: Tensor | None, acc: torch.dtype
+        self,
+        every_row: bool,
+        like: Tensor,
+        reduction: str,
+        row_weight: Tensor | None,
+        acc: torch.dtype,
     ) -> None:
-        self._every_row, self._reduction, self._row_weight = every_row, reduction, row_weight
-        self._acc = acc
+        self._every_row, self._row_weight = every_row, row_weight
+        self._rows, self._device, self._acc = like.shape[0], like.device, acc
+        self._mean = reduction == "mean"
+        self._alike = every_row and row_weight is None and self._rows > 0
         self._weight: Tensor | None = None  # (B,) acc, 0 for rows that do not count
         self._share: Tensor | None = None  # 0-d acc: 1 / their sum, 0 where that is 0
 
-    def over(self, members: Tensor) -> None:
-        """The rows that count, (B,) bool."""
-        if self._weight is not None:
+    def over(self, members: Tensor | None) -> None:
+        """The rows that count, (B,) bool; None: all."""
+        if self._weight is not None or self._alike:
             return
+        if members is None:
+            members = torch.ones(self._rows, dtype=torch.bool, device=self._device)
         self._weight = members.to(self._acc)
         if self._row_weight is not None:
             self._weight = torch.where(members, self._row_weight, 0.0)
-        if self._reduction == "mean":
+        if self._mean:
             total = self._weight.sum()
             self._share = torch.where(total != 0, total.reciprocal(), 0.0)
 
     def over_counts(self, factor: float, num_positives: Tensor, num_negatives: Tensor) -> Tensor:
         """``WalkGradient.row_scale``: :meth:`scale` from the counts of pairs, (B,) int64 each."""
-        members = (num_positives > 0) & (num_negatives > 0)  # R
-        self.over(torch.ones_like(members) if self._every_row else members)
+        if self._every_row:
+            self.over(None)
+        else:
+            self.over((num_positives > 0) & (num_negatives > 0))  # R
         return self.scale(factor)
 
     def scale(self, factor: float) -> Tensor:
         """(B,) acc: d (factor * average) / d value_i."""
+        if self._alike:
+            share = factor / self._rows if self._mean else factor
+            return torch.full((self._rows,), share, dtype=self._acc, device=self._device)
         assert self._weight is not None
         if self._share is None:
             return times(factor, self._weight)
@@ -58,5 +74,7 @@ class RowAverage:
         if self._row_weight is not None:
             assert self._weight is not None
             values = self._weight * values
+        if self._alike and self._mean:
+            return values, values.mean()
         total = values.sum()
         return values, total if self._share is None else total * self._share

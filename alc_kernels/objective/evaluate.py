@@ -92,16 +92,14 @@ def evaluate(
     grad_labels = _zeros_like_rows(problem.labels, acc) if want_labels else None
     want_gradient = want_queries or want_labels or want_scalars
     every_row = isinstance(base, Sigmoid)
-    average = RowAverage(every_row, objective.reduction, row_weight, acc)
-    columns_average = RowAverage(every_row, "mean", None, acc)
-    offer = columns_offer = None
+    full = every_row or all_members(problem, objective)
+    average = RowAverage(full, problem.queries, objective.reduction, row_weight, acc)
+    symmetric = bool(getattr(base, "symmetric", False))
+    exchanged = _exchanged(problem) if symmetric else None
+    offer = None
     if isinstance(base, Softmax | Sigmoid) and want_gradient:
         row_scale = partial(average.over_counts, weight)
         offer = WalkGradient(row_scale, grad_queries, grad_labels, want_scalars)
-        row_scale = partial(columns_average.over_counts, weight)
-        columns_offer = WalkGradient(row_scale, grad_labels, grad_queries, want_scalars)
-    symmetric = bool(getattr(base, "symmetric", False))
-    exchanged = _exchanged(problem) if symmetric else None
     request = walk_request(base, objective, one_positive(problem), scalars, label_offset)
     # With a guard, rows and columns exclude different pairs.
     if exchanged is not None and isinstance(base, Softmax) and objective.exclude_above is None:
@@ -110,9 +108,14 @@ def evaluate(
     forward = _direction(backend, problem, objective, base, scalars, label_offset, request, average)
     columns = None
     if exchanged is not None:
+        full = every_row or all_members(exchanged, objective)
+        columns_average = RowAverage(full, exchanged.queries, "mean", None, acc)
+        if offer is not None:
+            row_scale = partial(columns_average.over_counts, weight)
+            offer = WalkGradient(row_scale, grad_labels, grad_queries, want_scalars)
         # An offset shifts every logit of a column alike and so cancels on that side.
         request = base_request(base, one_positive(exchanged), scalars, None)
-        request = replace(request, keep_active=want_gradient, gradient=columns_offer)
+        request = replace(request, keep_active=want_gradient, gradient=offer)
         columns = _direction(
             backend, exchanged, objective, base, scalars, None, request, columns_average,
             forward.found.columns,
@@ -128,7 +131,7 @@ def evaluate(
     if forward.rows is not None:
         values, base_value = average.of(forward.rows.values)
     if columns is not None and columns.rows is not None:
-        base_value = share * (base_value + columns_average.of(columns.rows.values)[1])
+        base_value = share * (base_value + columns.average.of(columns.rows.values)[1])
 
     loss = times(objective.base_weight, base_value)
     if threshold is not None and terms is not None:
@@ -222,6 +225,13 @@ def one_positive(problem: Problem) -> bool:
     return problem.positives.kind in ONE_POSITIVE
 
 
+def all_members(problem: Problem, objective: Objective) -> bool:
+    """Every row has a positive and a negative, whatever its scores: R holds them all."""
+    rows, columns = problem.positives.shape
+    plain = problem.exclude.kind == "empty" and objective.exclude_above is None
+    return plain and one_positive(problem) and columns > 1 and rows > 0
+
+
 def _direction(
     backend: Backend,
     problem: Problem,
@@ -238,8 +248,9 @@ def _direction(
         problem = guarded(backend, problem, objective.exclude_above)
         found = backend.walk(problem, request)
     rows = None
+    full = all_members(problem, objective)
     if isinstance(base, Triplet | DynamicTriplet):
-        rows = triplet_rows(found, base, partial(first_positive, backend, problem))
+        rows = triplet_rows(found, base, partial(first_positive, backend, problem), full)
     elif isinstance(base, Softmax):
 
         def positive_sums(log_sum_exp: Tensor) -> tuple[Tensor, Tensor]:
@@ -247,7 +258,7 @@ def _direction(
             return backend.positive_pass(problem, log_sum_exp, slope, label_offset)
 
         one = one_positive(problem)
-        rows = softmax_rows(found, base, scalars[0], label_offset, one, positive_sums)
+        rows = softmax_rows(found, base, scalars[0], label_offset, one, positive_sums, full)
     elif isinstance(base, Sigmoid):
         rows = sigmoid_rows(found, scalars[0], scalars[1])
     if rows is not None:

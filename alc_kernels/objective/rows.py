@@ -24,7 +24,7 @@ class RowLoss:
     """
 
     values: Tensor  # (B,) acc, 0 outside R
-    members: Tensor  # (B,) bool: the rows that are averaged
+    members: Tensor | None  # (B,) bool: the rows that are averaged; None: all
     pair_index: Tensor | None = None  # (B, t) int64, -1: nothing
     pair_slope: Tensor | None = None  # (B, t) acc
     dense: GradientRequest | None = None

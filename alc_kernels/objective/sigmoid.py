@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from alc_kernels.backends.interface import GradientRequest, RowStatistics
@@ -14,6 +13,6 @@ def sigmoid_rows(found: RowStatistics, scale: Tensor, bias: Tensor) -> RowLoss:
     assert found.sigmoid_sum is not None
     return RowLoss(
         values=found.sigmoid_sum,
-        members=torch.ones_like(found.num_positives, dtype=torch.bool),
+        members=None,
         dense=GradientRequest(kind="sigmoid", scale=scale, bias=bias),
     )

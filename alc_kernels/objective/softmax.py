@@ -32,31 +32,35 @@ def softmax_rows(
     label_offset: Tensor | None,
     one_positive: bool,
     positive_sums: Callable[[Tensor], tuple[Tensor, Tensor]],
+    full: bool = False,
 ) -> RowLoss:
     """Mean over a row's positives of -log(exp(z_p) / D_p).
 
     Args:
         one_positive: every row has exactly one.
         positive_sums: (B,) log_sum_exp to what ``Backend.positive_pass`` returns for it.
+        full: every row is known to have a positive and a negative.
     """
     assert found.log_sum_exp is not None and found.positive_logit_sum is not None
-    members = (found.num_positives > 0) & (found.num_negatives > 0)  # R
-    count = found.num_positives.clamp(min=1)
     negative_scale = None
     of_negatives = log_sum_exp_over(one_positive, base) == "negatives"
     if of_negatives:
         # D_p = exp(z_p) + sum over negatives, so -log(exp(z_p) / D_p) = softplus(lse_N - z_p).
         if one_positive:
             gap = found.log_sum_exp - found.positive_logit_sum
-            softplus_sum, sigmoid_sum = -F.logsigmoid(-gap), gap.sigmoid()
+            values, negative_scale = -F.logsigmoid(-gap), gap.sigmoid()
         else:
+            count = found.num_positives.clamp(min=1)
             softplus_sum, sigmoid_sum = positive_sums(found.log_sum_exp)
-        values = softplus_sum / count
-        negative_scale = sigmoid_sum / count
+            values, negative_scale = softplus_sum / count, sigmoid_sum / count
     else:
-        values = found.log_sum_exp - found.positive_logit_sum / count
+        values = found.log_sum_exp - found.positive_logit_sum / found.num_positives.clamp(min=1)
+    members = None
+    if not full:
+        members = (found.num_positives > 0) & (found.num_negatives > 0)  # R
+        values = torch.where(members, values, 0.0)
     return RowLoss(
-        values=torch.where(members, values, 0.0),
+        values=values,
         members=members,
         dense=GradientRequest(
             kind="decoupled" if of_negatives else "softmax",

@@ -11,16 +11,23 @@ from alc_kernels.settings import DynamicTriplet, Triplet
 
 
 def triplet_rows(
-    found: RowStatistics, base: Triplet | DynamicTriplet, first: FirstPositive
+    found: RowStatistics, base: Triplet | DynamicTriplet, first: FirstPositive, full: bool = False
 ) -> RowLoss:
-    """Value and slopes of each row's triplets. ``found`` holds the hardest negatives."""
+    """Value and slopes of each row's triplets. ``found`` holds the hardest negatives.
+
+    ``full``: every row is known to have a positive and a negative.
+    """
     assert found.top_score is not None and found.top_index is not None
     s_n = found.top_score[:, : base.num_negatives]  # (B, k)
     n = found.top_index[:, : base.num_negatives]
     p, s_p = _positive(found, base, first)
     exists = n >= 0
-    members = (found.num_positives > 0) & (found.num_negatives > 0)  # R
-    lead = torch.where(exists & members[:, None], s_p[:, None] - s_n, torch.inf)  # (B, k)
+    members = None
+    valid = exists
+    if not full:
+        members = (found.num_positives > 0) & (found.num_negatives > 0)  # R
+        valid = exists & members[:, None]
+    lead = torch.where(valid, s_p[:, None] - s_n, torch.inf)  # (B, k)
     loss, active = _hinge(lead, base)
 
     if base.weight_temperature is None:

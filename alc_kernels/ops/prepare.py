@@ -87,6 +87,7 @@ def prepare(
         if inside is not None:
             good = good & inside
     acc = accumulation_dtype(compute_dtype)
+    ones = good.to(acc)
     if inverse_queries is None or inverse_labels is None:
         inverse_queries, inverse_labels = (queries.new_empty(0, dtype=acc) for _ in range(2))
     return Prepared(
@@ -94,5 +95,5 @@ def prepare(
         problem=Problem(unit_queries, unit_labels, positive, excluded, None),
         inverse_queries=inverse_queries,
         inverse_labels=inverse_labels,
-        poison=torch.where(good, 1.0, torch.nan).to(acc),
+        poison=ones / ones,  # 0 / 0 is NaN
     )
