@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median, quantiles
 from typing import NamedTuple
 
@@ -136,14 +139,49 @@ def summary(times: list[float]) -> dict[str, float | list[float]]:
 
 
 def peak_memory(step: Step, pair: list[Tensor], backward: bool = True) -> int | None:
-    """Bytes beyond inputs, gradients and one float32 copy of each gradient; None on the CPU."""
+    """Bytes beyond inputs, gradients and one float32 copy of each gradient.
+
+    On a GPU by PyTorch's allocator; on Linux by the resident memory of the process, which also
+    sees what the C++ allocator keeps for later (a few MiB either way); None elsewhere.
+    """
+    copies = sum(x.numel() * 4 for x in pair) if backward else 0
     if not pair[0].is_cuda:
-        return None
+        return _peak_resident(lambda: run(step, pair, backward), pair, copies)
     run(step, pair, backward)
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     run(step, pair, backward)
     torch.cuda.synchronize()
-    copies = sum(x.numel() * 4 for x in pair) if backward else 0
     return int(torch.cuda.max_memory_allocated() - before - copies)
+
+
+def _peak_resident(action: Callable[[], object], pair: list[Tensor], copies: int) -> int | None:
+    """Growth of the resident memory at its peak, less the gradients and ``copies``."""
+    for x in pair:
+        x.grad = None
+    gc.collect()
+    _give_back_memory()
+    try:
+        before = _resident("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    except OSError:
+        return None
+    action()
+    gradients = sum(x.grad.numel() * x.grad.element_size() for x in pair if x.grad is not None)
+    return max(0, _resident("VmHWM") - before - gradients - copies)
+
+
+def _give_back_memory() -> None:
+    """What the C library holds free, so that using it again counts."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def _resident(field: str) -> int:
+    """Bytes, as /proc/self/status has them."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/self/status has no {field}")
