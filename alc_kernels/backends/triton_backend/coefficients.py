@@ -6,6 +6,7 @@ them in the compute dtype; the library's matrix products then add G K and G^T Q 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -100,6 +101,8 @@ def coefficient_bound(request: GradientRequest) -> Tensor:
             factor = request.negative_scale.abs().clamp(min=1.0)
             rows = torch.where(rows == 0, 0.0, rows * factor)
         parts.append(rows.amax() * slope.abs())
+    if request.columns is not None:
+        parts.append(coefficient_bound(request.columns))
     margins = (request.positive_margin_scale, request.negative_margin_scale)
     parts += [scale.abs() for scale in margins if scale is not None]
     return sum(parts[1:], parts[0])
@@ -110,6 +113,30 @@ def half_scale(request: GradientRequest) -> Tensor:
     exponent = torch.log2(HALF_TARGET / coefficient_bound(request)).floor()
     # A bound of 0 or infinity lands on the limits, NaN on 0.
     return torch.exp2(exponent.nan_to_num(0.0).clamp(-40.0, 40.0))
+
+
+def column_arguments(columns: GradientRequest | None, unused: Tensor) -> dict[str, Any]:
+    """What the kernel takes of ``GradientRequest.columns``, (M,) float32 each.
+
+    The scale of a column is part of the exponent, so that a negative costs one exponential and
+    one number per column is held while S is. Columns that do not count have infinite shifts.
+    """
+    names = ("column_shift_ptr", "column_scale_ptr", "column_sum_ptr", "column_share_ptr")
+    if columns is None:
+        return {**dict.fromkeys(names, unused), "COLUMNS": "none"}
+    assert columns.row_scale is not None and columns.log_sum_exp is not None
+    assert columns.num_positives is not None
+    counts = columns.row_scale > 0
+    log_sum_exp = torch.where(counts, columns.log_sum_exp * math.log2(math.e), torch.inf)
+    factor = columns.row_scale
+    if columns.kind == "decoupled":
+        assert columns.negative_scale is not None
+        factor = factor * torch.where(counts, columns.negative_scale, 0.0)
+    shift = torch.where(factor > 0, log_sum_exp - torch.log2(factor), torch.inf)
+    share = 1.0 / columns.num_positives.clamp(min=1)
+    values = (shift, columns.row_scale, log_sum_exp, share)
+    made = {name: value.contiguous() for name, value in zip(names, values, strict=True)}
+    return {**made, "COLUMNS": columns.kind}
 
 
 def _kernel_arguments(problem: Problem, request: GradientRequest) -> dict[str, Any]:
@@ -146,6 +173,7 @@ def _kernel_arguments(problem: Problem, request: GradientRequest) -> dict[str, A
         "num_labels": problem.labels.shape[0],
         "d": problem.queries.shape[1],
         "KIND": request.kind or "none",
+        **column_arguments(request.columns, unused),
         "POSITIVES": positives.kind,
         "EXCLUDE": exclude.kind,
         "GUARD": problem.guard is not None,

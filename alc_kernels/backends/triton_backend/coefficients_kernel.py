@@ -28,18 +28,23 @@ def tile_of(program, num_row_tiles, num_col_tiles):
 
 
 @triton.jit
-def _terms(b_z, b_share, b_negative_scale, KIND: tl.constexpr, POSITIVE: tl.constexpr):
-    """G / (row_scale * slope) where all pairs are positives, or all are negatives.
+def _own_term(b_z, b_share, KIND: tl.constexpr):
+    """G / (row_scale * slope) of positives. b_z: z - log_sum_exp, or x, in units of log 2.
 
-    b_z: z - log_sum_exp (softmax kinds) or x (sigmoid), in units of log 2. What overflows in
-    1 / (1 + 2^z) gives the 0 that it should.
+    What overflows in 1 / (1 + 2^z) gives the 0 that it should.
     """
     if KIND == "softmax":
+        b_term = tl.exp2(b_z) - b_share
+    else:
+        b_term = -b_share / (1.0 + tl.exp2(b_z))
+    return b_term
+
+
+@triton.jit
+def _term(b_z, b_negative_scale, KIND: tl.constexpr):
+    """The same of negatives."""
+    if KIND == "softmax":
         b_term = tl.exp2(b_z)
-        if POSITIVE:
-            b_term -= b_share[:, None]
-    elif POSITIVE:
-        b_term = -b_share[:, None] / (1.0 + tl.exp2(b_z))
     elif KIND == "decoupled":
         b_term = b_negative_scale[:, None] * tl.exp2(b_z)
     else:
@@ -58,13 +63,19 @@ def _coefficients(
     b_col_shift,  # (C,) what is added to it, LABEL_OFFSET only
     b_share,  # (R,) 1 / P, or 1 (sigmoid)
     b_negative_scale,  # (R,)
-    b_factor,  # (R,) row_scale and everything else that a row's coefficients share
+    b_row_scale,  # (R,)
+    common,  # what all coefficients of the base share
     b_col_in,
+    b_column_shift,  # (C,) COLUMNS: log-sum-exp - log(scale) of a negative, in units of log 2
+    b_column_scale,  # (C,) the next three: COLUMNS and MASKED
+    b_column_sum,  # (C,) log-sum-exp in units of log 2
+    b_column_share,  # (C,) 1 / P
     positive_margin,
     positive_margin_scale,
     negative_margin,
     negative_margin_scale,
     KIND: tl.constexpr,
+    COLUMNS: tl.constexpr,
     MASKED: tl.constexpr,
     HAS_POSITIVES: tl.constexpr,
     HAS_EXCLUDED: tl.constexpr,
@@ -74,31 +85,43 @@ def _coefficients(
     NEGATIVE_MARGIN: tl.constexpr,
     SCALARS: tl.constexpr,
 ):
-    """(G, row sums of t s, row sums of t) of a tile, t = G / b_factor before the margins.
+    """(G, row sums of g s, row sums of g) of a tile, g = G / common before the margins.
 
     Without MASKED all pairs are negatives. Each part starts from the value of a negative, drops
     what is above the guard or excluded, and gives positives, which win over excluded pairs, theirs.
     """
     b_total = tl.zeros_like(b_scores)
-    b_weighted = tl.zeros_like(b_factor)
+    b_weighted = tl.zeros_like(b_row_scale)
     b_plain = b_weighted
     if KIND != "none":
         b_z = b_scores * slope - b_row_shift[:, None]
         if LABEL_OFFSET:
             b_z += b_col_shift[None, :]
-        b_term = _terms(b_z, b_share, b_negative_scale, KIND, False)
+        b_term = _term(b_z, b_negative_scale, KIND)
         if GUARD:
             b_term = tl.where(b_scores > b_guard[:, None], 0.0, b_term)
         if MASKED and HAS_EXCLUDED:
             b_term = tl.where(b_excluded, 0.0, b_term)
         if MASKED and HAS_POSITIVES:
-            b_own = _terms(b_z, b_share, b_negative_scale, KIND, True)
+            b_own = _own_term(b_z, b_share[:, None], KIND)
             b_term = tl.where(b_positive, b_own, b_term)
         if SCALARS:
             b_inside = tl.where(b_col_in[None, :], b_term, 0.0)
-            b_weighted = tl.sum(b_inside * b_scores, 1)
-            b_plain = tl.sum(b_inside, 1)
-        b_total = b_factor[:, None] * b_term
+            b_weighted = b_row_scale * tl.sum(b_inside * b_scores, 1)
+            b_plain = b_row_scale * tl.sum(b_inside, 1)
+        b_total = (b_row_scale * common)[:, None] * b_term
+    if COLUMNS != "none":  # no guard; columns past the end have an infinite shift
+        b_z = b_scores * slope
+        b_term = tl.exp2(b_z - b_column_shift[None, :])
+        if MASKED and HAS_EXCLUDED:
+            b_term = tl.where(b_excluded, 0.0, b_term)
+        if MASKED and HAS_POSITIVES:
+            b_own = _own_term(b_z - b_column_sum[None, :], b_column_share[None, :], COLUMNS)
+            b_term = tl.where(b_positive, b_column_scale[None, :] * b_own, b_term)
+        if SCALARS:
+            b_weighted += tl.sum(b_term * b_scores, 1)
+            b_plain += tl.sum(b_term, 1)
+        b_total += common * b_term
     if NEGATIVE_MARGIN:
         b_margin = tl.where(b_scores >= negative_margin, negative_margin_scale, 0.0)
         if GUARD:
@@ -139,6 +162,10 @@ def coefficients_kernel(
     positive_margin_scale_ptr,  # 0-d float32
     negative_margin,
     negative_margin_scale_ptr,  # 0-d float32
+    column_shift_ptr,  # (M,) float32; the next four: COLUMNS only, see _coefficients
+    column_scale_ptr,
+    column_sum_ptr,
+    column_share_ptr,
     out_ptr,  # (rows of a chunk, out_stride): G, column 0 is col_start
     partial_ptr,  # (2, partial_cols, partial_rows) float32: sums per row tile, SCALARS only
     out_scale_ptr,  # 0-d float32, OUT_SCALE only
@@ -153,6 +180,7 @@ def coefficients_kernel(
     partial_cols,
     partial_rows,
     KIND: tl.constexpr,  # "none", "softmax", "decoupled" or "sigmoid"
+    COLUMNS: tl.constexpr,  # "none", "softmax" or "decoupled": that of the columns is added
     POSITIVES: tl.constexpr,
     EXCLUDE: tl.constexpr,
     GUARD: tl.constexpr,
@@ -221,7 +249,10 @@ def coefficients_kernel(
         positive_margin_scale = tl.load(positive_margin_scale_ptr) * out_scale
     if NEGATIVE_MARGIN:
         negative_margin_scale = tl.load(negative_margin_scale_ptr) * out_scale
-    b_factor = b_row_scale * (slope * out_scale)
+    common = slope * out_scale
+    b_column_shift = b_col_shift
+    if COLUMNS != "none":
+        b_column_shift = tl.load(column_shift_ptr + b_cols, mask=b_col_in, other=float("inf"))
 
     b_pos_key, b_pos_end, b_pos_next, pos_next = open_rows(
         POSITIVES, positive_row_ptr, positive_col_ptr, b_rows, b_row_in, column
@@ -244,26 +275,35 @@ def coefficients_kernel(
             EXCLUDE, exclude_col_ptr, b_exc_key, b_exc_end, b_exc_next, column, num_labels,
             BLOCK_ROWS, BLOCK_COLS,
         )  # fmt: skip
+        b_column_scale = b_col_shift
+        b_column_sum = b_col_shift
+        b_column_share = b_col_shift
+        if COLUMNS != "none":
+            b_column_scale = tl.load(column_scale_ptr + b_cols, mask=b_col_in, other=0.0)
+            b_column_sum = tl.load(column_sum_ptr + b_cols, mask=b_col_in, other=float("inf"))
+            b_column_share = tl.load(column_share_ptr + b_cols, mask=b_col_in, other=0.0)
         b_total, b_weighted, b_plain = _coefficients(
             b_scores, b_positive, b_excluded, b_guard, slope * LOG2_E, b_row_shift, b_col_shift,
-            b_share, b_negative_scale, b_factor, b_col_in, positive_margin, positive_margin_scale,
-            negative_margin, negative_margin_scale, KIND, True, POSITIVES != "empty",
+            b_share, b_negative_scale, b_row_scale, common, b_col_in, b_column_shift,
+            b_column_scale, b_column_sum, b_column_share, positive_margin, positive_margin_scale,
+            negative_margin, negative_margin_scale, KIND, COLUMNS, True, POSITIVES != "empty",
             EXCLUDE != "empty", GUARD, LABEL_OFFSET, POSITIVE_MARGIN, NEGATIVE_MARGIN, SCALARS,
         )  # fmt: skip
     else:
         b_total, b_weighted, b_plain = _coefficients(
             b_scores, b_scores, b_scores, b_guard, slope * LOG2_E, b_row_shift, b_col_shift,
-            b_share, b_negative_scale, b_factor, b_col_in, positive_margin, positive_margin_scale,
-            negative_margin, negative_margin_scale, KIND, False, POSITIVES != "empty",
+            b_share, b_negative_scale, b_row_scale, common, b_col_in, b_column_shift,
+            b_col_shift, b_col_shift, b_col_shift, positive_margin, positive_margin_scale,
+            negative_margin, negative_margin_scale, KIND, COLUMNS, False, POSITIVES != "empty",
             EXCLUDE != "empty", GUARD, LABEL_OFFSET, POSITIVE_MARGIN, NEGATIVE_MARGIN, SCALARS,
         )  # fmt: skip
 
     if SCALARS:
         b_partial_ptr = partial_ptr + col_tile.to(tl.int64) * partial_rows
         b_partial_ptr += row - row_start + tl.arange(0, BLOCK_ROWS)
-        tl.store(b_partial_ptr, b_row_scale * b_weighted, mask=b_row_in)
+        tl.store(b_partial_ptr, b_weighted, mask=b_row_in)
         b_partial_ptr += partial_cols.to(tl.int64) * partial_rows
-        tl.store(b_partial_ptr, b_row_scale * b_plain, mask=b_row_in)
+        tl.store(b_partial_ptr, b_plain, mask=b_row_in)
     # The workspace holds whole tiles: no mask. Offsets within a tile fit 32 bits, which saves
     # registers: pointers of 64 bits per element would take as many as S.
     tile_ptr = out_ptr + (row - row_start) * out_stride + (column - col_start)

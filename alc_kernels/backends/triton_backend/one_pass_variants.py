@@ -1,4 +1,4 @@
-"""The variants of the one-pass kernels that are compiled ahead of time by the compile gate."""
+"""The variants of the one-pass and both-sides kernels for the compile gate."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from collections.abc import Iterator
 
 import torch
 
-from alc_kernels.backends.triton_backend import coefficients, one_pass, positive_logits, row_factors
+from alc_kernels.backends.triton_backend import (
+    both_sides,
+    coefficients,
+    one_pass,
+    positive_logits,
+    row_factors,
+)
+from alc_kernels.backends.triton_backend.both_sides_kernel import both_sides_kernel
 from alc_kernels.backends.triton_backend.exponentials_kernel import (
     exponentials_kernel,
     repair_kernel,
@@ -102,6 +109,26 @@ def _counts() -> Iterator[Variant]:
         )  # fmt: skip
 
 
+def _both_sides(
+    dtype: torch.dtype = HALF, relations: str = "diagonal-empty", *, more: bool = False
+) -> Variant:
+    tile = coefficients.tile_for(dtype, "tf32")
+    positives, exclude = relations.split("-")
+    constants = both_sides.both_sides_constexprs((positives, exclude), more, tile, 768, dtype)
+    constants |= {"UPCAST": False, "PRECISION": "tf32"}
+    return make_variant(
+        both_sides_kernel,
+        relations + " offset" * more,
+        dtype,
+        constants,
+        tile.warps,
+        num_stages=tile.stages,
+        hopper_registers=both_sides.register_limit(constants, 768),
+        products=True,
+        fast=dtype == HALF,
+    )
+
+
 def one_pass_variants() -> list[Variant]:
     """Each kind in each dtype it serves, each option, and all at once."""
     made: list[Variant] = []
@@ -119,4 +146,6 @@ def one_pass_variants() -> list[Variant]:
     made += _tiles("decoupled", offset=True)
     made += _tiles("softmax", relations="ranges-csr", d=100)
     made += _tiles("softmax", relations="index-diagonal", d=128)
+    made += [_both_sides(dtype) for dtype in DTYPE_NAMES]
+    made.append(_both_sides(relations="csr-ranges", more=True))
     return [*made, *_counts()]

@@ -130,7 +130,7 @@ def _coefficients(
     *,
     positives: str = "diagonal",
     exclude: str = "empty",
-    options: tuple[str, ...] = (),  # of guard, offset, margins, scalars, ragged, odd
+    options: tuple[str, ...] = (),  # of guard, offset, margins, scalars, ragged, odd, columns
     precision: str = "tf32",
     fast: bool = False,
 ) -> Variant:
@@ -138,6 +138,7 @@ def _coefficients(
     even = "odd" not in options  # 16 divides d; ragged: the block along d does not
     constants = {
         "KIND": kind,
+        "COLUMNS": kind if "columns" in options else "none",
         "POSITIVES": positives,
         "EXCLUDE": exclude,
         "GUARD": "guard" in options,
@@ -187,6 +188,10 @@ def _coefficient_variants() -> Iterator[Variant]:
         yield _coefficients(torch.float32, kind, precision="ieee")
         yield _coefficients(half, kind, positives="csr", exclude="csr", options=everything)
         yield _coefficients(half, kind, positives="ids", exclude="csr", options=everything)
+    for kind, dtype in itertools.product(("softmax", "decoupled"), DTYPE_NAMES):
+        yield _coefficients(dtype, kind, options=("columns",), fast=dtype == half)
+    options = ("offset", "scalars", "columns")
+    yield _coefficients(half, "softmax", positives="csr", exclude="csr", options=options)
     for dtype in DTYPE_NAMES:
         yield _coefficients(dtype, "none", options=("margins",))
     for positives in ("empty", "index", "ids", "csr"):
