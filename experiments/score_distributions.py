@@ -112,14 +112,17 @@ def distribution(name: str, folder: Path, dataset: Dataset) -> Distribution:
         scores, positive, negative = batch_scores(batch, data, model)
         positives.append(scores[positive])
         hardest.append(np.where(negative, scores, -np.inf).max(axis=1))
-        first = batch.labels[batch.col[batch.crow[:-1]]]  # every row has a positive
+        matched = np.flatnonzero(np.diff(batch.crow))  # rows with a positive
+        first = dict(zip(matched, batch.labels[batch.col[batch.crow[matched]]], strict=True))
         pairs = (
             np.nonzero(negative & (scores >= margins[1])),
             (np.arange(len(scores)), np.where(negative, scores, -np.inf).argmax(axis=1)),
         )
         for found, (rows, columns) in zip(alike, pairs, strict=True):
-            for right, wrong in zip(first[rows], batch.labels[columns], strict=True):
-                found.append(len(words[right] & words[wrong]) / len(words[right] | words[wrong]))
+            for row, wrong in zip(rows, batch.labels[columns], strict=True):
+                if row in first:
+                    right = words[first[row]]
+                    found.append(len(right & words[wrong]) / len(right | words[wrong]))
         active.append(
             (
                 len(scores),
