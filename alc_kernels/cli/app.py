@@ -101,7 +101,7 @@ def _fail(
     message = one_line(message or str(error))
     if "--debug" in words:
         traceback.print_exc()
-    tell_torchrun(error)
+    tell_torchrun(message)
     if is_told_elsewhere(error):
         return code
     print(f"{name}: {this_rank()}{message}", file=sys.stderr)

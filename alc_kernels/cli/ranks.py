@@ -28,9 +28,13 @@ def is_told_elsewhere(error: BaseException) -> bool:
     return bool(getattr(error, "told", os.environ.get("LOCAL_RANK", "0") != "0"))
 
 
-def tell_torchrun(error: BaseException) -> None:
+def tell_torchrun(message: str) -> None:
     """Let torchrun's own report of the failed rank say what the error was."""
-    if "TORCHELASTIC_ERROR_FILE" in os.environ:
-        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+    if "TORCHELASTIC_ERROR_FILE" not in os.environ:
+        return
+    from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
-        get_error_handler().record_exception(error)
+    try:
+        raise RuntimeError(message)  # the report shows a traceback: the shortest there is
+    except RuntimeError as brief:
+        get_error_handler().record_exception(brief)

@@ -49,4 +49,5 @@ class ProcessFailed(XMCError):
 def describe(error: BaseException) -> str:
     """An error in one line, with its type where it is none of ours."""
     text = " ".join(str(error).split())
-    return text if isinstance(error, XMCError) else f"{type(error).__name__}: {text}"
+    ours = type(error).__module__.startswith("alc_kernels.")
+    return text if ours else f"{type(error).__name__}: {text}"
