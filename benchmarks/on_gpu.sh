@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that only a GPU can tell: values first, then times.
 #
-#   benchmarks/on_gpu.sh OUTPUT_FOLDER [values|step|table|cached]...     (default: values step)
+#   benchmarks/on_gpu.sh OUTPUT_FOLDER [values|step|table|cached|cuda]...     (default: values step)
 #
 # values: the kernel and loss tests, on the GPU.
 # step:   forward + backward at B = M = 16,384, d = 768 in bf16, fp16 and fp32 beside eager PyTorch.
@@ -9,12 +9,14 @@
 #         our default and softmax against eager and torch.compile from B = 1,024 to 65,536.
 # cached: MiniLM-L6 with 65,536 and 262,144 pairs per batch, encoded in chunks: peak memory, time per
 #         step, the loss's share; beside it 4,096 and 16,384 pairs encoded at once.
+# cuda:   builds the CUDA kernels if need be, runs the tests with them on, then mining at k = 10 and
+#         100 with and without them beside topk of a stored matrix, and pair gradients both ways.
 #
 # Times are JSON results of record in OUTPUT_FOLDER; copy them to benchmarks/results/, draw them
 # with `alc bench charts`, and compare two runs with `alc bench compare`.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-out=${1:?usage: benchmarks/on_gpu.sh OUTPUT_FOLDER [values|step|table|cached]...}
+out=${1:?usage: benchmarks/on_gpu.sh OUTPUT_FOLDER [values|step|table|cached|cuda]...}
 shift
 stages=${*:-values step}
 mkdir -p "$out"
@@ -45,6 +47,19 @@ for stage in $stages; do
         cached)
             python3 benchmarks/large_batch.py --plain 4096 16384 --pairs 4096 16384 65536 262144 \
                 --output "$out/large_batch.json" || status=1
+            ;;
+        cuda)
+            # In place, for this machine's PyTorch; says what it built.
+            ALC_KERNELS_BUILD=require-cuda python3 setup.py -q build_ext --inplace || status=1
+            python3 -m alc_kernels info
+            ALC_KERNELS_CUDA=1 python3 -m pytest -q -n "${JOBS:-8}" --no-header --tb=short \
+                tests/native/test_cuda_*.py tests/backends/test_pairs.py tests/backends/test_walk.py \
+                tests/losses/test_agreement.py >"$out/pytest-cuda.log" 2>&1 || status=1
+            tail -n 40 "$out/pytest-cuda.log"
+            for width in 768 384 128; do
+                python3 -m benchmarks.cuda_kernels --width "$width" \
+                    --output "$out/cuda-$width.json" || status=1
+            done
             ;;
         *)
             echo "unknown stage $stage" >&2

@@ -94,6 +94,8 @@ def unavailable(tensor: Tensor) -> str | None:
     if isinstance(library, str):
         return library
     on_gpu = bool(library.alc_cuda_on_gpu())
+    if on_gpu and not torch.cuda.is_available():
+        return "there is no GPU that PyTorch can use"
     if on_gpu != tensor.is_cuda:
         where = "GPUs" if on_gpu else "the CPU"
         return f"the tensor is on {tensor.device}: this library works on {where}"
