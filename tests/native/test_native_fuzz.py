@@ -392,7 +392,9 @@ def test_repeats_bit_by_bit(count):
     g = torch.Generator().manual_seed(1)
     x, y = (torch.randn(700, 24, generator=g) for _ in range(2))
     loss = ALCLoss(24, backend="native")
-    walked = WalkRequest(top_k=5, softmax="all", inverse_temperature=torch.tensor(20.0))
+    walked = WalkRequest(
+        top_k=5, softmax="all", inverse_temperature=torch.tensor(20.0), columns="negatives"
+    )
     unit = [native_backend.normalize_rows(z, torch.float32, True)[0] for z in (x, y)]
     problem = Problem(*unit, Positives.diagonal(700), Positives._empty(700, 700), None)
     with threads(1):
@@ -414,3 +416,4 @@ def test_repeats_bit_by_bit(count):
     assert torch.equal(one.top_index, several.top_index)
     assert torch.equal(one.top_score, several.top_score)
     assert torch.equal(one.log_sum_exp, several.log_sum_exp)
+    assert torch.equal(one.columns.log_sum_exp, several.columns.log_sum_exp)
