@@ -67,9 +67,8 @@ def gradient_plan(
                 negative_margin=threshold.negative_margin,
                 negative_margin_scale=terms.negative_scale,
             )
-        in_pass = margins.kind is not None or margins.negative_margin is not None
         if threshold.positive_weight:
-            if one_positive and not in_pass:
+            if one_positive and margins.kind is None:
                 pairs.append(single_positive_slope(first, threshold, terms))
             else:
                 margins = replace(
@@ -77,7 +76,8 @@ def gradient_plan(
                     positive_margin=threshold.positive_margin,
                     positive_margin_scale=terms.positive_scale,
                 )
-        if in_pass or margins.positive_margin is not None:
+        sides = (margins.positive_margin, margins.negative_margin)
+        if margins.kind is not None or sides != (None, None):
             dense = margins
     if not pairs:
         return GradientPlan(None, None, dense)

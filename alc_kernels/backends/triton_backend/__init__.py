@@ -28,7 +28,7 @@ _PROBLEM = _triton_problem()
 
 if _PROBLEM is None:
     from alc_kernels.backends.triton_backend.choose_walk import walk
-    from alc_kernels.backends.triton_backend.coefficients import dense_gradient
+    from alc_kernels.backends.triton_backend.gradient import dense_gradient
     from alc_kernels.backends.triton_backend.launch import INTERPRETED
     from alc_kernels.backends.triton_backend.normalize import (
         normalize_rows,

@@ -9,9 +9,10 @@ that do not change in the tile loop.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -77,7 +78,38 @@ OTHER_TF32 = {
 # Exact float32 products run on the ordinary units, 16 accumulators per thread. No spill.
 IEEE = {2**31: dict.fromkeys(EPILOGUES, Tile(64, 64, 32, 8, 3))}
 
+# The product over listed rows (``active_product``): 128 rows by ``cols`` of d, ``depth`` listed
+# rows a step. The first operand is made from bits in registers, beside the sums: 128 x 256 takes
+# 128 registers of sums, which only Hopper's asynchronous product leaves room for.
+WIDE_PRODUCT = Tile(128, 256, 64, 8, 3)
+HALF_PRODUCT = Tile(128, 128, 64, 8, 3)
+FLOAT_PRODUCT = Tile(128, 128, 32, 8, 3)
+EXACT_PRODUCT = Tile(128, 64, 32, 8, 2)
+
 _override: Tile | None = None
+
+
+@functools.cache
+def device_limits(device: torch.device) -> tuple[tuple[int, int], int]:
+    """(compute capability, multiprocessors); a stand-in where there is no GPU."""
+    if device.type != "cuda":
+        return (9, 0), 4
+    properties = torch.cuda.get_device_properties(device)
+    # The versions of AMD's devices look like compute capabilities but mean something else.
+    capability = (0, 0) if torch.version.hip else (properties.major, properties.minor)
+    return capability, properties.multi_processor_count
+
+
+def product_tile(capability: tuple[int, int], dtype: torch.dtype, d: int, precision: str) -> Tile:
+    """The tile of ``active_product_kernel``; its columns are a step along the width d."""
+    if dtype == torch.float32:
+        tile = EXACT_PRODUCT if precision == "ieee" else FLOAT_PRODUCT
+    elif capability[0] == 9 and d % 256 == 0:
+        return WIDE_PRODUCT
+    else:
+        tile = HALF_PRODUCT
+    # Short rows: no wider than the next power of two.
+    return replace(tile, cols=min(tile.cols, max(16, 1 << (d - 1).bit_length())))
 
 
 def walk_tile(

@@ -15,3 +15,10 @@ INTERPRETED: bool = triton.knobs.runtime.interpret
 def on_device_of(tensor: Tensor) -> AbstractContextManager[object]:
     """Launch on the tensor's device, which need not be the current one."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
+
+
+def dot_precision(dtype: torch.dtype) -> str:
+    """How float32 operands are multiplied (half precision inputs are multiplied exactly)."""
+    if dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest":
+        return "ieee"
+    return "tf32"

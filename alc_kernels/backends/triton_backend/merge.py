@@ -18,7 +18,8 @@ def _merge_lists(
     label_ptr,
     b_rows,
     b_row_in,
-    num_queries,
+    row_start,
+    num_rows,
     splits,
     width,
     TOP: tl.constexpr,
@@ -38,7 +39,7 @@ def _merge_lists(
         b_best = tl.full((ROWS,), float("-inf"), tl.float32)
         b_label = tl.full((ROWS,), -1, tl.int64)
         for split in range(splits):
-            b_at = (split * num_queries + b_rows)[:, None] * SLOTS + b_slot
+            b_at = (split * num_rows + b_rows)[:, None] * SLOTS + b_slot
             b_value = tl.load(top_value_ptr + b_at, mask=b_read, other=float("-inf"))
             b_column = tl.load(top_index_ptr + b_at, mask=b_read, other=-1)
             b_column_label = b_column.to(tl.int64) + split * width
@@ -51,14 +52,15 @@ def _merge_lists(
             b_better = b_high > b_best
             b_best = tl.where(b_better, b_high, b_best)
             b_label = tl.where(b_better, b_first_label, b_label)
-        tl.store(score_ptr + b_rows * TOP + rank, b_best, mask=b_row_in)
-        tl.store(label_ptr + b_rows * TOP + rank, b_label, mask=b_row_in)
+        b_out = (row_start + b_rows) * TOP + rank
+        tl.store(score_ptr + b_out, b_best, mask=b_row_in)
+        tl.store(label_ptr + b_out, b_label, mask=b_row_in)
         # A row that has run out stays at -inf, below which nothing is found.
         b_last = b_best
         b_last_label = b_label
 
 
-@triton.jit(do_not_specialize=["num_queries", "splits", "width"])
+@triton.jit(do_not_specialize=["num_queries", "row_start", "num_rows", "splits", "width"])
 def merge_kernel(
     top_value_ptr,
     top_index_ptr,
@@ -69,6 +71,8 @@ def merge_kernel(
     out_float_ptr,
     out_int_ptr,
     num_queries,
+    row_start,
+    num_rows,
     splits,
     width,
     TOP: tl.constexpr,
@@ -80,8 +84,9 @@ def merge_kernel(
     NEG_MARGIN: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    """Combine the slots of ``walk_kernel``; ``width``: columns of a split.
+    """Combine the slots of a ``walk_kernel`` over num_rows rows; ``width``: columns of a split.
 
+    Results go to the rows from row_start on, of num_queries in all:
     out_float (6, B): hardest positive, log-sum-exp, sum of z, sigmoid, positive and negative
     threshold sums. out_int (5, B) int64: as the partial slots, with the label of the hardest
     positive. score and label (B, TOP).
@@ -89,8 +94,10 @@ def merge_kernel(
     num_queries = num_queries.to(tl.int64)
     width = width.to(tl.int64)
     b_rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    b_row_in = b_rows < num_queries
-    plane = num_queries * splits
+    row_start = row_start.to(tl.int64)
+    num_rows = num_rows.to(tl.int64)
+    b_row_in = b_rows < num_rows
+    plane = num_rows * splits
 
     b_zero = tl.zeros((ROWS,), tl.float32)
     b_none = tl.zeros((ROWS,), tl.int64)
@@ -107,8 +114,8 @@ def merge_kernel(
     b_logits = b_zero
     b_sigmoid = b_zero
     for split in range(splits):
-        b_ints = int_ptr + split * num_queries + b_rows
-        b_floats = float_ptr + split * num_queries + b_rows
+        b_ints = int_ptr + split * num_rows + b_rows
+        b_floats = float_ptr + split * num_rows + b_rows
         b_positives += tl.load(b_ints, mask=b_row_in, other=0)
         b_negatives += tl.load(b_ints + plane, mask=b_row_in, other=0)
         if POS_MARGIN:
@@ -131,8 +138,8 @@ def merge_kernel(
         if SIGMOID:
             b_sigmoid += tl.load(b_floats + 4 * plane, mask=b_row_in, other=0.0)
 
-    b_ints = out_int_ptr + b_rows
-    b_floats = out_float_ptr + b_rows
+    b_ints = out_int_ptr + row_start + b_rows
+    b_floats = out_float_ptr + row_start + b_rows
     tl.store(b_ints, b_positives, mask=b_row_in)
     tl.store(b_ints + num_queries, b_negatives, mask=b_row_in)
     if POS_MARGIN:
@@ -153,6 +160,6 @@ def merge_kernel(
         tl.store(b_floats + 3 * num_queries, b_sigmoid, mask=b_row_in)
     if TOP > 0:
         _merge_lists(
-            top_value_ptr, top_index_ptr, score_ptr, label_ptr, b_rows, b_row_in, num_queries,
-            splits, width, TOP, SLOTS, ROWS,
+            top_value_ptr, top_index_ptr, score_ptr, label_ptr, b_rows, b_row_in, row_start,
+            num_rows, splits, width, TOP, SLOTS, ROWS,
         )  # fmt: skip

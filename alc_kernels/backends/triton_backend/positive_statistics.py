@@ -9,6 +9,7 @@ not a negative. No mask of the tile is ever held, which would cost as many regis
 import triton
 import triton.language as tl
 
+from alc_kernels.backends.triton_backend.active_bits import WORD
 from alc_kernels.backends.triton_backend.arithmetic import LOG2_E, join_exp_sums, softplus
 from alc_kernels.backends.triton_backend.relation import any_row, next_entry
 
@@ -136,3 +137,38 @@ def drop_pairs(
         b_here = b_next < column + COLS
         more = any_row(b_here)
     return b_s, b_key, b_next, tl.min(b_next, 0)
+
+
+@triton.jit
+def pack_active_positives(
+    KIND: tl.constexpr,
+    col_ptr,
+    b_key,
+    b_end,
+    b_next,
+    b_s,
+    column,
+    margin,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+):
+    """(ROWS, COLS / 32) int32: bits of the tile's positives with s <= margin (``active_bits``).
+
+    The state stays where it is: ``take_positives`` visits the same pairs afterwards.
+    """
+    b_local = tl.arange(0, COLS)[None, :]
+    b_word = tl.arange(0, COLS // WORD)[None, :]
+    b_words = tl.zeros((ROWS, COLS // WORD), tl.int32)
+    b_here = b_next < column + COLS
+    more = any_row(b_here)
+    while more:
+        b_at = tl.where(b_here, b_next - column, -1).to(tl.int32)
+        b_value = tl.max(tl.where(b_at[:, None] == b_local, b_s, float("-inf")), 1)
+        b_hit = b_here & (b_value <= margin)
+        b_bit = tl.full((ROWS,), 1, tl.int32) << (b_at & (WORD - 1))
+        b_own = b_hit[:, None] & ((b_at // WORD)[:, None] == b_word)
+        b_words |= tl.where(b_own, b_bit[:, None], 0)
+        b_key, b_next = next_entry(KIND, col_ptr, b_key, b_end, b_next, b_here)
+        b_here = b_next < column + COLS
+        more = any_row(b_here)
+    return b_words

@@ -79,20 +79,20 @@ def walk_kind(kind: str) -> str:
 
 
 @triton.jit
-def _either(a, b):
+def either(a, b):
     return a | b
 
 
 @triton.jit
 def any_true(b_mask):
     """Scalar bool: any element of an (R, C) mask."""
-    return tl.reduce(tl.reduce(b_mask, 1, _either), 0, _either)
+    return tl.reduce(tl.reduce(b_mask, 1, either), 0, either)
 
 
 @triton.jit
 def any_row(b_mask):
     """Scalar bool: any element of an (R,) mask."""
-    return tl.reduce(b_mask, 0, _either)
+    return tl.reduce(b_mask, 0, either)
 
 
 @triton.jit

@@ -10,10 +10,12 @@ A program owns ROWS queries and a contiguous range of column tiles. Per tile it
 4. adds to the softmax and sigmoid sums.
 
 So the plain tile costs the product, one maximum per element and what the softmax or sigmoid
-need. The results of one column range ("split") are written as they are; ``merge.py`` combines
-the splits. Nothing depends on the order in which programs run.
+need. KEEP_POSITIVE and KEEP_NEGATIVE store the pairs within the margins as bits
+(``active_bits``), in every tile, zeros included; MAXIMA stores the maxima of groups of columns
+(``selection``) instead of keeping lists. The results of one column range ("split") are written as
+they are; ``merge.py`` combines the splits. Nothing depends on the order in which programs run.
 
-Slots of the partial results, each (splits, B):
+Slots of the partial results, each (splits, rows of the launch):
     float  0 hardest positive, 1 and 2 log-sum-exp (base 2) maximum and sum, 3 sum of z,
            4 sigmoid, 5 positive threshold sum, 6 negative threshold sum
     int    0 positives, 1 negatives, 2 and 3 active counts of the thresholds, 4 hardest
@@ -23,6 +25,12 @@ Slots of the partial results, each (splits, B):
 import triton
 import triton.language as tl
 
+from alc_kernels.backends.triton_backend.active_bits import (
+    WORD,
+    count_bits,
+    pack_bits,
+    store_words,
+)
 from alc_kernels.backends.triton_backend.arithmetic import (
     LOG2_E,
     LOWEST,
@@ -33,6 +41,7 @@ from alc_kernels.backends.triton_backend.arithmetic import (
 from alc_kernels.backends.triton_backend.positive_statistics import (
     drop_pairs,
     no_positives,
+    pack_active_positives,
     take_positives,
 )
 from alc_kernels.backends.triton_backend.relation import any_row, open_rows, tile_may_hold
@@ -45,7 +54,9 @@ from alc_kernels.backends.triton_backend.tile_product import (
 from alc_kernels.backends.triton_backend.topk import empty_list, insert_tile
 
 
-@triton.jit(do_not_specialize=["num_queries", "num_labels", "tiles_per_split"])
+@triton.jit(
+    do_not_specialize=["row_start", "row_stop", "num_labels", "tiles_per_split", "bits_stride"]
+)
 def walk_kernel(
     queries_ptr,
     labels_ptr,
@@ -62,10 +73,15 @@ def walk_kernel(
     top_index_ptr,
     float_ptr,
     int_ptr,
-    num_queries,
+    maxima_ptr,
+    positive_bits_ptr,
+    negative_bits_ptr,
+    row_start,
+    row_stop,
     num_labels,
     d,
     tiles_per_split,
+    bits_stride,
     positive_margin,
     negative_margin,
     POS_KIND: tl.constexpr,
@@ -79,6 +95,9 @@ def walk_kernel(
     SIGMOID: tl.constexpr,
     POS_MARGIN: tl.constexpr,
     NEG_MARGIN: tl.constexpr,
+    KEEP_POSITIVE: tl.constexpr,
+    KEEP_NEGATIVE: tl.constexpr,
+    MAXIMA: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
     DEPTH: tl.constexpr,
@@ -87,19 +106,24 @@ def walk_kernel(
     PRECISION: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
-    """SOFTMAX is "none", "all" or "negatives". WHOLE: d <= DEPTH, queries are loaded once."""
-    num_queries = num_queries.to(tl.int64)
+    """The rows row_start .. row_stop. SOFTMAX is "none", "all" or "negatives".
+
+    WHOLE: d <= DEPTH, queries are loaded once. MAXIMA: columns of a group, 0 for none.
+    """
+    row_start = row_start.to(tl.int64)
+    row_stop = row_stop.to(tl.int64)
     num_labels = num_labels.to(tl.int64)
-    row_blocks = tl.cdiv(num_queries, ROWS)
+    num_rows = row_stop - row_start
+    row_blocks = tl.cdiv(num_rows, ROWS)
     # Neighbouring programs share the columns: their label tiles meet in the cache.
     split = tl.program_id(0) // row_blocks
-    row = (tl.program_id(0) % row_blocks) * ROWS
+    row = row_start + (tl.program_id(0) % row_blocks) * ROWS
     start = split * tiles_per_split * COLS
     num_tiles = tl.minimum(tl.cdiv(num_labels - start, COLS), tiles_per_split).to(tl.int32)
 
     b_rows = row + tl.arange(0, ROWS)
-    b_row_in = b_rows < num_queries
-    b_q_ptrs = row_pointers(queries_ptr, row, num_queries, d, ROWS)
+    b_row_in = b_rows < row_stop
+    b_q_ptrs = row_pointers(queries_ptr, row, row_stop, d, ROWS)
     if WHOLE:
         b_q = load_rows(b_q_ptrs, d, DEPTH, EVEN)
 
@@ -130,6 +154,7 @@ def walk_kernel(
         b_guard = tl.load(guard_ptr + b_rows, mask=b_row_in, other=float("inf"))
     if TOP > 0:
         b_values, b_index = empty_list(TOP, ROWS, SLOTS)
+    b_local_row = b_rows - row_start
 
     for tile in range(num_tiles):
         first = tile * COLS
@@ -149,11 +174,18 @@ def walk_kernel(
         has_exc = tile_may_hold(
             EXC_KIND, exclude_col_ptr, b_exc_key, exc_next, column, num_labels, COLS
         )
+        if KEEP_POSITIVE:
+            b_pos_words = tl.zeros((ROWS, COLS // WORD), tl.int32)
         if edge | has_pos | has_exc:
             # From here on -inf means "no negative"; a similarity that overflowed is not.
             b_s = tl.maximum(b_s, LOWEST)
             if POS_KIND != "empty":
                 if has_pos:
+                    if KEEP_POSITIVE:
+                        b_pos_words = pack_active_positives(
+                            POS_KIND, positive_col_ptr, b_pos_key, b_pos_end, b_pos_next, b_s,
+                            column, positive_margin, ROWS, COLS,
+                        )  # fmt: skip
                     state, b_s, b_pos_key, b_pos_next, pos_next = take_positives(
                         POS_KIND, positive_col_ptr, b_pos_key, b_pos_end, b_pos_next, state, b_s,
                         column, first, offset_ptr, inverse_temperature, scale, bias,
@@ -169,6 +201,11 @@ def walk_kernel(
             b_s = tl.where(b_in[None, :], b_s, float("-inf"))
             b_removed += tl.sum((b_s == float("-inf")).to(tl.int32), 1)
 
+        if KEEP_POSITIVE:
+            store_words(
+                positive_bits_ptr, bits_stride, b_pos_words, column, b_local_row, b_row_in, COLS
+            )
+
         b_tile_max = tl.max(b_s, 1)
         if HAS_GUARD:
             if any_row(b_tile_max > b_guard):
@@ -180,7 +217,20 @@ def walk_kernel(
             if any_row(b_tile_max >= negative_margin):
                 b_above = b_s >= negative_margin
                 b_over += tl.sum(tl.where(b_above, b_s - negative_margin, 0.0), 1)
-                b_active += tl.sum(b_above.to(tl.int32), 1)
+                if KEEP_NEGATIVE:
+                    b_words = pack_bits(b_above, ROWS, COLS)
+                    b_active += tl.sum(count_bits(b_words), 1)
+                    store_words(
+                        negative_bits_ptr, bits_stride, b_words, column, b_local_row, b_row_in,
+                        COLS,
+                    )  # fmt: skip
+                else:
+                    b_active += tl.sum(b_above.to(tl.int32), 1)
+            elif KEEP_NEGATIVE:
+                b_none = tl.zeros((ROWS, COLS // WORD), tl.int32)
+                store_words(
+                    negative_bits_ptr, bits_stride, b_none, column, b_local_row, b_row_in, COLS
+                )
         if SOFTMAX != "none":
             b_z = b_s * (inverse_temperature * LOG2_E)
             b_z_max = b_tile_max * (inverse_temperature * LOG2_E)
@@ -192,6 +242,13 @@ def walk_kernel(
         if SIGMOID:
             b_x = softplus(scale * b_s + bias)
             b_sigmoid += tl.sum(tl.where(b_s == float("-inf"), 0.0, b_x), 1)
+        if MAXIMA > 0:
+            b_group_max = b_tile_max[:, None]
+            if MAXIMA < COLS:
+                b_group_max = tl.max(tl.reshape(b_s, (ROWS, COLS // MAXIMA, MAXIMA)), 2)
+            b_group = column // MAXIMA + tl.arange(0, COLS // MAXIMA)
+            b_at = b_group[None, :] * num_rows + b_local_row[:, None]
+            tl.store(maxima_ptr + b_at, b_group_max, mask=b_row_in[:, None])
         if TOP > 0:
             b_values, b_index = insert_tile(
                 b_values, b_index, b_s, b_tile_max, first, TOP, SLOTS, COLS
@@ -200,8 +257,8 @@ def walk_kernel(
     b_count, b_score, b_at, b_logits, b_pos_max, b_pos_sum, b_pos_sigmoid, b_below, b_pos_active = (
         state
     )
-    plane = num_queries * tl.cdiv(tl.cdiv(num_labels, COLS), tiles_per_split)
-    b_out = split * num_queries + b_rows
+    plane = num_rows * tl.cdiv(tl.cdiv(num_labels, COLS), tiles_per_split)
+    b_out = split * num_rows + b_local_row
     tl.store(int_ptr + b_out, b_count, mask=b_row_in)
     tl.store(int_ptr + plane + b_out, num_tiles * COLS - b_removed, mask=b_row_in)
     if POS_MARGIN:

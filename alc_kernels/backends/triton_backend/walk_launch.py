@@ -3,38 +3,28 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import triton
 
 from alc_kernels.backends.interface import Problem, RowStatistics, WalkRequest
-from alc_kernels.backends.triton_backend.config import Tile, walk_tile
-from alc_kernels.backends.triton_backend.launch import INTERPRETED, on_device_of
+from alc_kernels.backends.triton_backend.active_bits import (
+    BLOCK,
+    ActiveBits,
+    new_bits,
+    rows_that_fit,
+)
+from alc_kernels.backends.triton_backend.config import Tile, device_limits, walk_tile
+from alc_kernels.backends.triton_backend.launch import INTERPRETED, dot_precision, on_device_of
 from alc_kernels.backends.triton_backend.merge import merge_kernel
 from alc_kernels.backends.triton_backend.relation import walk_arguments, walk_kind
 from alc_kernels.backends.triton_backend.walk import walk_kernel
 
 MERGE_ROWS = 32
 MERGE_WARPS = 4
-
-
-def dot_precision(dtype: torch.dtype) -> str:
-    """How float32 operands are multiplied (half precision inputs are multiplied exactly)."""
-    if dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest":
-        return "ieee"
-    return "tf32"
-
-
-@functools.cache
-def _device_limits(device: torch.device) -> tuple[tuple[int, int], int]:
-    """(compute capability, multiprocessors); a stand-in where there is no GPU."""
-    if device.type != "cuda":
-        return (9, 0), 4
-    properties = torch.cuda.get_device_properties(device)
-    # The versions of AMD's devices look like compute capabilities but mean something else.
-    capability = (0, 0) if torch.version.hip else (properties.major, properties.minor)
-    return capability, properties.multi_processor_count
+GROUP = 128  # columns whose maximum stands for them where the k largest take two passes
 
 
 @functools.lru_cache(maxsize=4096)
@@ -66,8 +56,15 @@ def walk_constexprs(
     d: int,
     dtype: torch.dtype,
     precision: str,
+    *,
+    keep: tuple[bool, bool] = (False, False),
+    two_passes: bool = False,
 ) -> dict[str, Any]:
-    """The constexpr arguments of ``walk_kernel``; none depends on the batch size."""
+    """The constexpr arguments of ``walk_kernel``; none depends on the batch size.
+
+    ``keep``: store the bits of active positives, negatives. ``two_passes``: the k largest are
+    found afterwards, from the maxima of groups of columns.
+    """
     reads_negatives = (
         has_guard
         or request.sigmoid
@@ -77,6 +74,8 @@ def walk_constexprs(
     # Triton 3.6 aborts on sm_100 when a product is read inside of a branch only: where nothing
     # else reads the plain tile, look for a maximum that nobody asked for.
     top = request.top_k if request.top_k or reads_negatives else 1
+    if two_passes:
+        top = 0
     return {
         "POS_KIND": walk_kind(positives),
         "EXC_KIND": walk_kind(exclude),
@@ -89,6 +88,9 @@ def walk_constexprs(
         "SIGMOID": request.sigmoid,
         "POS_MARGIN": request.positive_margin is not None,
         "NEG_MARGIN": request.negative_margin is not None,
+        "KEEP_POSITIVE": keep[0],
+        "KEEP_NEGATIVE": keep[1],
+        "MAXIMA": min(tile.cols, GROUP) if two_passes else 0,
         "ROWS": tile.rows,
         "COLS": tile.cols,
         "DEPTH": tile.depth,
@@ -106,9 +108,9 @@ def merge_constexprs(constexprs: dict[str, Any]) -> dict[str, Any]:
     return {**chosen, "SOFTMAX": constexprs["SOFTMAX"] != "none", "ROWS": MERGE_ROWS}
 
 
-def walk_epilogue(request: WalkRequest) -> str:
+def walk_epilogue(request: WalkRequest, *, two_passes: bool = False) -> str:
     """What a tile costs beyond its product: decides the tile sizes."""
-    if request.top_k > 1:
+    if request.top_k > 1 and not two_passes:
         return "list" if request.top_k <= 32 else "long"
     if request.softmax is not None or request.sigmoid:
         return "sums"
@@ -138,50 +140,120 @@ def _nothing(problem: Problem, request: WalkRequest) -> RowStatistics:
     return stats
 
 
+def _bits_to_keep(problem: Problem, request: WalkRequest) -> tuple[bool, bool]:
+    """Whether to keep the bits of active (positives, negatives).
+
+    Not where every pair has a gradient anyway, nor for positives that ``evaluate`` lists.
+    """
+    if not request.keep_active or request.softmax is not None or request.sigmoid:
+        return False, False
+    several = problem.positives.kind not in ("empty", "diagonal", "index")
+    return several and request.positive_margin is not None, request.negative_margin is not None
+
+
 def walk(problem: Problem, request: WalkRequest) -> RowStatistics:
-    """One pass over the similarities: see ``Backend.walk``."""
-    queries, labels = problem.queries, problem.labels
-    (b, d), m = queries.shape, labels.shape[0]
+    """One pass over the similarities: see ``Backend.walk``.
+
+    ``RowStatistics.active`` holds the bits of the active pairs where those of all rows fit in
+    the workspace (``active_bits``).
+    """
+    (b, _), m = problem.queries.shape, problem.labels.shape[0]
     if b == 0 or m == 0:
         return _nothing(problem, request)
-    device = queries.device
-    capability, multiprocessors = _device_limits(device)
-    precision = dot_precision(queries.dtype)
-    tile = walk_tile(capability, queries.dtype, d, precision, walk_epilogue(request))
-    constexprs = walk_constexprs(
-        request, problem.positives.kind, problem.exclude.kind, problem.guard is not None,
-        tile, d, queries.dtype, precision,
-    )  # fmt: skip
-    row_blocks, tiles = triton.cdiv(b, tile.rows), triton.cdiv(m, tile.cols)
-    length = split_tiles(row_blocks, tiles, multiprocessors * tile.programs, tile.cols)
-    splits = triton.cdiv(tiles, length)
+    keep = _bits_to_keep(problem, request)
+    if any(keep) and rows_that_fit(m, sum(keep)) < b:
+        keep = (False, False)
+    launch = WalkLaunch(problem, request, keep)
+    stats = launch.results()
+    active = launch.new_bits(0, b)
+    launch.rows(0, b, active)
+    if any(keep):
+        stats.active = active
+    return stats
 
-    top, slots = constexprs["TOP"], constexprs["SLOTS"]
-    new = functools.partial(torch.empty, device=device, dtype=torch.float32)
-    partial_floats = new((7, splits, b))
-    partial_ints = new((5, splits, b), dtype=torch.int32)
-    list_size = (splits, b, slots) if top else (1,)
-    list_values, list_indices = new(list_size), new(list_size, dtype=torch.int32)
-    floats, ints = new((6, b)), new((5, b), dtype=torch.int64)
-    scores, indices = new((b, top)), new((b, top), dtype=torch.int64)
 
-    positives = walk_arguments(problem.positives, device)
-    exclude = walk_arguments(problem.exclude, device)
-    with on_device_of(queries):
-        walk_kernel[(row_blocks * splits,)](
-            queries, labels, positives.row_ptr, positives.col_ptr, exclude.row_ptr,
-            exclude.col_ptr, _or(problem.guard, floats), _or(request.label_offset, floats),
-            _or(request.inverse_temperature, floats), _or(request.scale, floats),
-            _or(request.bias, floats), list_values, list_indices, partial_floats, partial_ints,
-            b, m, d, length, request.positive_margin or 0.0, request.negative_margin or 0.0,
-            **constexprs, num_warps=tile.warps, num_stages=tile.stages,
+def walk_bits(problem: Problem, request: WalkRequest) -> Iterator[ActiveBits]:
+    """The bits of the request's active pairs, in row chunks that fit in the workspace."""
+    b, m = problem.queries.shape[0], problem.labels.shape[0]
+    if b == 0 or m == 0:
+        return
+    has_positives = problem.positives.kind != "empty"
+    keep = (
+        request.positive_margin is not None and has_positives,
+        (request.negative_margin is not None),
+    )
+    step = rows_that_fit(m, max(sum(keep), 1))
+    launch = WalkLaunch(problem, request, keep)
+    for start in range(0, b, step):
+        active = launch.new_bits(start, min(start + step, b))
+        launch.rows(active.start, active.stop, active)
+        yield active
+
+
+class WalkLaunch:
+    """The walk of one request, launched over any rows; holds the results of all rows."""
+
+    def __init__(self, problem: Problem, request: WalkRequest, keep: tuple[bool, bool]) -> None:
+        queries, device = problem.queries, problem.queries.device
+        b, d = queries.shape
+        capability, self.multiprocessors = device_limits(device)
+        precision = dot_precision(queries.dtype)
+        self.problem, self.request, self.keep = problem, request, keep
+        self.tile = walk_tile(capability, queries.dtype, d, precision, walk_epilogue(request))
+        self.constexprs = walk_constexprs(
+            request, problem.positives.kind, problem.exclude.kind, problem.guard is not None,
+            self.tile, d, queries.dtype, precision, keep=keep,
         )  # fmt: skip
-        merge_kernel[(triton.cdiv(b, MERGE_ROWS),)](
-            list_values, list_indices, partial_floats, partial_ints, scores, indices, floats,
-            ints, b, splits, length * tile.cols, **merge_constexprs(constexprs),
-            num_warps=MERGE_WARPS,
-        )  # fmt: skip
-    return _collect(request, scores, indices, floats, ints)
+        self.positives = walk_arguments(problem.positives, device)
+        self.exclude = walk_arguments(problem.exclude, device)
+        top = self.constexprs["TOP"]
+        self.new = functools.partial(torch.empty, device=device, dtype=torch.float32)
+        self.floats, self.ints = self.new((6, b)), self.new((5, b), dtype=torch.int64)
+        self.scores, self.indices = self.new((b, top)), self.new((b, top), dtype=torch.int64)
+
+    def new_bits(self, start: int, stop: int) -> ActiveBits:
+        """Room for the bits of some rows, where they are kept."""
+        m = self.problem.labels.shape[0]
+        positive, negative = (
+            new_bits(m, start, stop, self.problem.queries) if wanted else None
+            for wanted in self.keep
+        )
+        return ActiveBits(start, stop, positive, negative)
+
+    def rows(self, start: int, stop: int, active: ActiveBits) -> None:
+        """Walk over the rows ``start`` .. ``stop``."""
+        problem, request, tile, new = self.problem, self.request, self.tile, self.new
+        queries, labels = problem.queries, problem.labels
+        rows, m = stop - start, labels.shape[0]
+        row_blocks, tiles = triton.cdiv(rows, tile.rows), triton.cdiv(m, tile.cols)
+        slots = self.multiprocessors * tile.programs
+        length = split_tiles(row_blocks, tiles, slots, tile.cols)
+        splits = triton.cdiv(tiles, length)
+        partial_floats = new((7, splits, rows))
+        partial_ints = new((5, splits, rows), dtype=torch.int32)
+        list_size = (splits, rows, self.constexprs["SLOTS"]) if self.constexprs["TOP"] else (1,)
+        list_values, list_indices = new(list_size), new(list_size, dtype=torch.int32)
+        unused, stride = self.floats, triton.cdiv(rows, BLOCK) * BLOCK
+        with on_device_of(queries):
+            walk_kernel[(row_blocks * splits,)](
+                queries, labels, self.positives.row_ptr, self.positives.col_ptr,
+                self.exclude.row_ptr, self.exclude.col_ptr, _or(problem.guard, unused),
+                _or(request.label_offset, unused), _or(request.inverse_temperature, unused),
+                _or(request.scale, unused), _or(request.bias, unused), list_values, list_indices,
+                partial_floats, partial_ints, unused, _or(active.positive, unused),
+                _or(active.negative, unused), start, stop, m, problem.queries.shape[1], length,
+                stride, request.positive_margin or 0.0, request.negative_margin or 0.0,
+                **self.constexprs, num_warps=tile.warps, num_stages=tile.stages,
+            )  # fmt: skip
+            merge_kernel[(triton.cdiv(rows, MERGE_ROWS),)](
+                list_values, list_indices, partial_floats, partial_ints, self.scores,
+                self.indices, self.floats, self.ints, queries.shape[0], start, rows, splits,
+                length * tile.cols, **merge_constexprs(self.constexprs), num_warps=MERGE_WARPS,
+            )  # fmt: skip
+
+    def results(self) -> RowStatistics:
+        """The results by their names, to be filled by ``rows``."""
+        return _collect(self.request, self.scores, self.indices, self.floats, self.ints)
 
 
 def _or(tensor: torch.Tensor | None, dummy: torch.Tensor) -> torch.Tensor:

@@ -22,7 +22,8 @@ from alc_kernels.backends.triton_backend.walk import walk_kernel
 # Target name -> compute capability as the launch sees it; AMD and all others: (0, 0).
 CAPABILITIES = {"sm_80": (8, 0), "sm_90": (9, 0), "sm_100": (10, 0)}
 TYPES = {"int_ptr": "i32", "top_index_ptr": "i32", "out_int_ptr": "i64", "label_ptr": "i64",
-         "row_ptr": "i64", "col_ptr": "i64"}  # fmt: skip
+         "row_ptr": "i64", "col_ptr": "i64", "positive_bits_ptr": "i32",
+         "negative_bits_ptr": "i32"}  # fmt: skip
 WIDTHS = (64, 128, 768)
 HALF = torch.bfloat16
 ONE = torch.ones(())
@@ -58,16 +59,20 @@ def _walk(
     guard: bool = False,
     precision: str = "tf32",
     fast: bool = False,
+    keep: tuple[bool, bool] = (False, False),
+    two_passes: bool = False,
 ) -> Variant:
     positives, exclude = relations.split("-")
     capability = CAPABILITIES.get(target, (0, 0))
-    epilogue = walk_launch.walk_epilogue(REQUESTS[request])
+    epilogue = walk_launch.walk_epilogue(REQUESTS[request], two_passes=two_passes)
     tile = walk_tile(capability, dtype, d, precision, epilogue)
     constants = walk_launch.walk_constexprs(
-        REQUESTS[request], positives, exclude, guard, tile, d, dtype, precision
-    )
+        REQUESTS[request], positives, exclude, guard, tile, d, dtype, precision,
+        keep=keep, two_passes=two_passes,
+    )  # fmt: skip
     constants["UPCAST"] = False
     name = f"{request} {relations} d={d}" + " guard" * guard + " ieee" * (precision == "ieee")
+    name += " bits" * any(keep) + " both" * all(keep) + " groups" * two_passes
     return make_variant(
         walk_kernel,
         name,
@@ -96,6 +101,19 @@ def _walks(target: str) -> Iterator[Variant]:
         yield _walk(target, "maximum", relations=relations, fast=relations == "ids-ids")
     for request in ("counts", "positives", "negatives", "top 1", "offset", "everything"):
         yield _walk(target, request)
+    for dtype, d in itertools.product(DTYPE_NAMES, WIDTHS):
+        fast = dtype == HALF and d == 768
+        yield _walk(target, "negatives", dtype, d=d, keep=(False, True), fast=fast)
+        yield _walk(target, "list", dtype, d=d, keep=(False, True), two_passes=True, fast=fast)
+    yield _walk(target, "negatives", torch.float32, keep=(False, True), precision="ieee")
+    for request, relations, keep in (
+        ("positives", "csr-empty", (True, False)),
+        ("list", "ids-csr", (True, True)),
+    ):
+        two_passes = request == "list"
+        yield _walk(
+            target, request, relations=relations, keep=keep, two_passes=two_passes, guard=two_passes
+        )
     yield _walk(target, "counts", guard=True)
     yield _walk(target, "everything", relations="ids-csr", guard=True)
     yield _walk(target, "everything", torch.float32, relations="ids-csr", guard=True)
