@@ -53,9 +53,10 @@ def _product(
 def active_variants(capability: tuple[int, int]) -> Iterator[Variant]:
     """Lists and products, for the tiles of one compute capability."""
     both = (True, False)
-    for dtype, d, queries, dense in itertools.product(DTYPE_NAMES, (64, 384, 768), both, both):
-        fast = dtype == HALF and d == 768
-        yield _product(capability, dtype, d, of_queries=queries, dense=dense, fast=fast)
+    for dtype, queries, dense in itertools.product(DTYPE_NAMES, both, both):
+        yield _product(capability, dtype, 768, of_queries=queries, dense=dense, fast=dtype == HALF)
+    for d, queries in itertools.product((64, 384), both):
+        yield _product(capability, HALF, d, of_queries=queries)
     for of_queries in (True, False):
         yield _product(capability, torch.float32, 768, of_queries=of_queries, precision="ieee")
         yield _product(capability, HALF, 100, of_queries=of_queries, partial=True)

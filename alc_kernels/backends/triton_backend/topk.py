@@ -27,7 +27,7 @@ def empty_list(TOP: tl.constexpr, ROWS: tl.constexpr, SLOTS: tl.constexpr):
 
 
 @triton.jit
-def _leftmost(b_s, b_max, COLS: tl.constexpr):
+def leftmost(b_s, b_max, COLS: tl.constexpr):
     """(R,) first column of the row's maximum."""
     b_local = tl.arange(0, COLS)[None, :]
     return tl.min(tl.where(b_s == b_max[:, None], b_local, COLS), 1)
@@ -52,7 +52,7 @@ def insert_tile(
         b_worst = tl.max(b_values, 1)  # SLOTS = 1
         b_better = b_max > b_worst
         if any_row(b_better):
-            b_at = first + _leftmost(b_s, b_max, COLS)
+            b_at = first + leftmost(b_s, b_max, COLS)
             b_values = tl.where(b_better[:, None], b_max[:, None], b_values)
             b_index = tl.where(b_better[:, None], b_at[:, None], b_index)
     else:
@@ -62,7 +62,7 @@ def insert_tile(
         if any_row(b_max > b_worst):
             more = True
             while more:
-                b_column = _leftmost(b_s, b_max, COLS)
+                b_column = leftmost(b_s, b_max, COLS)
                 b_tied = b_values == b_worst[:, None]
                 b_last = tl.max(tl.where(b_tied, b_index, -SLOTS - 1), 1)
                 b_out = b_tied & (b_index == b_last[:, None]) & (b_max > b_worst)[:, None]

@@ -207,8 +207,9 @@ def _coefficient_variants() -> Iterator[Variant]:
 def variants(target: str) -> list[Variant]:
     """All of them in a fixed order, for "sm_80", "sm_90", "sm_100" or another target's name."""
     # Those modules build their lists with this one's make_variant.
+    from alc_kernels.backends.triton_backend.active_variants import active_variants
     from alc_kernels.backends.triton_backend.one_pass_variants import one_pass_variants
-    from alc_kernels.backends.triton_backend.walk_variants import walk_variants
+    from alc_kernels.backends.triton_backend.walk_variants import CAPABILITIES, walk_variants
 
     return [
         *_normalize_variants(),
@@ -216,4 +217,5 @@ def variants(target: str) -> list[Variant]:
         *_coefficient_variants(),
         *walk_variants(target),
         *one_pass_variants(),
+        *active_variants(CAPABILITIES.get(target, (0, 0))),
     ]

@@ -54,6 +54,21 @@ from alc_kernels.backends.triton_backend.tile_product import (
 from alc_kernels.backends.triton_backend.topk import empty_list, insert_tile
 
 
+@triton.jit
+def _maxima(b_s, MAXIMA: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):
+    """Maxima of a tile's groups of columns, (R, COLS / MAXIMA), and of its rows, (R,).
+
+    The former only where there are several groups in a tile.
+    """
+    if MAXIMA == 0 or MAXIMA == COLS:
+        b_row = tl.max(b_s, 1)
+        b_group = b_row
+    else:
+        b_group = tl.max(tl.reshape(b_s, (ROWS, COLS // MAXIMA, MAXIMA)), 2)
+        b_row = tl.max(b_group, 1)
+    return b_group, b_row
+
+
 @triton.jit(
     do_not_specialize=["row_start", "row_stop", "num_labels", "tiles_per_split", "bits_stride"]
 )
@@ -206,13 +221,13 @@ def walk_kernel(
                 positive_bits_ptr, bits_stride, b_pos_words, column, b_local_row, b_row_in, COLS
             )
 
-        b_tile_max = tl.max(b_s, 1)
+        b_group_max, b_tile_max = _maxima(b_s, MAXIMA, ROWS, COLS)
         if HAS_GUARD:
             if any_row(b_tile_max > b_guard):
                 b_above = b_s > b_guard[:, None]
                 b_removed += tl.sum(b_above.to(tl.int32), 1)
                 b_s = tl.where(b_above, float("-inf"), b_s)
-                b_tile_max = tl.max(b_s, 1)
+                b_group_max, b_tile_max = _maxima(b_s, MAXIMA, ROWS, COLS)
         if NEG_MARGIN:
             if any_row(b_tile_max >= negative_margin):
                 b_above = b_s >= negative_margin
@@ -242,13 +257,14 @@ def walk_kernel(
         if SIGMOID:
             b_x = softplus(scale * b_s + bias)
             b_sigmoid += tl.sum(tl.where(b_s == float("-inf"), 0.0, b_x), 1)
-        if MAXIMA > 0:
-            b_group_max = b_tile_max[:, None]
-            if MAXIMA < COLS:
-                b_group_max = tl.max(tl.reshape(b_s, (ROWS, COLS // MAXIMA, MAXIMA)), 2)
+        if MAXIMA == COLS:
+            b_at = (column // COLS) * num_rows + b_local_row
+            tl.store(maxima_ptr + b_at, b_tile_max, mask=b_row_in)
+        elif MAXIMA > 0:
             b_group = column // MAXIMA + tl.arange(0, COLS // MAXIMA)
             b_at = b_group[None, :] * num_rows + b_local_row[:, None]
-            tl.store(maxima_ptr + b_at, b_group_max, mask=b_row_in[:, None])
+            b_store = b_row_in[:, None] & (b_group * MAXIMA < num_labels)[None, :]
+            tl.store(maxima_ptr + b_at, b_group_max, mask=b_store)
         if TOP > 0:
             b_values, b_index = insert_tile(
                 b_values, b_index, b_s, b_tile_max, first, TOP, SLOTS, COLS

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 import triton
 
 from alc_kernels.backends.interface import Problem, RowStatistics, WalkRequest
+from alc_kernels.backends.triton_backend import workspace
 from alc_kernels.backends.triton_backend.active_bits import (
     BLOCK,
     ActiveBits,
@@ -20,11 +22,16 @@ from alc_kernels.backends.triton_backend.config import Tile, device_limits, walk
 from alc_kernels.backends.triton_backend.launch import INTERPRETED, dot_precision, on_device_of
 from alc_kernels.backends.triton_backend.merge import merge_kernel
 from alc_kernels.backends.triton_backend.relation import walk_arguments, walk_kind
+from alc_kernels.backends.triton_backend.selection import (
+    GROUP,
+    row_bytes,
+    select_largest,
+    takes_two_passes,
+)
 from alc_kernels.backends.triton_backend.walk import walk_kernel
 
 MERGE_ROWS = 32
 MERGE_WARPS = 4
-GROUP = 128  # columns whose maximum stands for them where the k largest take two passes
 
 
 @functools.lru_cache(maxsize=4096)
@@ -166,7 +173,9 @@ def walk(problem: Problem, request: WalkRequest) -> RowStatistics:
     launch = WalkLaunch(problem, request, keep)
     stats = launch.results()
     active = launch.new_bits(0, b)
-    launch.rows(0, b, active)
+    step = launch.rows_at_once(active)
+    for start in range(0, b, step):
+        launch.rows(start, min(start + step, b), active)
     if any(keep):
         stats.active = active
     return stats
@@ -180,7 +189,7 @@ def walk_bits(problem: Problem, request: WalkRequest) -> Iterator[ActiveBits]:
     has_positives = problem.positives.kind != "empty"
     keep = (
         request.positive_margin is not None and has_positives,
-        (request.negative_margin is not None),
+        request.negative_margin is not None,
     )
     step = rows_that_fit(m, max(sum(keep), 1))
     launch = WalkLaunch(problem, request, keep)
@@ -199,17 +208,33 @@ class WalkLaunch:
         capability, self.multiprocessors = device_limits(device)
         precision = dot_precision(queries.dtype)
         self.problem, self.request, self.keep = problem, request, keep
-        self.tile = walk_tile(capability, queries.dtype, d, precision, walk_epilogue(request))
+        choose = functools.partial(walk_tile, capability, queries.dtype, d, precision)
+        tile = choose(walk_epilogue(request, two_passes=True))
+        group = min(tile.cols, GROUP)
+        self.two_passes = takes_two_passes(b, problem.labels.shape[0], request.top_k, group)
+        self.group_tile = replace(tile, cols=group)
+        self.tile = tile if self.two_passes else choose(walk_epilogue(request))
         self.constexprs = walk_constexprs(
             request, problem.positives.kind, problem.exclude.kind, problem.guard is not None,
-            self.tile, d, queries.dtype, precision, keep=keep,
+            self.tile, d, queries.dtype, precision, keep=keep, two_passes=self.two_passes,
         )  # fmt: skip
-        self.positives = walk_arguments(problem.positives, device)
-        self.exclude = walk_arguments(problem.exclude, device)
-        top = self.constexprs["TOP"]
+        self.relations = (
+            walk_arguments(problem.positives, device), walk_arguments(problem.exclude, device)
+        )  # fmt: skip
+        top = request.top_k if self.two_passes else self.constexprs["TOP"]
         self.new = functools.partial(torch.empty, device=device, dtype=torch.float32)
         self.floats, self.ints = self.new((6, b)), self.new((5, b), dtype=torch.int64)
         self.scores, self.indices = self.new((b, top)), self.new((b, top), dtype=torch.int64)
+
+    def rows_at_once(self, active: ActiveBits) -> int:
+        """Rows whose groups fit in what the bits leave of the workspace; a multiple of BLOCK."""
+        b, m = self.problem.queries.shape[0], self.problem.labels.shape[0]
+        if not self.two_passes:
+            return b
+        kept = [side for side in (active.positive, active.negative) if side is not None]
+        left = workspace.WORKSPACE_BYTES - sum(4 * side.numel() for side in kept)
+        size = row_bytes(m, self.request.top_k, self.group_tile.cols)
+        return max(left // size // BLOCK, 1) * BLOCK
 
     def new_bits(self, start: int, stop: int) -> ActiveBits:
         """Room for the bits of some rows, where they are kept."""
@@ -221,7 +246,7 @@ class WalkLaunch:
         return ActiveBits(start, stop, positive, negative)
 
     def rows(self, start: int, stop: int, active: ActiveBits) -> None:
-        """Walk over the rows ``start`` .. ``stop``."""
+        """Walk over the rows ``start`` .. ``stop``, a part of those of ``active``."""
         problem, request, tile, new = self.problem, self.request, self.tile, self.new
         queries, labels = problem.queries, problem.labels
         rows, m = stop - start, labels.shape[0]
@@ -233,16 +258,22 @@ class WalkLaunch:
         partial_ints = new((5, splits, rows), dtype=torch.int32)
         list_size = (splits, rows, self.constexprs["SLOTS"]) if self.constexprs["TOP"] else (1,)
         list_values, list_indices = new(list_size), new(list_size, dtype=torch.int32)
-        unused, stride = self.floats, triton.cdiv(rows, BLOCK) * BLOCK
+        unused, stride = self.floats, triton.cdiv(active.stop - active.start, BLOCK) * BLOCK
+        bits = [
+            unused if side is None else side[:, start - active.start :]
+            for side in (active.positive, active.negative)
+        ]
+        maxima = new((triton.cdiv(m, self.group_tile.cols), rows) if self.two_passes else (1, 1))
+        positives, exclude = self.relations
         with on_device_of(queries):
             walk_kernel[(row_blocks * splits,)](
-                queries, labels, self.positives.row_ptr, self.positives.col_ptr,
-                self.exclude.row_ptr, self.exclude.col_ptr, _or(problem.guard, unused),
+                queries, labels, positives.row_ptr, positives.col_ptr,
+                exclude.row_ptr, exclude.col_ptr, _or(problem.guard, unused),
                 _or(request.label_offset, unused), _or(request.inverse_temperature, unused),
                 _or(request.scale, unused), _or(request.bias, unused), list_values, list_indices,
-                partial_floats, partial_ints, unused, _or(active.positive, unused),
-                _or(active.negative, unused), start, stop, m, problem.queries.shape[1], length,
-                stride, request.positive_margin or 0.0, request.negative_margin or 0.0,
+                partial_floats, partial_ints, maxima, *bits, start, stop, m,
+                queries.shape[1], length, stride, request.positive_margin or 0.0,
+                request.negative_margin or 0.0,
                 **self.constexprs, num_warps=tile.warps, num_stages=tile.stages,
             )  # fmt: skip
             merge_kernel[(triton.cdiv(rows, MERGE_ROWS),)](
@@ -250,6 +281,10 @@ class WalkLaunch:
                 self.indices, self.floats, self.ints, queries.shape[0], start, rows, splits,
                 length * tile.cols, **merge_constexprs(self.constexprs), num_warps=MERGE_WARPS,
             )  # fmt: skip
+        if self.two_passes:
+            select_largest(
+                problem, self.relations, maxima, start, self.group_tile, self.scores, self.indices
+            )
 
     def results(self) -> RowStatistics:
         """The results by their names, to be filled by ``rows``."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from alc_kernels.backends.interface import WalkRequest
-from alc_kernels.backends.triton_backend import positive_pairs, walk_launch
+from alc_kernels.backends.triton_backend import positive_pairs, selection, walk_launch
 from alc_kernels.backends.triton_backend.config import walk_tile
 from alc_kernels.backends.triton_backend.merge import merge_kernel
 from alc_kernels.backends.triton_backend.variants import DTYPE_NAMES, Variant, make_variant
@@ -23,7 +24,8 @@ from alc_kernels.backends.triton_backend.walk import walk_kernel
 CAPABILITIES = {"sm_80": (8, 0), "sm_90": (9, 0), "sm_100": (10, 0)}
 TYPES = {"int_ptr": "i32", "top_index_ptr": "i32", "out_int_ptr": "i64", "label_ptr": "i64",
          "row_ptr": "i64", "col_ptr": "i64", "positive_bits_ptr": "i32",
-         "negative_bits_ptr": "i32"}  # fmt: skip
+         "negative_bits_ptr": "i32", "bits_ptr": "i32", "entries_ptr": "i32",
+         "counts_ptr": "i32", "chosen_ptr": "i32", "out_label_ptr": "i64"}  # fmt: skip
 WIDTHS = (64, 128, 768)
 HALF = torch.bfloat16
 ONE = torch.ones(())
@@ -101,7 +103,7 @@ def _walks(target: str) -> Iterator[Variant]:
         yield _walk(target, "maximum", relations=relations, fast=relations == "ids-ids")
     for request in ("counts", "positives", "negatives", "top 1", "offset", "everything"):
         yield _walk(target, request)
-    for dtype, d in itertools.product(DTYPE_NAMES, WIDTHS):
+    for dtype, d in [(HALF, 64), (HALF, 128), *((dtype, 768) for dtype in DTYPE_NAMES)]:
         fast = dtype == HALF and d == 768
         yield _walk(target, "negatives", dtype, d=d, keep=(False, True), fast=fast)
         yield _walk(target, "list", dtype, d=d, keep=(False, True), two_passes=True, fast=fast)
@@ -117,6 +119,36 @@ def _walks(target: str) -> Iterator[Variant]:
     yield _walk(target, "counts", guard=True)
     yield _walk(target, "everything", relations="ids-csr", guard=True)
     yield _walk(target, "everything", torch.float32, relations="ids-csr", guard=True)
+
+
+def _selections(target: str) -> Iterator[Variant]:
+    """The second pass of the k largest."""
+    capability = CAPABILITIES.get(target, (0, 0))
+    select = {"TOP": 10, "ROWS": selection.SELECT_ROWS, "GROUPS": selection.SELECT_GROUPS}
+    merge = {"TOP": 10, "SIZE": 128, "ROWS": selection.MERGE_ROWS}
+    for kernel, constants in (
+        (selection.select_groups_kernel, select),
+        (selection.merge_candidates_kernel, merge),
+    ):
+        yield make_variant(
+            kernel, "", torch.float32, constants, selection.NUM_WARPS, types=TYPES, fast=True
+        )
+    for dtype, d, relations, guard, precision in (
+        *((dtype, 768, "diagonal-empty", False, "tf32") for dtype in DTYPE_NAMES),
+        (HALF, 64, "diagonal-empty", False, "tf32"),
+        (HALF, 100, "ids-csr", True, "tf32"),
+        (torch.float32, 768, "diagonal-empty", False, "ieee"),
+    ):
+        tile = walk_tile(capability, dtype, d, precision, "maximum")
+        tile = replace(tile, cols=min(tile.cols, selection.GROUP))
+        kinds = relations.replace("ids", "ranges").split("-")
+        constants = selection.scan_constexprs((kinds[0], kinds[1]), guard, 10, tile, d, precision)
+        name = f"{relations} d={d}" + " guard" * guard + " ieee" * (precision == "ieee")
+        yield make_variant(
+            selection.scan_groups_kernel, name, dtype, {**constants, "UPCAST": False}, tile.warps,
+            types=TYPES, even=d % 16 == 0, num_stages=tile.stages, products=precision != "ieee",
+            fast=dtype == HALF and d == 768,
+        )  # fmt: skip
 
 
 def _merges(target: str) -> Iterator[Variant]:
@@ -148,4 +180,4 @@ def _positive_passes() -> Iterator[Variant]:
 
 def walk_variants(target: str) -> list[Variant]:
     """Those of the walk, the merge of its splits and the positive pass, for one target."""
-    return [*_walks(target), *_merges(target), *_positive_passes()]
+    return [*_walks(target), *_selections(target), *_merges(target), *_positive_passes()]
