@@ -101,6 +101,9 @@ def evaluate(
         row_scale = partial(average.over_counts, weight)
         offer = WalkGradient(row_scale, grad_queries, grad_labels, want_scalars)
     request = walk_request(base, objective, one_positive(problem), scalars, label_offset)
+    if one_positive(problem) and not isinstance(base, Softmax | Sigmoid):
+        # The walk meets each row's positive anyway: its score need not be computed again.
+        request = replace(request, hardest_positive=True)
     # With a guard, rows and columns exclude different pairs.
     if exchanged is not None and isinstance(base, Softmax) and objective.exclude_above is None:
         request = replace(request, columns=log_sum_exp_over(one_positive(exchanged), base))
@@ -214,8 +217,13 @@ def guard_limit(first: Tensor, score: Tensor, exclude_above: float) -> Tensor:
     return torch.where(first >= 0, score - exclude_above, torch.inf)
 
 
-def first_positive(backend: Backend, problem: Problem) -> tuple[Tensor, Tensor]:
-    """See ``rows.FirstPositive``."""
+def first_positive(
+    backend: Backend, problem: Problem, found: RowStatistics | None = None
+) -> tuple[Tensor, Tensor]:
+    """See ``rows.FirstPositive``. A walk that has ``found`` a row's only positive saves a pass."""
+    if found is not None and found.positive_index is not None and one_positive(problem):
+        assert found.positive_score is not None
+        return found.positive_index, found.positive_score
     first = problem.positives.first(problem.queries.device)
     return first, backend.score_pairs(problem, first[:, None])[:, 0]
 
@@ -250,7 +258,8 @@ def _direction(
     rows = None
     full = all_members(problem, objective)
     if isinstance(base, Triplet | DynamicTriplet):
-        rows = triplet_rows(found, base, partial(first_positive, backend, problem), full)
+        first = partial(first_positive, backend, problem, found)
+        rows = triplet_rows(found, base, first, full)
     elif isinstance(base, Softmax):
 
         def positive_sums(log_sum_exp: Tensor) -> tuple[Tensor, Tensor]:
@@ -294,7 +303,7 @@ def _add_gradient(
         objective.threshold,
         terms,
         one_positive(problem),
-        partial(first_positive, backend, problem),
+        partial(first_positive, backend, problem, found),
         want_scalars,
         exchanged,
     )

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from alc_kernels import ALCLoss, ThresholdMargin, Triplet
 from alc_kernels.backends import triton_backend
 from alc_kernels.backends.interface import GradientRequest, Problem, RowStatistics, WalkRequest
 from alc_kernels.backends.triton_backend import active_lists, active_product, workspace
@@ -215,3 +216,24 @@ def test_bits_and_lists_fit_the_workspace(labels, mebibytes, monkeypatch):
     lists = rows / BLOCK * labels / SHARE.value * (4 + BLOCK / 8)
     assert rows >= BLOCK and rows % BLOCK == 0
     assert bits + lists <= mebibytes << 20 or rows == BLOCK
+
+
+@pytest.mark.parametrize("scope", ["all", "hardest"])
+def test_the_only_positive_is_not_scored_again(scope, device, monkeypatch):
+    """The walk has met it: no separate pass over the pairs."""
+
+    def never(*_: object) -> Tensor:
+        raise AssertionError("score_pairs was called")
+
+    monkeypatch.setattr(triton_backend, "score_pairs", never)
+    loss = ALCLoss(
+        base=Triplet(num_negatives=2),
+        auxiliary=None,
+        threshold=ThresholdMargin(negative_scope=scope),
+        backend="triton",
+    )
+    generator = torch.Generator().manual_seed(0)
+    queries, labels = (torch.randn(20, 8, generator=generator).to(device) for _ in range(2))
+    queries.requires_grad_()
+    loss(queries, labels).backward()
+    assert queries.grad.norm() > 0
