@@ -1,0 +1,92 @@
+"""One batch over many processes: DistributedDataParallel, ALCLoss with a process group.
+
+torchrun --standalone --nproc-per-node 2 examples/distributed_train.py --epochs 10
+
+The printed losses do not depend on the number of processes (up to rounding): every epoch's order
+comes from the epoch's number, each process takes its part of every batch, and the loss is that of
+the whole batch. With GPUs it takes one for each process (NCCL), else the CPU (Gloo).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from titles import TitleEncoder, collate, make_dataset, training_pairs, validation_coverage
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from alc_kernels import ALCLoss, Auxiliary, GlobalBatch, Positives
+
+
+class EncoderWithLoss(nn.Module):
+    """One model that returns the loss, so that the heads' gradients are averaged as well."""
+
+    def __init__(self, dim: int, across: GlobalBatch) -> None:
+        super().__init__()
+        self.encoder = TitleEncoder(dim)
+        # Without dropout, so that the numbers of processes compare.
+        self.loss = ALCLoss(dim, auxiliary=Auxiliary(dropout=0.0), process_group=across)
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        queries = self.encoder(batch["query_tokens"], batch["query_starts"])
+        labels = self.encoder(batch["label_tokens"], batch["label_starts"])
+        # Ids match across processes: the same product elsewhere is no negative.
+        same = Positives.from_ids(batch["numbers"], batch["numbers"])
+        loss: Tensor = self.loss(queries, labels, positives=same)
+        return loss
+
+
+def main(arguments: list[str] | None = None) -> float:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--labels", type=int, default=1000)
+    parser.add_argument("--titles", type=int, default=5000)
+    parser.add_argument("--batch-size", type=int, default=512, help="of all processes together")
+    parser.add_argument("--mode", default="auto", choices=["auto", "gather", "ring"])
+    settings = parser.parse_args(arguments)
+
+    on_gpu = torch.cuda.is_available()
+    # A process that stops or hangs ends the others after this long, not after half an hour.
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(minutes=5))
+    rank, count = dist.get_rank(), dist.get_world_size()
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if on_gpu else torch.device("cpu")
+    if on_gpu:
+        torch.cuda.set_device(device)
+
+    dataset = make_dataset(settings.labels, settings.titles)
+    pairs = training_pairs(dataset)
+    torch.manual_seed(0)
+    # The wrapper averages gradients over the processes; the loss takes that into account.
+    across = GlobalBatch(mode=settings.mode, gradients_are_averaged=True)
+    model = EncoderWithLoss(64, across).to(device)
+    wrapped = DistributedDataParallel(model)
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    for epoch in range(settings.epochs):
+        order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(epoch))
+        for chosen in order.split(settings.batch_size):
+            if len(chosen) < count:
+                continue  # the last titles of an epoch: not one for every process
+            own = chosen.tensor_split(count)[rank].tolist()
+            batch = {k: v.to(device) for k, v in collate([pairs[i] for i in own]).items()}
+            loss = wrapped(batch)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        if rank == 0:
+
+            def encode(numbers: Tensor, starts: Tensor) -> Tensor:
+                vectors: Tensor = model.encoder(numbers.to(device), starts.to(device))
+                return vectors
+
+            coverage = validation_coverage(encode, dataset)
+            print(epoch, f"loss {loss.item():.6f}, coverage@0.9 {coverage:.3f}", flush=True)
+    dist.destroy_process_group()
+    return loss.item()
+
+
+if __name__ == "__main__":
+    main()
