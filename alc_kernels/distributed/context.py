@@ -101,11 +101,10 @@ def regroup(
     return packed[:, :width], packed[:, width : 3 * width].unflatten(1, (2, width)), inside
 
 
-@torch.compiler.disable(reason="across processes the batch part's shapes follow all of them")
 def global_batch_loss(heads: Heads, size: int | None, found: SimilarityLoss, group: str) -> Tensor:
     """The batch part over the rows of all processes, 0-d acc, the same on each.
 
-    ``torch.compile`` goes around it: with ``fullgraph=True`` it says so.
+    ``torch.compile`` goes around it; with ``fullgraph=True`` it says why it cannot.
 
     Args:
         heads: context_in, context_layer, context_head.
@@ -113,6 +112,12 @@ def global_batch_loss(heads: Heads, size: int | None, found: SimilarityLoss, gro
         found: the operator's results for the own rows.
         group: an encoded membership.
     """
+    if torch.compiler.is_compiling():
+        # The compiler then leaves this to eager PyTorch, or reports it.
+        raise RuntimeError(
+            "across processes the batch part's shapes follow all of them: torch.compile needs "
+            "fullgraph=False, or Auxiliary(batch_weight=0)"
+        )
     if size is None and int(found.sizes[0].sum()) > WHOLE_BATCH_LIMIT:
         warn_about_whole_batch()
     members = found.pair_index[:, 0] >= 0
