@@ -9,8 +9,13 @@ A chunk of rows that sees all columns is finished at a time (``exponentials_kern
 
 The sigmoid's coefficients need no row sums: E is the coefficient and f is 1. The workspace holds
 E in the compute dtype; each chunk adds to all of dK, so it must hold enough rows for that not to
-count. Where it does not, or where the walk is asked for more than the loss, ``walk_launch`` and
-``coefficients`` do the same with S computed twice.
+count. In bfloat16 f Q is rounded once more than the coefficients of ``coefficients`` are.
+
+``walk_launch`` and ``coefficients`` do the same with S computed twice, four products, where
+
+- the labels are so many that the workspace holds too few rows;
+- the walk is asked for more than the loss: hardest negatives, margins, a guard;
+- a softmax comes in float16, whose exponents do not reach.
 """
 
 from __future__ import annotations
