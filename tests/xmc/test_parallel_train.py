@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from parallel_cases import CASES, SETTINGS, interrupt, run_cases, run_training
+from parallel_cases import CASES, SETTINGS, interrupt, run_cases, run_training, start
 
 from alc_kernels.xmc.parallel import Processes
 from alc_kernels.xmc.training.checkpoint import load_checkpoint
@@ -145,3 +146,31 @@ def test_shards_of_the_labels_change_nothing(tmp_path: Path, shards: int) -> Non
             whole, cut = found[f"{name} 1{part}"], found[f"{name} {shards}{part}"]
             np.testing.assert_array_equal(cut[0], whole[0])
             np.testing.assert_allclose(cut[1], whole[1], rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [{}, {"parallel": "fsdp", "cache_chunk": 9, "ema": 0.9}])
+def test_a_hugging_face_encoder(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """With a layer that pooling does not use, which gets no gradient anywhere."""
+    transformers = pytest.importorskip("transformers")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz0123456789"]
+    model = tmp_path / "tiny-bert"
+    model.mkdir()
+    (model / "vocab.txt").write_text("\n".join([*words, *(f"##{w}" for w in words[5:])]) + "\n")
+    transformers.BertTokenizer(str(model / "vocab.txt")).save_pretrained(model)
+    shape = transformers.BertConfig(
+        vocab_size=80, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=16, max_position_embeddings=64, hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    transformers.BertModel(shape).save_pretrained(model)
+    settings = {**settings, "encoder": str(model), "max_length": 16, "epochs": 1, "accumulate": 2}
+    started = start(2, ["fresh", str(tmp_path / "two"), json.dumps(settings)])
+    errors = [process.communicate(timeout=200)[1] for process in started]
+    assert [process.returncode for process in started] == [0, 0], errors
+    one = run_training(ALONE, tmp_path / "one", settings)
+    two = load_checkpoint(tmp_path / "two" / "checkpoint")
+    assert two.position.history[0]["loss"] == pytest.approx(one["history"][0]["loss"], abs=1e-5)
+    for name, weight in two.model.state_dict().items():
+        torch.testing.assert_close(one["weights"][name], weight, rtol=0, atol=1e-5)
