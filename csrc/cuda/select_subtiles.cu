@@ -2,7 +2,8 @@
 //
 // A walk over S with a list in its hot loop pays for the list in nearly every tile. This one leaves
 // only the maximum of each sub-tile of ``width`` columns, which is what it computes on the way to
-// the tile's maximum anyway. The k best sub-tiles of a row, by maximum and then by smallest label,
+// the tile's maximum anyway (in Triton's PTX for sm_90: as many comparisons, and no more exchanges,
+// than in a walk without them). The k best sub-tiles of a row, by maximum and then by smallest label,
 // hold its k largest elements: an element outside of them is beaten by k maxima. Their k * width
 // similarities are computed again here, and the k best of those are the answer.
 //

@@ -23,6 +23,7 @@ def _can_run(cuda_device):
 ARGUMENTS = ["--rows", "48", "--width", "16", "--top", "3", "--active", "0.5", "--seconds", "0"]
 
 
+@pytest.mark.slow
 def test_runs(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv(enabled.SWITCH, raising=False)
     output = tmp_path / "cuda.json"

@@ -99,6 +99,6 @@ def test_info(no_override, built_for_host, monkeypatch):
                 == "CUDA kernels: live, not used (ALC_KERNELS_CUDA=1 uses them)"
             )
             monkeypatch.setenv(enabled.SWITCH, "1")
-            assert info._cuda_kernels() == "CUDA kernels: live, used for pair_gradient"
+            assert info._cuda_kernels() == "CUDA kernels: live, used for mining, pair_gradient"
     else:
         assert "CUDA kernels: not live" in info._cuda_kernels()

@@ -10,7 +10,7 @@ from torch import Tensor
 from alc_kernels.backends.cuda_kernels import library
 
 SWITCH = "ALC_KERNELS_CUDA"
-PARTS = ("pair_gradient",)
+PARTS = ("mining", "pair_gradient")
 # Compute capability -> the parts that were measured to be faster in CUDA C++ than in Triton, with
 # the result of record beside each. Empty: nothing has been measured on a GPU yet. The stage
 # "cuda" of benchmarks/on_gpu.sh measures both ways.

@@ -45,6 +45,7 @@ from alc_kernels.backends.triton_backend.positive_statistics import (
     take_positives,
 )
 from alc_kernels.backends.triton_backend.relation import any_row, open_rows, tile_may_hold
+from alc_kernels.backends.triton_backend.subtiles import store_subtile_maxima, subtile_maxima
 from alc_kernels.backends.triton_backend.tile_product import (
     load_rows,
     product,
@@ -55,12 +56,17 @@ from alc_kernels.backends.triton_backend.topk import empty_list, insert_tile
 
 
 @triton.jit
-def _maxima(b_s, MAXIMA: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr):
+def _maxima(
+    b_s, MAXIMA: tl.constexpr, SUBTILE: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr
+):
     """Maxima of a tile's groups of columns, (R, COLS / MAXIMA), and of its rows, (R,).
 
-    The former only where there are several groups in a tile.
+    The former only where there are several groups in a tile; with SUBTILE those of sub-tiles.
     """
-    if MAXIMA == 0 or MAXIMA == COLS:
+    if SUBTILE > 0:
+        b_group = subtile_maxima(b_s, SUBTILE, ROWS, COLS)
+        b_row = tl.max(b_group, 1)
+    elif MAXIMA == 0 or MAXIMA == COLS:
         b_row = tl.max(b_s, 1)
         b_group = b_row
     else:
@@ -113,6 +119,7 @@ def walk_kernel(
     KEEP_POSITIVE: tl.constexpr,
     KEEP_NEGATIVE: tl.constexpr,
     MAXIMA: tl.constexpr,
+    SUBTILE: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
     DEPTH: tl.constexpr,
@@ -124,6 +131,7 @@ def walk_kernel(
     """The rows row_start .. row_stop. SOFTMAX is "none", "all" or "negatives".
 
     WHOLE: d <= DEPTH, queries are loaded once. MAXIMA: columns of a group, 0 for none.
+    SUBTILE: columns of a sub-tile (``subtiles``), 0 for none; then MAXIMA = TOP = 0.
     """
     row_start = row_start.to(tl.int64)
     row_stop = row_stop.to(tl.int64)
@@ -221,13 +229,13 @@ def walk_kernel(
                 positive_bits_ptr, bits_stride, b_pos_words, column, b_local_row, b_row_in, COLS
             )
 
-        b_group_max, b_tile_max = _maxima(b_s, MAXIMA, ROWS, COLS)
+        b_group_max, b_tile_max = _maxima(b_s, MAXIMA, SUBTILE, ROWS, COLS)
         if HAS_GUARD:
             if any_row(b_tile_max > b_guard):
                 b_above = b_s > b_guard[:, None]
                 b_removed += tl.sum(b_above.to(tl.int32), 1)
                 b_s = tl.where(b_above, float("-inf"), b_s)
-                b_group_max, b_tile_max = _maxima(b_s, MAXIMA, ROWS, COLS)
+                b_group_max, b_tile_max = _maxima(b_s, MAXIMA, SUBTILE, ROWS, COLS)
         if NEG_MARGIN:
             if any_row(b_tile_max >= negative_margin):
                 b_above = b_s >= negative_margin
@@ -265,6 +273,10 @@ def walk_kernel(
             b_at = b_group[None, :] * num_rows + b_local_row[:, None]
             b_store = b_row_in[:, None] & (b_group * MAXIMA < num_labels)[None, :]
             tl.store(maxima_ptr + b_at, b_group_max, mask=b_store)
+        if SUBTILE > 0:
+            store_subtile_maxima(
+                maxima_ptr, b_group_max, column, num_labels, b_local_row, b_row_in, SUBTILE, COLS
+            )
         if TOP > 0:
             b_values, b_index = insert_tile(
                 b_values, b_index, b_s, b_tile_max, first, TOP, SLOTS, COLS

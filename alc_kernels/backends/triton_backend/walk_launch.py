@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import triton
 
+from alc_kernels.backends.cuda_kernels import mining
 from alc_kernels.backends.interface import Problem, RowStatistics, WalkRequest
 from alc_kernels.backends.triton_backend import workspace
 from alc_kernels.backends.triton_backend.active_bits import (
@@ -66,11 +67,13 @@ def walk_constexprs(
     *,
     keep: tuple[bool, bool] = (False, False),
     two_passes: bool = False,
+    subtile: int = 0,
 ) -> dict[str, Any]:
     """The constexpr arguments of ``walk_kernel``; none depends on the batch size.
 
     ``keep``: store the bits of active positives, negatives. ``two_passes``: the k largest are
-    found afterwards, from the maxima of groups of columns.
+    found afterwards, from the maxima of groups of columns. ``subtile``: the CUDA kernels find
+    them, from the maxima of sub-tiles that wide.
     """
     reads_negatives = (
         has_guard
@@ -81,7 +84,7 @@ def walk_constexprs(
     # Triton 3.6 aborts on sm_100 when a product is read inside of a branch only: where nothing
     # else reads the plain tile, look for a maximum that nobody asked for.
     top = request.top_k if request.top_k or reads_negatives else 1
-    if two_passes:
+    if two_passes or subtile:
         top = 0
     return {
         "POS_KIND": walk_kind(positives),
@@ -98,6 +101,7 @@ def walk_constexprs(
         "KEEP_POSITIVE": keep[0],
         "KEEP_NEGATIVE": keep[1],
         "MAXIMA": min(tile.cols, GROUP) if two_passes else 0,
+        "SUBTILE": subtile,
         "ROWS": tile.rows,
         "COLS": tile.cols,
         "DEPTH": tile.depth,
@@ -211,17 +215,22 @@ class WalkLaunch:
         choose = functools.partial(walk_tile, capability, queries.dtype, d, precision)
         tile = choose(walk_epilogue(request, two_passes=True))
         group = min(tile.cols, GROUP)
-        self.two_passes = takes_two_passes(b, problem.labels.shape[0], request.top_k, group)
+        self.subtile = mining.width_for(problem, request.top_k, tile.cols, precision)
+        self.two_passes = not self.subtile and takes_two_passes(
+            b, problem.labels.shape[0], request.top_k, group
+        )
         self.group_tile = replace(tile, cols=group)
-        self.tile = tile if self.two_passes else choose(walk_epilogue(request))
+        afterwards = self.two_passes or self.subtile > 0
+        self.tile = tile if afterwards else choose(walk_epilogue(request))
         self.constexprs = walk_constexprs(
             request, problem.positives.kind, problem.exclude.kind, problem.guard is not None,
             self.tile, d, queries.dtype, precision, keep=keep, two_passes=self.two_passes,
+            subtile=self.subtile,
         )  # fmt: skip
         self.relations = (
             walk_arguments(problem.positives, device), walk_arguments(problem.exclude, device)
         )  # fmt: skip
-        top = request.top_k if self.two_passes else self.constexprs["TOP"]
+        top = request.top_k if afterwards else self.constexprs["TOP"]
         self.new = functools.partial(torch.empty, device=device, dtype=torch.float32)
         self.floats, self.ints = self.new((6, b)), self.new((5, b), dtype=torch.int64)
         self.scores, self.indices = self.new((b, top)), self.new((b, top), dtype=torch.int64)
@@ -229,11 +238,13 @@ class WalkLaunch:
     def rows_at_once(self, active: ActiveBits) -> int:
         """Rows whose groups fit in what the bits leave of the workspace; a multiple of BLOCK."""
         b, m = self.problem.queries.shape[0], self.problem.labels.shape[0]
-        if not self.two_passes:
+        if not self.two_passes and not self.subtile:
             return b
         kept = [side for side in (active.positive, active.negative) if side is not None]
         left = workspace.WORKSPACE_BYTES - sum(4 * side.numel() for side in kept)
         size = row_bytes(m, self.request.top_k, self.group_tile.cols)
+        if self.subtile:
+            size = 4 * mining.num_subtiles(m, self.tile.cols, self.subtile)
         return max(left // size // BLOCK, 1) * BLOCK
 
     def new_bits(self, start: int, stop: int) -> ActiveBits:
@@ -264,6 +275,8 @@ class WalkLaunch:
             for side in (active.positive, active.negative)
         ]
         maxima = new((triton.cdiv(m, self.group_tile.cols), rows) if self.two_passes else (1, 1))
+        if self.subtile:
+            maxima = new((rows, mining.num_subtiles(m, tile.cols, self.subtile)))
         positives, exclude = self.relations
         with on_device_of(queries):
             walk_kernel[(row_blocks * splits,)](
@@ -285,6 +298,12 @@ class WalkLaunch:
             select_largest(
                 problem, self.relations, maxima, start, self.group_tile, self.scores, self.indices
             )
+
+        if self.subtile:
+            mining.select(
+                problem, positives, exclude, maxima, start, tile.cols, self.subtile, self.scores,
+                self.indices,
+            )  # fmt: skip
 
     def results(self) -> RowStatistics:
         """The results by their names, to be filled by ``rows``."""

@@ -63,18 +63,21 @@ def _walk(
     fast: bool = False,
     keep: tuple[bool, bool] = (False, False),
     two_passes: bool = False,
+    subtile: int = 0,
 ) -> Variant:
     positives, exclude = relations.split("-")
     capability = CAPABILITIES.get(target, (0, 0))
-    epilogue = walk_launch.walk_epilogue(REQUESTS[request], two_passes=two_passes)
+    afterwards = two_passes or subtile > 0
+    epilogue = walk_launch.walk_epilogue(REQUESTS[request], two_passes=afterwards)
     tile = walk_tile(capability, dtype, d, precision, epilogue)
     constants = walk_launch.walk_constexprs(
         REQUESTS[request], positives, exclude, guard, tile, d, dtype, precision,
-        keep=keep, two_passes=two_passes,
+        keep=keep, two_passes=two_passes, subtile=subtile,
     )  # fmt: skip
     constants["UPCAST"] = False
     name = f"{request} {relations} d={d}" + " guard" * guard + " ieee" * (precision == "ieee")
     name += " bits" * any(keep) + " both" * all(keep) + " groups" * two_passes
+    name += f" subtile={subtile}" * (subtile > 0)
     return make_variant(
         walk_kernel,
         name,
@@ -151,6 +154,17 @@ def _selections(target: str) -> Iterator[Variant]:
         )  # fmt: skip
 
 
+def _subtile_walks(target: str) -> Iterator[Variant]:
+    """Those whose k hardest the CUDA kernels find."""
+    if target not in CAPABILITIES:
+        return
+    for d, subtile in ((128, 8), (768, 4)):
+        yield _walk(target, "list", d=d, subtile=subtile, fast=d == 768)
+    yield _walk(target, "long", d=768, subtile=2)
+    yield _walk(target, "list", torch.float32, precision="ieee", subtile=4)
+    yield _walk(target, "list", torch.float16, relations="ids-csr", subtile=4)
+
+
 def _merges(target: str) -> Iterator[Variant]:
     for name, request in REQUESTS.items():
         tile = walk_tile((9, 0), HALF, 768, "tf32", "maximum")
@@ -180,4 +194,10 @@ def _positive_passes() -> Iterator[Variant]:
 
 def walk_variants(target: str) -> list[Variant]:
     """Those of the walk, the merge of its splits and the positive pass, for one target."""
-    return [*_walks(target), *_selections(target), *_merges(target), *_positive_passes()]
+    return [
+        *_walks(target),
+        *_subtile_walks(target),
+        *_selections(target),
+        *_merges(target),
+        *_positive_passes(),
+    ]
