@@ -10,9 +10,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from alc_kernels import ALCLoss, GlobalBatch, functional
+from alc_kernels import ALCLoss, GlobalBatch, functional, reference
 from tests.distributed.data import Piece, cuts, make_batch
 from tests.losses.cases import CASES, Case
+from tests.tolerances import TOLERANCES
 
 BY_NAME = {case.name: case for case in CASES}
 
@@ -47,6 +48,45 @@ def compare(rank: int, group: Any, setups: Sequence[Setup]) -> list[str]:
 def compare_modules(rank: int, group: Any, setups: Sequence[Setup]) -> list[str]:
     """As ``compare``, with ALCLoss(**options)."""
     return _each(rank, group, setups, _module)
+
+
+def compare_with_plain(rank: int, group: Any, setups: Sequence[Setup]) -> list[str]:
+    """Errors against float64 beside those of the reference computing in ``setup.dtype``."""
+    bad = []
+    for setup in setups:
+        batch = make_batch(setup.kind, setup.rows, setup.labels, seed=setup.seed)
+        across = GlobalBatch(group, setup.mode)
+        found = _function(setup, batch.pieces[rank].to(setup.dtype), across)
+        everything: list[Any] = [None] * len(setup.rows)
+        dist.gather_object(found, everything if rank == 0 else None, group=group, group_dst=0)
+        if rank:
+            continue
+        whole = batch.whole.to(setup.dtype)
+        # The truth is of the rows as they are rounded: half rows are normalised, then rounded.
+        half = setup.dtype.itemsize == 2
+        rounding = {"compute_dtype": setup.dtype} if half else {}
+        truth = _plain(setup, whole.to(torch.float64), rounding)
+        plain = _plain(setup, whole, {})
+        for name, exact in truth.items():
+            joined = torch.cat([one[name] for one in everything]) if exact.dim() else None
+            ours = everything[0][name] if joined is None else joined
+            error, allowed = ((x.double() - exact).norm() for x in (ours, plain[name]))
+            # What one process is allowed (tests/tolerances.py), or twice plain PyTorch's error.
+            floor = TOLERANCES[setup.dtype].gradient * max(float(exact.norm()), 1e-3)
+            if not float(error) <= 2 * float(allowed) + floor:
+                bad.append(f"{setup}: {name} errs by {error:.3g}, plain PyTorch by {allowed:.3g}")
+    return bad
+
+
+def _plain(setup: Setup, piece: Piece, more: dict[str, Any]) -> dict[str, Tensor]:
+    value = BY_NAME[setup.case].call(reference, piece, **more)
+    (value * 1.5).backward()
+    assert piece.queries.grad is not None and piece.labels.grad is not None
+    return {
+        "same:value": value.detach(),
+        "rows:queries": piece.queries.grad,
+        "labels:labels": piece.labels.grad,
+    }
 
 
 def _each(rank: int, group: Any, setups: Sequence[Setup], run: Any) -> list[str]:

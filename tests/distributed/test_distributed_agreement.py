@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from alc_kernels import Auxiliary, Softmax, ThresholdMargin
-from tests.distributed.cases import Setup, compare, compare_modules
+from tests.distributed.cases import Setup, compare, compare_modules, compare_with_plain
 from tests.distributed.data import KINDS
 from tests.distributed.pool import shared_pool
 from tests.losses.cases import CASES
@@ -118,11 +118,12 @@ def test_every_loss_on_four_uneven_parts(mode: str) -> None:
     run(compare, [Setup(kind, *FOUR, mode, case.name) for kind in KINDS for case in CASES])
 
 
-def test_single_precision() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_low_precision_errs_no_more_than_plain_pytorch(dtype: torch.dtype) -> None:
     setups = [
-        Setup(kind, *UNEVEN, mode, case.name, torch.float32, allowed=3e-5)
+        Setup(kind, *UNEVEN, mode, case.name, dtype)
         for kind in ("diagonal", "pairs+exclude")
         for case in CASES[::3]
         for mode in MODES
     ]
-    run(compare, setups)
+    run(compare_with_plain, setups)

@@ -15,7 +15,7 @@ from tests.losses.cases import CASES
 QUICK = settings(
     max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
-THOROUGH = settings(QUICK, max_examples=120)
+THOROUGH = settings(QUICK, max_examples=30)
 
 MODULE = {
     "auxiliary": Auxiliary(dropout=0.0, context_size=3, context_heads=2),
