@@ -14,11 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -53,18 +55,24 @@ def losses(model: Any) -> dict[str, Any]:
     }
 
 
+def vocabulary(texts: list[str], num_words: int = 2000) -> list[str]:
+    """WordPieces: special ones, characters, frequent words. The same in every process."""
+    counts = Counter(word for text in texts for word in re.findall(r"\w+|[^\w\s]", text.lower()))
+    words = sorted(counts, key=lambda word: (-counts[word], word))[:num_words]
+    letters = sorted({letter for word in counts for letter in word})
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    return list(dict.fromkeys([*special, *letters, *(f"##{x}" for x in letters), *words]))
+
+
 def make_model(texts: list[str], seed: int) -> Any:
-    """A small BERT with a vocabulary learnt from the training texts, and mean pooling."""
+    """A small BERT with the vocabulary of the training texts, and mean pooling."""
     import torch
     import transformers
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-    from tokenizers import BertWordPieceTokenizer
 
-    words = BertWordPieceTokenizer()
-    words.train_from_iterator(texts, vocab_size=3000, show_progress=False)
     with tempfile.TemporaryDirectory() as folder:
-        words.save_model(folder)
+        (Path(folder) / "vocab.txt").write_text("\n".join(vocabulary(texts)) + "\n", "utf-8")
         tokenizer = transformers.BertTokenizer(str(Path(folder) / "vocab.txt"))
         tokenizer.save_pretrained(folder)
         torch.manual_seed(seed)
