@@ -90,9 +90,13 @@ def test_every_density(dtype, negative_margin, device):
 
 @pytest.mark.parametrize(
     ("positives", "exclude"),
-    [*zip(KINDS, (*KINDS[1:], "empty"), strict=True), ("csr", "csr"), ("ids", "ids")],
+    [
+        *zip(KINDS, (*KINDS[1:], "empty"), strict=True),
+        pytest.param("csr", "csr", marks=pytest.mark.slow),
+        pytest.param("ids", "ids", marks=pytest.mark.slow),
+    ],
 )
-@pytest.mark.parametrize("guard", [False, True])
+@pytest.mark.parametrize("guard", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_every_relation(positives, exclude, guard, device):
     size = (33, 33) if "diagonal" in (positives, exclude) else (35, 61)
     problem = random_problem(
@@ -153,6 +157,7 @@ def test_lists_name_what_is_active(device):
         assert torch.equal(listed.long(), expected[: listed.numel()])
 
 
+@pytest.mark.slow
 def test_partial_sums_of_segments(device, monkeypatch):
     """Few blocks: lists are cut, and each segment may be dense or not."""
     monkeypatch.setattr(active_product, "segments_for", lambda blocks, slabs, device: 3)
