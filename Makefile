@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.cu' -o -name '*.h' -o -name '*.py')
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
-.PHONY: demo install nvcc test test-slow lint format typecheck bench dist clean
+.PHONY: demo install nvcc test test-slow lint format typecheck bench dist docs clean
 
 demo: install
 	$(BIN)/alc demo --output $(DEMO_OUTPUT)
@@ -59,5 +59,9 @@ dist: install
 	rm -rf dist
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m build --no-isolation --outdir dist .
 
+# The site, into site/index.html. Warnings are errors; nothing is fetched to build or to read it.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) .venv-cuda build dist alc_kernels/_native* alc_kernels/_cuda* *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) .venv-cuda build dist site alc_kernels/_native* alc_kernels/_cuda* *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

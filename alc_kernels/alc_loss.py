@@ -64,7 +64,7 @@ class ALCLoss(nn.Module):
     representation's fourth part, the two cross-entropies and the unit weights are a
     reconstruction, and every part can be switched off); TCM, arXiv 2307.04047.
 
-    Example:
+    Examples:
         >>> loss_fn = ALCLoss(embedding_dim=384)
         >>> loss = loss_fn(queries, labels)        # (B, 384) each, query i matches label i
         >>> loss.backward()

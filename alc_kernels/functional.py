@@ -1,7 +1,6 @@
-"""The losses as functions.
+"""The losses as functions. Arguments mean the same wherever they occur.
 
-Common arguments, for all of them:
-
+Args:
     queries: (B, d) float64, float32, float16 or bfloat16.
     labels: (M, d), same dtype (any half/single mix under autocast), device and width.
     positives: None (query i matches label i, B = M), a LongTensor (B,) with the label column of

@@ -127,9 +127,9 @@ class FusedThresholdMarginLoss(_FusedLossFunction):
     """Threshold-consistent margin loss; correct with ``ref_emb``.
 
     Args:
-        positive_margin, negative_margin, positive_weight, negative_weight, negative_scope,
-            reduction: as for :class:`alc_kernels.ThresholdMargin`. The defaults are
-            ``ThresholdConsistentMarginLoss``.
+        positive_margin, negative_margin: as for :class:`alc_kernels.ThresholdMargin`. All
+            defaults are those of ``ThresholdConsistentMarginLoss``.
+        positive_weight, negative_weight, negative_scope, reduction: likewise.
         backend, deterministic, kwargs: as for :class:`FusedLoss`; the value is already reduced.
 
     Source: arXiv 2307.04047.
