@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-matplotlib.rcParams.update({"svg.hashsalt": "alc_kernels", "svg.fonttype": "path", "font.size": 10})
 import matplotlib.pyplot as plt
 import numpy as np
 
 from alc_kernels.metrics import precision_coverage_curve, threshold_at_precision
 
 HERE = Path(__file__).parent
+plt.switch_backend("Agg")
+plt.rcParams.update({"svg.hashsalt": "alc_kernels", "font.size": 10})
 RIGHT, WRONG = "#3949ab", "#ef6c00"
 
 
