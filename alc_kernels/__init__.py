@@ -4,6 +4,7 @@ from alc_kernels import functional, reference
 from alc_kernels.alc_loss import ALCLoss
 from alc_kernels.backends.choose import BackendUnavailableError
 from alc_kernels.distributed import GlobalBatch
+from alc_kernels.matryoshka import MatryoshkaLoss
 from alc_kernels.positives import Positives
 from alc_kernels.settings import (
     Auxiliary,
@@ -21,6 +22,7 @@ __all__ = [
     "BackendUnavailableError",
     "DynamicTriplet",
     "GlobalBatch",
+    "MatryoshkaLoss",
     "Positives",
     "Sigmoid",
     "Softmax",

@@ -14,6 +14,7 @@ from alc_kernels.backends.interface import accumulation_dtype
 from alc_kernels.distributed.control import refusing
 from alc_kernels.distributed.settings import with_columns
 from alc_kernels.objective import Objective
+from alc_kernels.ops.matryoshka import MatryoshkaResult, matryoshka_loss_op
 from alc_kernels.ops.similarity_loss import SimilarityLoss, similarity_loss_op
 from alc_kernels.positives import Positives
 from alc_kernels.settings import Sigmoid, Softmax
@@ -49,6 +50,35 @@ def similarity_loss(
     with refusing(group):
         arguments = _arguments(*given, *more, group)
     return SimilarityLoss(*similarity_loss_op(*arguments))
+
+
+def matryoshka_loss(
+    queries: Tensor,
+    labels: Tensor,
+    positives: Positives | Tensor | None,
+    exclude: Positives | Tensor | None,
+    objective: Objective,
+    widths: list[int],
+    weights: list[float],
+    *,
+    label_offset: Tensor | None = None,
+    row_weight: Tensor | None = None,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """Check the arguments and call the operator: the weighted sum, and each width's loss (W,)."""
+    (
+        queries, labels, scalars, _, _, related, excluded, offset, weight, kind, excluded_kind,
+        encoded, dtype, backend, _, *wants, _,
+    ) = _arguments(
+        queries, labels, positives, exclude, objective, label_offset, row_weight, None, backend, ""
+    )  # fmt: skip
+    result = MatryoshkaResult(
+        *matryoshka_loss_op(
+            queries, labels, scalars, related, excluded, offset, weight, kind, excluded_kind,
+            encoded, widths, weights, dtype, backend, *wants,
+        )
+    )  # fmt: skip
+    return result.loss, result.losses
 
 
 def _arguments(

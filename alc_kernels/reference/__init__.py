@@ -7,6 +7,7 @@ autocast would round the products of the backward as well. Shares no code with t
 """
 
 from alc_kernels.reference.auxiliary import batch_loss, pair_loss
+from alc_kernels.reference.matryoshka import matryoshka_loss
 from alc_kernels.reference.mining import hardest_negatives, topk_similarity
 from alc_kernels.reference.sigmoid import sigmoid_loss
 from alc_kernels.reference.softmax import softmax_loss
@@ -19,6 +20,7 @@ __all__ = [
     "alc_loss",
     "batch_loss",
     "hardest_negatives",
+    "matryoshka_loss",
     "pair_loss",
     "sigmoid_loss",
     "softmax_loss",

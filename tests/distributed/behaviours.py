@@ -12,7 +12,15 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from alc_kernels import ALCLoss, Auxiliary, GlobalBatch, Positives, Softmax, functional
+from alc_kernels import (
+    ALCLoss,
+    Auxiliary,
+    GlobalBatch,
+    MatryoshkaLoss,
+    Positives,
+    Softmax,
+    functional,
+)
 from alc_kernels.cached import cached_encode
 from alc_kernels.distributed import control
 from tests.distributed.data import KINDS, make_batch
@@ -200,6 +208,22 @@ def quiet(rank: int, group: Any) -> tuple[int, int]:
     finally:
         control.sum_over = whole
     return first, len(sent) - first
+
+
+def matryoshka(rank: int, group: Any) -> float:
+    """Largest difference of a loss at several widths from that of one process."""
+    batch = make_batch("pairs", ROWS, LABELS)
+    made = []
+    for piece, across in ((batch.whole, None), (batch.pieces[rank], group)):
+        loss = ALCLoss(auxiliary=None, process_group=across)
+        value = MatryoshkaLoss(loss, (3, 7))(piece.queries, piece.labels, piece.positives)
+        value.backward()
+        made.append((value.detach(), piece.queries.grad))
+    (whole, grad), (value, own) = made
+    start = sum(ROWS[:rank])
+    return max(
+        abs(value - whole).item(), (own - grad[start : start + ROWS[rank]]).abs().max().item()
+    )
 
 
 def learned(rank: int, group: Any) -> bool:

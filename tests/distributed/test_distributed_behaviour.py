@@ -58,6 +58,10 @@ def test_equal_sizes_are_exchanged_once() -> None:
     assert shared_pool().run(behaviours.quiet, 2) == [(1, 0), (1, 0)]
 
 
+def test_several_prefix_widths() -> None:
+    assert max(shared_pool().run(behaviours.matryoshka, 2)) < 1e-12
+
+
 def test_learned_temperature() -> None:
     assert shared_pool().run(behaviours.learned, 2) == [True, True]
 

@@ -25,19 +25,26 @@ def dense_gradient(
     labels = accumulated(problem.labels) if grad_queries is not None else None
     for start, stop in problem_chunks(problem):
         chunk = chunk_of(problem, start, stop)
-        coefficient = torch.zeros_like(chunk.scores)
-        if request.kind is not None:
-            g, slope = _base_coefficient(chunk, request, start, stop)
-            if result.weighted_sum is not None and result.plain_sum is not None:
-                result.weighted_sum[start:stop] = (g * chunk.scores).sum(dim=1)
-                result.plain_sum[start:stop] = g.sum(dim=1)
-            coefficient = g * slope
-        coefficient = _add_margins(coefficient, chunk, request)
+        coefficient = coefficients(chunk, request, result, start, stop)
         if grad_queries is not None and labels is not None:
             grad_queries[start:stop].addmm_(coefficient, labels)
         if grad_labels is not None:
             grad_labels.addmm_(coefficient.T, accumulated(problem.queries[start:stop]))
     return result
+
+
+def coefficients(
+    chunk: Chunk, request: GradientRequest, result: GradientResult, start: int, stop: int
+) -> Tensor:
+    """G of one chunk, (R, M); the sums that ``request`` wants go to ``result``."""
+    coefficient = torch.zeros_like(chunk.scores)
+    if request.kind is not None:
+        g, slope = _base_coefficient(chunk, request, start, stop)
+        if result.weighted_sum is not None and result.plain_sum is not None:
+            result.weighted_sum[start:stop] = (g * chunk.scores).sum(dim=1)
+            result.plain_sum[start:stop] = g.sum(dim=1)
+        coefficient = g * slope
+    return _add_margins(coefficient, chunk, request)
 
 
 def _base_coefficient(

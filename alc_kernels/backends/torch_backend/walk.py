@@ -23,7 +23,7 @@ def logits(scores: Tensor, inverse_temperature: Tensor, label_offset: Tensor | N
 def walk(problem: Problem, request: WalkRequest) -> RowStatistics:
     """See ``interface.Backend.walk``."""
     num_rows = problem.queries.shape[0]
-    whole = _statistics(chunk_of(problem, 0, 0), request)
+    whole = statistics(chunk_of(problem, 0, 0), request)
     for field in fields(RowStatistics):
         empty = getattr(whole, field.name)
         if empty is not None:
@@ -31,7 +31,7 @@ def walk(problem: Problem, request: WalkRequest) -> RowStatistics:
     # Results go straight to their place: small tensors that outlive a chunk would settle in the
     # gaps between the large ones, and the heap would grow with every chunk.
     for start, stop in problem_chunks(problem):
-        part = _statistics(chunk_of(problem, start, stop), request)
+        part = statistics(chunk_of(problem, start, stop), request)
         for field in fields(RowStatistics):
             found = getattr(part, field.name)
             if found is not None:
@@ -39,7 +39,8 @@ def walk(problem: Problem, request: WalkRequest) -> RowStatistics:
     return whole
 
 
-def _statistics(chunk: Chunk, request: WalkRequest) -> RowStatistics:
+def statistics(chunk: Chunk, request: WalkRequest) -> RowStatistics:
+    """What ``request`` asks for, from one chunk of rows."""
     scores, positive, negative = chunk.scores, chunk.positive, chunk.negative
     found = RowStatistics(positive.sum(dim=1), negative.sum(dim=1))
     if request.top_k:

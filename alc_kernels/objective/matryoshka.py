@@ -1,0 +1,201 @@
+"""One objective at several prefix widths: ``evaluate`` per width over a shared walk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from alc_kernels.backends.interface import (
+    Backend,
+    GradientRequest,
+    GradientResult,
+    Problem,
+    RowStatistics,
+    WalkRequest,
+    accumulation_dtype,
+)
+from alc_kernels.backends.prefix_interface import PrefixProblem, PrefixSides
+from alc_kernels.objective.evaluate import Evaluation, evaluate, guard_limit
+from alc_kernels.objective.prefix_rows import PrefixRows
+from alc_kernels.objective.specification import Objective
+from alc_kernels.positives import Positives
+
+
+@dataclass
+class _Direction:
+    """The walk of one direction: rows by columns, or exchanged."""
+
+    problem: PrefixProblem
+    found: list[RowStatistics] | None
+    # Dense gradients put off until those of all widths are known
+    requests: list[GradientRequest] = field(default_factory=list)
+    sides: list[PrefixSides] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+class SharedWalk:
+    """What the widths share. ``backend_of(n)`` is the backend that width n is evaluated with."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        queries: PrefixRows,
+        labels: PrefixRows,
+        positives: Positives,
+        exclude: Positives,
+        widths: tuple[int, ...],
+        exclude_above: float | None,
+    ) -> None:
+        self.backend, self.widths, self.exclude_above = backend, widths, exclude_above
+        self.problems = [
+            Problem(q, k, positives, exclude, None)
+            for q, k in zip(queries.units, labels.units, strict=True)
+        ]
+        self.sides = queries, labels
+        self.directions: list[_Direction] = []
+
+    def backend_of(self, n: int) -> Backend:
+        """The backend itself where it has no walk over several widths."""
+        if not hasattr(self.backend, "prefix_walk"):
+            return self.backend
+        return _OneWidth(self, n)  # type: ignore[return-value]
+
+    def direction(self, number: int, problem: Problem, request: WalkRequest) -> _Direction:
+        """Direction ``number`` (0: rows, 1: columns), walked when the first width asks."""
+        if len(self.directions) > number:
+            return self.directions[number]
+        queries, labels = self.sides if number == 0 else self.sides[::-1]
+        guard = None
+        if self.exclude_above is not None:
+            first = problem.positives.first(queries.rows.device)
+            score = _first_scores(queries, labels, first, self.widths)
+            guard = guard_limit(first, score, self.exclude_above)
+        shared = PrefixProblem(
+            queries.rows, labels.rows, problem.positives, problem.exclude, self.widths,
+            queries.scales, labels.scales, guard,
+        )  # fmt: skip
+        plain = replace(request, columns=None, keep_active=False, gradient=None)
+        found = self.backend.prefix_walk(shared, plain)  # type: ignore[attr-defined]
+        self.directions.append(_Direction(shared, found))
+        return self.directions[number]
+
+    def finish(self) -> None:
+        """Make the dense gradients that the widths have put off."""
+        for one in self.directions:
+            if not one.requests:
+                continue
+            served = len(one.requests) == len(self.widths) and self.backend.prefix_gradient(  # type: ignore[attr-defined]
+                one.problem, one.requests, one.sides
+            )
+            if served:
+                continue
+            for problem, request, side in zip(one.problems, one.requests, one.sides, strict=True):
+                self.backend.dense_gradient(problem, request, side.grad_queries, side.grad_labels)
+
+
+def _first_scores(
+    queries: PrefixRows, labels: PrefixRows, first: Tensor, widths: tuple[int, ...]
+) -> Tensor:
+    """(W, B) acc: every width's similarity of each row with label ``first``, as a walk has it."""
+    acc = accumulation_dtype(queries.rows.dtype)
+    if labels.rows.shape[0] == 0:
+        return torch.zeros(len(widths), first.shape[0], dtype=acc, device=first.device)
+    chosen = first.clamp(min=0)
+    products = queries.rows.to(acc) * labels.rows[chosen].to(acc)  # (B, d)
+    steps = zip((0, *widths), widths, strict=False)
+    score = torch.stack([products[:, a:b].sum(dim=1) for a, b in steps]).cumsum(dim=0)
+    if queries.scales is not None and labels.scales is not None:
+        score = score * queries.scales * labels.scales[:, chosen]
+    return score
+
+
+class _OneWidth:
+    """The backend of one width, with the walk that all widths share."""
+
+    def __init__(self, shared: SharedWalk, n: int) -> None:
+        self._shared, self._n = shared, n
+        self._walked: list[tuple[Problem, _Direction]] = []
+        self._exact: dict[int, Problem] = {}
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._shared.backend, name)
+
+    def walk(self, problem: Problem, request: WalkRequest) -> RowStatistics:
+        """``evaluate`` walks over the rows first, then over the columns."""
+        direction = self._shared.direction(len(self._walked), problem, request)
+        self._walked.append((problem, direction))
+        if direction.found is None:
+            return self._shared.backend.walk(problem, request)
+        return direction.found[self._n]
+
+    def _as_walked(self, problem: Problem) -> Problem:
+        """With rows that give the walk's similarities: those of half precision are not rounded."""
+        if problem.queries.dtype not in (torch.float16, torch.bfloat16):
+            return problem
+        known = [number for number, (walked, _) in enumerate(self._walked) if walked is problem]
+        number = known[0] if known else len(self._walked)  # a guard asks before its walk
+        if number not in self._exact:
+            queries, labels = self._shared.sides if number == 0 else self._shared.sides[::-1]
+            self._exact[number] = replace(
+                problem, queries=queries.exact(self._n), labels=labels.exact(self._n)
+            )
+        return replace(self._exact[number], guard=problem.guard)
+
+    def score_pairs(self, problem: Problem, index: Tensor) -> Tensor:
+        """Scores as the walk has them."""
+        return self._shared.backend.score_pairs(self._as_walked(problem), index)
+
+    def positive_pass(
+        self,
+        problem: Problem,
+        log_sum_exp: Tensor,
+        inverse_temperature: Tensor,
+        label_offset: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """On the similarities that ``log_sum_exp`` is of."""
+        return self._shared.backend.positive_pass(
+            self._as_walked(problem), log_sum_exp, inverse_temperature, label_offset
+        )
+
+    def dense_gradient(
+        self,
+        problem: Problem,
+        request: GradientRequest,
+        grad_queries: Tensor | None,
+        grad_labels: Tensor | None,
+    ) -> GradientResult:
+        """Put off, unless a result is wanted at once."""
+        backend = self._shared.backend
+        direction = next(found for walked, found in self._walked if walked is problem)
+        later = hasattr(backend, "prefix_gradient") and direction.found is not None
+        if not later or request.want_scalars or request.columns is not None:
+            return backend.dense_gradient(problem, request, grad_queries, grad_labels)
+        direction.requests.append(request)
+        direction.problems.append(problem)
+        sides = PrefixSides(problem.queries, problem.labels, grad_queries, grad_labels)
+        direction.sides.append(sides)
+        return GradientResult()
+
+
+def evaluate_widths(
+    shared: SharedWalk,
+    objective: Objective,
+    scalars: Tensor,
+    label_offset: Tensor | None,
+    row_weight: Tensor | None,
+    want_queries: bool,
+    want_labels: bool,
+    want_scalars: bool,
+) -> list[Evaluation]:
+    """Evaluate ``objective`` at every width; gradients by the unit prefixes."""
+    made = [
+        evaluate(
+            shared.backend_of(n), problem, objective, scalars, label_offset, row_weight, None,
+            want_queries, want_labels, want_scalars, False,
+        )
+        for n, problem in enumerate(shared.problems)
+    ]  # fmt: skip
+    shared.finish()
+    return made

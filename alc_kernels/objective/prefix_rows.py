@@ -1,0 +1,56 @@
+"""Rows for a walk over several prefix widths: one rounding, an inverse norm per width."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from alc_kernels.backends.interface import Backend, accumulation_dtype
+
+SMALL = 1e-24  # elements of a row up to this are those of a zero row
+
+
+@dataclass(frozen=True)
+class PrefixRows:
+    """One side's embeddings."""
+
+    rows: Tensor  # (n, d) compute dtype, contiguous: x times a power of two per row
+    scales: Tensor | None  # (W, n) acc: what makes a prefix of ``rows`` a unit vector
+    # Per width, as the plain losses have them: unit prefixes (n, w), inverse norms of x (n,)
+    units: list[Tensor]
+    inverse: list[Tensor | None]
+    finite: Tensor  # 0-d bool, all of x
+
+    def exact(self, n: int) -> Tensor:
+        """(n, w) acc: the prefixes that a walk compares at width number ``n``, not rounded."""
+        prefix = self.rows[:, : self.units[n].shape[1]].to(accumulation_dtype(self.rows.dtype))
+        return prefix.contiguous() if self.scales is None else prefix * self.scales[n, :, None]
+
+
+def prefix_rows(
+    backend: Backend, x: Tensor, dtype: torch.dtype, normalize: bool, widths: tuple[int, ...]
+) -> PrefixRows:
+    """Prepare ``x`` (n, d). The power of two keeps products in range and rounds nothing.
+
+    float16 rows get their largest element into [2^14, 2^15), so that no element of float16 input
+    falls below its range; others into [1, 2).
+    """
+    finite = torch.isfinite(x).all()
+    made = [backend.normalize_rows(x[:, :w].contiguous(), dtype, normalize) for w in widths]
+    units, inverse = [unit for unit, _, _ in made], [norm for _, norm, _ in made]
+    if not normalize:
+        return PrefixRows(x.to(dtype).contiguous(), None, units, inverse, finite)
+    wide = x.to(accumulation_dtype(x.dtype))
+    size = wide.abs().amax(dim=1)
+    power = size / (2.0 * torch.frexp(size).mantissa)  # exactly 2^e, size in [2^e, 2^(e+1))
+    power = torch.where(size > SMALL, power, 1.0)
+    if torch.float16 in (x.dtype, dtype):
+        power = power * 2.0**-14
+    rows = (wide / power[:, None]).to(x.dtype).to(dtype).contiguous()
+    acc = accumulation_dtype(dtype)
+    lengths = torch.stack([norm for norm in inverse if norm is not None])  # (W, n)
+    largest = torch.finfo(acc).max
+    scales = (lengths * power).to(acc).clamp(max=largest)
+    return PrefixRows(rows, scales, units, inverse, finite)

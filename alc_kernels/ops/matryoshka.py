@@ -1,0 +1,169 @@
+"""A base loss and threshold loss at several prefix widths, with gradients, in one operator."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+
+from alc_kernels.backends.choose import choose_backend
+from alc_kernels.backends.interface import Backend, accumulation_dtype
+from alc_kernels.objective import Objective
+from alc_kernels.objective.matryoshka import SharedWalk, evaluate_widths
+from alc_kernels.objective.prefix_rows import PrefixRows, prefix_rows
+from alc_kernels.ops.finish import scale_gradient
+from alc_kernels.ops.operator import below_autograd, define
+from alc_kernels.ops.prepare import plain_arithmetic, relation
+
+
+class MatryoshkaResult(NamedTuple):
+    """The operator's results. ``loss`` carries gradients."""
+
+    loss: Tensor  # 0-d acc: the weighted sum
+    losses: Tensor  # (W,) acc, unweighted
+    poison: Tensor  # 0-d acc: 1, or NaN for bad input
+    grad_queries: Tensor  # (B, d) acc, by the queries as given; empty unless wanted
+    grad_labels: Tensor  # (M, d) acc; empty unless wanted
+    grad_scalars: Tensor  # (2,) acc
+
+
+def _matryoshka_loss(
+    queries: Tensor,
+    labels: Tensor,
+    scalars: Tensor,
+    positives: list[Tensor],
+    exclude: list[Tensor],
+    label_offset: Tensor | None,
+    row_weight: Tensor | None,
+    positives_kind: str,
+    exclude_kind: str,
+    objective: str,
+    widths: list[int],
+    weights: list[float],
+    compute_dtype: torch.dtype,
+    backend: str,
+    want_queries: bool,
+    want_labels: bool,
+    want_scalars: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """See ``MatryoshkaResult`` for the results and ``Objective`` for ``objective``."""
+    settings = Objective.decode(objective)
+    acc = accumulation_dtype(compute_dtype)
+    with plain_arithmetic(queries.device):
+        chosen = choose_backend(backend, queries, compute_dtype)
+        shape, steps = (queries.shape[0], labels.shape[0]), tuple(widths)
+        positive, inside = relation("positives", positives_kind, positives, *shape)
+        excluded, excluded_inside = relation("exclude", exclude_kind, exclude, *shape)
+        rows = prefix_rows(chosen, queries, compute_dtype, settings.normalize, steps)
+        columns = prefix_rows(chosen, labels, compute_dtype, settings.normalize, steps)
+        good = rows.finite & columns.finite
+        for known in (inside, excluded_inside):
+            good = good if known is None else good & known
+        poison = good.to(acc) / good.to(acc)  # 0 / 0 is NaN
+        shared = SharedWalk(
+            chosen, rows, columns, positive, excluded, steps, settings.exclude_above
+        )
+        wants = want_queries, want_labels, want_scalars
+        found = evaluate_widths(shared, settings, scalars, label_offset, row_weight, *wants)
+        losses = torch.stack([one.loss for one in found]) * poison
+        by_queries = _joined(chosen, [f.grad_queries for f in found], queries, rows, weights, acc)
+        by_labels = _joined(chosen, [f.grad_labels for f in found], labels, columns, weights, acc)
+        by_scalars = [w * one.grad_scalars for w, one in zip(weights, found, strict=True)]
+        total = torch.stack([w * one.loss for w, one in zip(weights, found, strict=True)]).sum()
+        return MatryoshkaResult(
+            loss=total * poison,
+            losses=losses,
+            poison=poison,
+            grad_queries=by_queries,
+            grad_labels=by_labels,
+            grad_scalars=torch.stack(by_scalars).sum(dim=0),
+        )
+
+
+def _joined(
+    backend: Backend,
+    grads: list[Tensor | None],
+    x: Tensor,
+    prepared: PrefixRows,
+    weights: list[float],
+    acc: torch.dtype,
+) -> Tensor:
+    """(n, d) acc: the sum over widths, each taken back through its own norm."""
+    if any(grad is None for grad in grads):
+        return x.new_empty(0, dtype=acc)
+    joined = torch.zeros(x.shape, dtype=acc, device=x.device)
+    for grad, inverse, weight in zip(grads, prepared.inverse, weights, strict=True):
+        assert grad is not None
+        width = grad.shape[1]
+        prefix = x[:, :width].to(acc).contiguous()
+        norm = None if inverse is None else inverse.to(acc)
+        factor = torch.full((), weight, dtype=acc, device=x.device)
+        joined[:, :width] += backend.normalize_rows_backward(grad, prefix, norm, factor)
+    return joined
+
+
+def _fake(
+    queries: Tensor,
+    labels: Tensor,
+    scalars: Tensor,
+    positives: list[Tensor],
+    exclude: list[Tensor],
+    label_offset: Tensor | None,
+    row_weight: Tensor | None,
+    positives_kind: str,
+    exclude_kind: str,
+    objective: str,
+    widths: list[int],
+    weights: list[float],
+    compute_dtype: torch.dtype,
+    backend: str,
+    want_queries: bool,
+    want_labels: bool,
+    want_scalars: bool,
+) -> tuple[Tensor, ...]:
+    acc = accumulation_dtype(compute_dtype)
+
+    def made(*shape: int) -> Tensor:
+        return torch.empty(shape, dtype=acc, device=queries.device)
+
+    return MatryoshkaResult(
+        loss=made(),
+        losses=made(len(widths)),
+        poison=made(),
+        grad_queries=made(*queries.shape) if want_queries else made(0),
+        grad_labels=made(*labels.shape) if want_labels else made(0),
+        grad_scalars=made(2),
+    )
+
+
+class _Gradients(torch.autograd.Function):
+    """The gradients that the operator made, times what comes from above."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, queries: Tensor, labels: Tensor, scalars: Tensor, result: MatryoshkaResult
+    ) -> Tensor:
+        ctx.save_for_backward(queries, labels, scalars, *result[2:])
+        return result.loss
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        *inputs, poison, by_queries, by_labels, by_scalars = ctx.saved_tensors
+        made = by_queries, by_labels, by_scalars
+        wanted = ctx.needs_input_grad
+        grads = [
+            scale_gradient(grad, x, upstream * poison) if want else None
+            for grad, x, want in zip(made, inputs, wanted[:3], strict=True)
+        ]
+        return (*grads, None)
+
+
+def _attach(operator: OpOverload, *arguments: Any) -> tuple[Tensor, ...]:
+    """Evaluate, and give the loss its backward."""
+    result = MatryoshkaResult(*below_autograd(operator, *arguments))
+    return (_Gradients.apply(*arguments[:3], result), *result[1:])
+
+
+matryoshka_loss_op = define("matryoshka_loss", _matryoshka_loss, _fake, 3, _attach)

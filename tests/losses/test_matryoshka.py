@@ -1,0 +1,332 @@
+"""Several prefix widths in one walk, against the sum over renormalised prefixes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from alc_kernels import (
+    ALCLoss,
+    Auxiliary,
+    DynamicTriplet,
+    MatryoshkaLoss,
+    Sigmoid,
+    Softmax,
+    ThresholdMargin,
+    Triplet,
+    reference,
+)
+from alc_kernels.backends import torch_backend
+from alc_kernels.backends.torch_backend import chunks
+from alc_kernels.objective import Objective
+from alc_kernels.ops.matryoshka import matryoshka_loss_op
+from tests.backends.common import NATIVE
+from tests.losses.cases import Data, make_data
+from tests.tolerances import TOLERANCES, assert_close, relative_error
+
+WIDTHS, WEIGHTS = (5, 8, 24), (1.0, 2.0, 0.5)
+TCM = ThresholdMargin(0.8, 0.3)
+HARDEST = ThresholdMargin(0.8, 0.3, negative_scope="hardest", reduction="rows")
+SETTINGS = {
+    "triplet+tcm": {"base": Triplet(num_negatives=3), "threshold": TCM},
+    "triplet-columns": {"base": Triplet(symmetric="sum", positive="hardest"), "threshold": None},
+    "dynamic+hardest": {"base": DynamicTriplet(num_negatives=1), "threshold": HARDEST},
+    "softmax": {"base": Softmax(), "threshold": TCM},
+    "softmax-columns": {"base": Softmax(symmetric=True), "threshold": None},
+    "decoupled": {"base": Softmax(0.1, decoupled=True), "threshold": None},
+    "sigmoid": {"base": Sigmoid(learnable=False), "threshold": None},
+    "tcm": {"base": None, "threshold": TCM},
+}
+GUARDED = ("triplet+tcm", "softmax-columns")
+
+
+def module(settings: dict, backend: str, widths=WIDTHS, weights=WEIGHTS, **more) -> MatryoshkaLoss:
+    return MatryoshkaLoss(
+        ALCLoss(auxiliary=None, backend=backend, **settings, **more), widths, weights
+    )
+
+
+def call(loss: MatryoshkaLoss, data: Data, **more) -> torch.Tensor:
+    return loss(data.queries, data.labels, data.positives, data.exclude, **more)
+
+
+def expected(settings: dict, data: Data, dtype=torch.float64, widths=WIDTHS, **more):
+    """Reference in float64 of the embeddings as ``dtype`` holds them: value and gradients."""
+    wide = data.to(dtype).to(torch.float64)
+    value = reference.matryoshka_loss(
+        wide.queries, wide.labels, wide.positives, wide.exclude, widths=widths,
+        weights=WEIGHTS[: len(widths)], **settings, **more,
+    )  # fmt: skip
+    value.backward()
+    return value.detach(), wide.queries.grad, wide.labels.grad
+
+
+def check(name: str, relation: str, dtype: torch.dtype, backend: str, device, guard=None) -> None:
+    data, settings = make_data(relation), SETTINGS[name]
+    value, by_queries, by_labels = expected(settings, data, dtype, exclude_above=guard)
+    found = data.to(dtype, device)
+    loss = call(module(settings, backend), found, exclude_above=guard)
+    loss.backward()
+    allowed = TOLERANCES[dtype]
+    assert abs(loss.item() - value.item()) <= allowed.value * max(1.0, abs(value.item()))
+    assert found.queries.grad.dtype == dtype
+    assert_close("queries", found.queries.grad, by_queries, allowed.gradient)
+    assert_close("labels", found.labels.grad, by_labels, allowed.gradient)
+
+
+@pytest.mark.parametrize("relation", ["diagonal", "ids", "csr", "dense+exclude"])
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_torch_backend(name, relation, dtype, device):
+    check(name, relation, dtype, "torch", device)
+
+
+@pytest.mark.parametrize("name", GUARDED)
+def test_guard_of_each_width(name, device):
+    check(name, "csr", torch.float64, "torch", device, guard=0.05)
+
+
+@pytest.mark.parametrize("name", ["triplet+tcm", "softmax-columns", "sigmoid"])
+@pytest.mark.skipif(NATIVE is not None, reason=str(NATIVE))
+def test_native_backend(name):
+    check(name, "pairs+exclude-ids", torch.float32, "native", "cpu", guard=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ["triplet+tcm", "softmax", "decoupled"])
+def test_half_precision_errs_no_more_than_the_plain_loss_per_width(name, dtype, device):
+    data, settings = make_data("csr"), SETTINGS[name]
+    value, *gradients = expected(settings, data, dtype)
+    ours, plain = data.to(dtype, device), data.to(dtype, device)
+    loss = call(module(settings, "torch"), ours)
+    loss.backward()
+    single = ALCLoss(auxiliary=None, backend="torch", **settings)
+    parts = [
+        w * single(plain.queries[:, :d], plain.labels[:, :d], plain.positives, plain.exclude)
+        for d, w in zip(WIDTHS, WEIGHTS, strict=True)
+    ]
+    total = sum(parts)
+    total.backward()
+    allowed = TOLERANCES[dtype]
+    error, error_plain = (abs(x.item() - value.item()) / value.item() for x in (loss, total))
+    assert error <= max(1.5 * error_plain, allowed.value)
+    for x, y, exact in zip((ours.queries, ours.labels), (plain.queries, plain.labels),
+                           gradients, strict=True):  # fmt: skip
+        bound = max(1.5 * relative_error(y.grad, exact), allowed.gradient)
+        assert_close("gradient", x.grad, exact, bound)
+
+
+def test_one_walk_and_one_gradient_pass(monkeypatch):
+    walks, passes = [], []
+    walk, gradient = torch_backend.prefix_walk, torch_backend.prefix_gradient
+    monkeypatch.setattr(torch_backend, "prefix_walk", lambda *a: walks.append(1) or walk(*a))
+    monkeypatch.setattr(
+        torch_backend, "prefix_gradient", lambda *a: passes.append(1) or gradient(*a)
+    )
+    for name in ("walk", "dense_gradient"):
+        monkeypatch.setattr(torch_backend, name, None)
+    data = make_data("csr").to(torch.float64)
+    call(module(SETTINGS["softmax-columns"], "torch"), data).backward()
+    assert (len(walks), len(passes)) == (2, 2)  # rows and columns
+
+
+def test_many_chunks(monkeypatch):
+    monkeypatch.setattr(chunks, "WORKSPACE_BYTES", 1 << 13)
+    for name in ("triplet+tcm", "softmax"):
+        check(name, "dense+exclude", torch.float64, "torch", "cpu")
+
+
+@pytest.mark.parametrize("widths", [(24,), (2,), (3, 20)])
+def test_widths_with_and_without_the_full_one(widths):
+    data, settings = make_data("diagonal"), SETTINGS["softmax"]
+    value, by_queries, by_labels = expected(settings, data, widths=widths)
+    found = data.to(torch.float64)
+    loss = call(module(settings, "torch", widths, WEIGHTS[: len(widths)]), found)
+    loss.backward()
+    assert_close("value", loss.detach(), value, 1e-12)
+    assert_close("queries", found.queries.grad, by_queries, 1e-12)
+    assert_close("labels", found.labels.grad, by_labels, 1e-12)
+    assert not found.queries.grad[:, widths[-1] :].any()
+
+
+@pytest.mark.parametrize("backend", ["torch", "native"])
+def test_rows_whose_prefix_is_zero(backend):
+    if backend == "native" and NATIVE is not None:
+        pytest.skip(str(NATIVE))
+    data = make_data("csr")
+    data.queries[9:14, :8] = 0.0
+    data.queries[11] = 0.0
+    data.labels[4, :5] = 0.0
+    settings = SETTINGS["softmax"]
+    value, by_queries, by_labels = expected(settings, data)
+    found = data.to(torch.float64)
+    loss = call(module(settings, backend), found)
+    loss.backward()
+    assert_close("value", loss.detach(), value, 1e-12)
+    assert_close("queries", found.queries.grad, by_queries, 1e-12)
+    assert_close("labels", found.labels.grad, by_labels, 1e-12)
+    assert not found.queries.grad[11].any()
+    narrow = data.to(torch.float64)
+    call(module(settings, backend, (5, 8), None), narrow).backward()
+    assert not narrow.queries.grad[9:14].any()
+    assert not narrow.labels.grad[4, :5][narrow.labels.grad[4, :5].isnan()].any()
+
+
+@pytest.mark.parametrize("factor", [1e-9, 1e30])
+def test_rows_of_any_length_have_the_same_loss(factor):
+    data = make_data("diagonal").to(torch.float32)
+    loss = module(SETTINGS["triplet+tcm"], "torch")
+    scaled = [(x.detach() * factor).requires_grad_() for x in (data.queries, data.labels)]
+    found, plain = loss(*scaled), call(loss, data)
+    found.backward()
+    plain.backward()
+    torch.testing.assert_close(found, plain, rtol=1e-6, atol=0)
+    assert_close("queries", scaled[0].grad * factor, data.queries.grad, 1e-5)
+
+
+def test_float16_prefixes_far_below_their_row():
+    data = make_data("diagonal")
+    for x in (data.queries, data.labels):
+        x[:, 8:] *= 2.0**11
+        x[:, :8] *= 2.0**-4
+    settings = SETTINGS["tcm"]
+    value, *_ = expected(settings, data, torch.float16)
+    loss = call(module(settings, "torch"), data.to(torch.float16))
+    assert abs(loss.item() - value.item()) <= 5e-3 * abs(value.item())
+
+
+def test_auxiliary_parts_run_at_the_full_width():
+    torch.manual_seed(0)
+    data = make_data("diagonal").to(torch.float64)
+    loss = ALCLoss(24, auxiliary=Auxiliary(dropout=0.0), backend="torch").double()
+    weights = (1.0, 2.0, 0.5)
+    found = MatryoshkaLoss(loss, WIDTHS, weights).terms(data.queries, data.labels)
+    found.total.backward()
+    grad, head = data.queries.grad.clone(), loss.pair_head.weight.grad.clone()
+    data.queries.grad = data.labels.grad = None
+    loss.zero_grad()
+    total = reference.matryoshka_loss(
+        data.queries, data.labels, widths=WIDTHS, weights=weights, base=loss.base,
+        auxiliary=loss.auxiliary, heads=loss, threshold=loss.threshold,
+    )  # fmt: skip
+    total.backward()
+    assert_close("total", found.total.detach(), total.detach(), 1e-12)
+    assert_close("queries", grad, data.queries.grad, 1e-11)
+    assert_close("head", head, loss.pair_head.weight.grad, 1e-11)
+    parts = (found.losses * torch.tensor(weights, dtype=torch.float64)).sum()
+    assert_close("parts", parts, total.detach(), 1e-12)
+
+
+def test_learnable_scalars_and_vectors():
+    data = make_data("csr").to(torch.float64)
+    temperature = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
+    settings = {"base": Softmax(temperature), "threshold": None}
+    vectors = {"label_offset": data.offset, "row_weight": data.weight}
+    loss = call(module(settings, "torch"), data, **vectors)
+    loss.backward()
+    found, grad = temperature.grad.clone(), data.queries.grad.clone()
+    temperature.grad = None
+    value, by_queries, _ = expected(settings, make_data("csr"), **vectors)
+    assert_close("value", loss.detach(), value, 1e-12)
+    assert_close("temperature", found, temperature.grad, 1e-11)
+    assert_close("queries", grad, by_queries, 1e-11)
+
+
+def test_inner_products_of_one_tensor_with_itself():
+    x = make_data("diagonal").queries.requires_grad_()
+    settings = {"base": Softmax(1.0, symmetric=True), "threshold": None, "normalize": False}
+    loss = MatryoshkaLoss(ALCLoss(auxiliary=None, backend="torch", **settings), (3, 24))
+    loss(x, x).backward()
+    y = x.detach().clone().requires_grad_()
+    reference.matryoshka_loss(y, y, widths=(3, 24), **settings).backward()
+    assert_close("gradient", x.grad, y.grad, 1e-11)
+
+
+def test_a_bad_element_anywhere_makes_everything_nan():
+    data = make_data("diagonal").to(torch.float32)
+    with torch.no_grad():
+        data.queries[0, 23] = torch.inf  # beyond the widest prefix
+    loss = call(module(SETTINGS["triplet+tcm"], "torch", (5, 8), None), data)
+    loss.backward()
+    assert loss.isnan() and data.queries.grad.isnan().all() and data.labels.grad.isnan().all()
+
+
+def test_inside_autograd():
+    data = make_data("diagonal").to(torch.float16)
+    loss = module(SETTINGS["triplet+tcm"], "torch")
+    labels = data.labels.detach()
+    value = loss(data.queries, labels)
+    (value * 2.0**14).backward()
+    small = data.queries.grad.float() / 2.0**14
+    data.queries.grad = None
+    loss(data.queries, labels).backward()
+    assert_close("scaled", small, data.queries.grad, 2e-3)
+    with torch.no_grad():
+        assert not loss(data.queries, labels).requires_grad
+    wide = make_data("diagonal").to(torch.float64)
+    (grad,) = torch.autograd.grad(call(loss, wide), wide.queries, create_graph=True)
+    with pytest.raises(RuntimeError, match="first derivatives only"):
+        grad.sum().backward()
+
+
+def test_under_autocast():
+    data = make_data("diagonal").to(torch.float32)
+    loss = module(SETTINGS["softmax"], "torch")
+    with torch.autocast("cpu", torch.bfloat16):
+        found = call(loss, data)
+    exact = call(loss, data)
+    assert found.dtype == torch.float32
+    assert 0.0 < abs(found.item() - exact.item()) < 2e-2 * exact.item()
+
+
+def test_compiled_without_a_graph_break():
+    eager, compiled = (make_data("diagonal").to(torch.float32) for _ in range(2))
+    loss = module(SETTINGS["triplet+tcm"], "torch")
+    value = call(loss, eager)
+    value.backward()
+    found = torch.compile(loss, fullgraph=True, backend="aot_eager")(
+        compiled.queries, compiled.labels
+    )
+    found.backward()
+    torch.testing.assert_close(found, value)
+    torch.testing.assert_close(compiled.queries.grad, eager.queries.grad)
+
+
+def test_opcheck():
+    data = make_data("csr", rows=9, columns=11, width=8).to(torch.float32)
+    objective = Objective(base=Triplet(num_negatives=3), threshold=TCM).encode()
+    torch.library.opcheck(
+        matryoshka_loss_op,
+        (
+            data.queries, data.labels, torch.zeros(2), list(data.positives.tensors), [], None,
+            None, "csr", "empty", objective, [3, 8], [1.0, 0.5], torch.float32, "torch", True,
+            True, False,
+        ),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("widths", "weights", "message"),
+    [
+        ((), None, "one or more prefix widths"),
+        ((8, 4), None, "ascending widths, each once"),
+        ((4, 4), None, "ascending widths, each once"),
+        ((0, 4), None, "integers >= 1, got 0"),
+        ((4, 8.0), None, "integers >= 1, got 8.0"),
+        ((4, 64), None, "at most the loss's embedding_dim=24"),
+        ((4, 8), None, "embedding_dim=24 among them"),
+        ((4, 24), (1.0,), "one for each"),
+        ((4, 24), (1.0, -1.0), "finite numbers >= 0, got -1.0"),
+    ],
+)
+def test_wrong_arguments(widths, weights, message):
+    with pytest.raises(ValueError, match=message):
+        MatryoshkaLoss(ALCLoss(24), widths, weights)
+
+
+def test_wrong_calls():
+    with pytest.raises(TypeError, match="loss: expected ALCLoss, got Linear"):
+        MatryoshkaLoss(torch.nn.Linear(2, 2), (1, 2))
+    loss = MatryoshkaLoss(ALCLoss(auxiliary=None), (4, 32))
+    with pytest.raises(ValueError, match=r"a width of at least 32 .* got \(3, 24\)"):
+        loss(torch.randn(3, 24), torch.randn(3, 24))
