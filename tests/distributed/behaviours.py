@@ -216,9 +216,10 @@ def matryoshka(rank: int, group: Any) -> float:
     made = []
     for piece, across in ((batch.whole, None), (batch.pieces[rank], group)):
         loss = ALCLoss(auxiliary=None, process_group=across)
-        value = MatryoshkaLoss(loss, (3, 7))(piece.queries, piece.labels, piece.positives)
+        sides = [x.detach().requires_grad_() for x in (piece.queries, piece.labels)]
+        value = MatryoshkaLoss(loss, (3, 7))(*sides, piece.positives)
         value.backward()
-        made.append((value.detach(), piece.queries.grad))
+        made.append((value.detach(), sides[0].grad))
     (whole, grad), (value, own) = made
     start = sum(ROWS[:rank])
     return max(
