@@ -1,5 +1,7 @@
 """Losses and a miner with the calls of pytorch-metric-learning (>= 2.8).
 
+The call is the library's, the loss is ours:
+
     from alc_kernels.integrations.pytorch_metric_learning import FusedLoss, HardestMiner
     loss_fn = FusedLoss(Softmax(temperature=0.1))  # where SupConLoss(temperature=0.1) stood
     loss = loss_fn(embeddings, labels, ref_emb=ref_emb, ref_labels=ref_labels)

@@ -1,5 +1,7 @@
 """Losses and an evaluator for ``SentenceTransformerTrainer`` (sentence-transformers >= 6.0).
 
+One line changes:
+
     from alc_kernels.integrations.sentence_transformers import ALCRankingLoss
     loss = ALCRankingLoss(model)  # where MultipleNegativesRankingLoss(model) stood
 """
