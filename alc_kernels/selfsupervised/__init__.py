@@ -1,0 +1,37 @@
+"""Self-supervised objectives beside a retrieval loss, for items known by categorical features.
+
+Two families: contrast of two masked views with log-Q corrected batch softmax (Yao et al., arXiv
+2007.12865), and decorrelation of two views with masked reconstruction (the objectives of Kolodner
+et al., arXiv 2409.14682). Each is a term to add, times a weight, to the retrieval loss.
+"""
+
+from alc_kernels.selfsupervised.contrast import view_contrastive_loss
+from alc_kernels.selfsupervised.decorrelation import cca_loss
+from alc_kernels.selfsupervised.frequency import (
+    StreamingFrequency,
+    count_probabilities,
+    log_q_offset,
+)
+from alc_kernels.selfsupervised.masking import (
+    apply_mask,
+    correlated_mask,
+    drop_features,
+    random_mask,
+)
+from alc_kernels.selfsupervised.mutual_information import entropy, mutual_information
+from alc_kernels.selfsupervised.reconstruction import masked_reconstruction_loss
+
+__all__ = [
+    "StreamingFrequency",
+    "apply_mask",
+    "cca_loss",
+    "correlated_mask",
+    "count_probabilities",
+    "drop_features",
+    "entropy",
+    "log_q_offset",
+    "masked_reconstruction_loss",
+    "mutual_information",
+    "random_mask",
+    "view_contrastive_loss",
+]
