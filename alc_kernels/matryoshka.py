@@ -52,7 +52,7 @@ class MatryoshkaLoss(nn.Module):
 
     Source: Kusupati et al., arXiv 2205.13147.
 
-    Example:
+    Examples:
         >>> loss_fn = MatryoshkaLoss(ALCLoss(384), widths=(64, 128, 384))
         >>> loss = loss_fn(queries, labels)        # (B, 384) each
         >>> loss.backward()
@@ -82,8 +82,8 @@ class MatryoshkaLoss(nn.Module):
         """The loss, 0-d float32 (float64 for float64 inputs). Arguments of ``ALCLoss.forward``.
 
         Raises:
-            ValueError: the embeddings are narrower than the widest prefix.
-            Also what ``ALCLoss.forward`` raises.
+            ValueError: the embeddings are narrower than the widest prefix; all that
+                ``ALCLoss.forward`` raises.
         """
         return self.terms(
             queries,
