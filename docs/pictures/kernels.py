@@ -73,7 +73,9 @@ def walk() -> None:
     d.text(285, 306, "S: one tile at a time, forgotten at once", middle=True)
     d.arrow(216, 215, 216, 181)
     d.box(128, 216, 178, 62, "#fff")
-    d.text(136, 234, "tile = Q_i K_jᵀ in registers\nrow maxima, then only\nwhere they say so: more", 12)
+    d.text(
+        136, 234, "tile = Q_i K_jᵀ in registers\nrow maxima, then only\nwhere they say so: more", 12
+    )
     d.text(490, 76, "one program:\na block of queries,\na range of labels (split)")
     d.arrow(452, 160, 486, 160)
     d.box(490, 142, 60, 36, ORANGE)
@@ -88,7 +90,10 @@ def walk() -> None:
 def hardest() -> None:
     d = Drawing(720, 300)
     d.text(14, 22, "1  the walk stores one maximum per row and group of columns")
-    values = [[".31", ".72", ".10", ".44", ".68", ".05"], [".12", ".20", ".81", ".33", ".15", ".79"]]
+    values = [
+        [".31", ".72", ".10", ".44", ".68", ".05"],
+        [".12", ".20", ".81", ".33", ".15", ".79"],
+    ]
     best = [(1, 4), (2, 5)]
     for row in range(2):
         for col in range(6):
@@ -96,7 +101,9 @@ def hardest() -> None:
             d.text(71 + col * 62, 56 + row * 30, values[row][col], 13, True)
     d.text(14, 56, "a", 13)
     d.text(14, 86, "b", 13)
-    d.text(440, 56, "2  k = 2: the two best groups of each row\n   hold its two hardest negatives", 13)
+    d.text(
+        440, 56, "2  k = 2: the two best groups of each row\n   hold its two hardest negatives", 13
+    )
     for col, row in ((1, "a"), (2, "b"), (4, "a"), (5, "b")):
         x = 40 + col * 62
         d.arrow(x + 31, 98, x + 31, 118)
@@ -132,7 +139,10 @@ def one_pass() -> None:
     d.text(352, 250, "dK += Eᵀ · (f Q)\nf scales the small operand before the product", 13)
     d.arrow(360, 178, 200, 226)
     d.arrow(430, 178, 500, 226)
-    d.save("one-pass", "Softmax forward and backward from exponentials that are kept for a chunk of rows")
+    d.save(
+        "one-pass",
+        "Softmax forward and backward from exponentials that are kept for a chunk of rows",
+    )
 
 
 def active() -> None:
@@ -148,7 +158,12 @@ def active() -> None:
     d.text(334, 22, "2  labels that a block of rows needs")
     d.box(334, 34, 120, 30, GREEN)
     d.text(394, 54, "2, 9, 10", 14, True)
-    d.text(334, 90, "read off the bits: no sort, no atomics;\na list of more than half of its part\nis not used: the whole part is taken", 13)
+    d.text(
+        334,
+        90,
+        "read off the bits: no sort, no atomics;\na list of more than half of its part\nis not used: the whole part is taken",
+        13,
+    )
     d.text(20, 186, "3  a product over the listed rows only")
     d.grid(20, 200, 3, 4, 22, 16, ORANGE)
     d.text(96, 238, "×", 18)
@@ -159,7 +174,9 @@ def active() -> None:
     d.text(195, 284, "K[2, 9, 10]", 13, True)
     d.text(383, 284, "dQ of the block, times one scalar", 13, True)
     d.text(510, 224, "dK likewise, with lists\nof rows; exact at\nevery density", 13)
-    d.save("active", "Active pairs as bits, lists of labels per block of rows, and a product over them")
+    d.save(
+        "active", "Active pairs as bits, lists of labels per block of rows, and a product over them"
+    )
 
 
 def dense() -> None:
@@ -192,8 +209,18 @@ def both_sides() -> None:
     d.text(364, 120, "row: base, sum", 13, True)
     d.box(80, 206, 140, 26, GREEN)
     d.text(150, 224, "column: base, sum", 13, True)
-    d.text(450, 60, "One tile, one exponential per\nelement, with the tile's maximum as\nbase: it serves its rows and columns.", 13)
-    d.text(450, 136, "Each tile writes its own slot;\nadded up in order, they are the\nlog-sum-exps of both directions.", 13)
+    d.text(
+        450,
+        60,
+        "One tile, one exponential per\nelement, with the tile's maximum as\nbase: it serves its rows and columns.",
+        13,
+    )
+    d.text(
+        450,
+        136,
+        "Each tile writes its own slot;\nadded up in order, they are the\nlog-sum-exps of both directions.",
+        13,
+    )
     d.save("both-sides", "Row and column sums of a symmetric softmax from one walk")
 
 
@@ -215,12 +242,22 @@ def ring() -> None:
     d.arrow(375, 112, 375, 186, True)
     d.arrow(286, 246, 224, 246, True)
     d.arrow(135, 186, 135, 114, True)
-    d.text(440, 60, "second of 4 steps: each process computes\non the block of labels that it holds,", 13)
+    d.text(
+        440,
+        60,
+        "second of 4 steps: each process computes\non the block of labels that it holds,",
+        13,
+    )
     d.arrow(442, 108, 480, 108)
     d.text(490, 112, "while the next block comes in", 13)
     d.arrow(442, 140, 480, 140, True)
     d.text(490, 144, "and the gradient of the block\nbefore follows one step behind.", 13)
-    d.text(440, 200, "After the last step each gradient is\nat home. Nobody ever holds all\nlabels, or all similarities.", 13)
+    d.text(
+        440,
+        200,
+        "After the last step each gradient is\nat home. Nobody ever holds all\nlabels, or all similarities.",
+        13,
+    )
     d.save("ring", "Labels travel round a ring of processes")
 
 

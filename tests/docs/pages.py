@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import dedent
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = sorted(
@@ -49,7 +50,7 @@ def blocks(page: str, language: str) -> list[Block]:
         where = f"{page}:{text.count(chr(10), 0, match.start('code'))}"
         before = match["before"] if mark == "before" else ""
         if match["language"] == language:
-            found.append(Block(where, language, match["code"], before, mark == "run"))
+            found.append(Block(where, language, dedent(match["code"]), before, mark == "run"))
         else:
             assert mark is None or match["language"] in LANGUAGES, f"{where}: a mark without use"
     return found
