@@ -104,6 +104,9 @@ class RowStatistics:
     # Of the exchanged problem (labels as rows): its counts and what ``WalkRequest.columns`` asks
     # for. A backend that leaves it takes up ``GradientRequest.columns``.
     columns: RowStatistics | None = None
+    # (B, M) acc beside ``columns``, where ``keep_active`` asks for what the gradient can use and S
+    # is small: for ``GradientRequest.similarities``, once. None: not kept.
+    similarities: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,8 @@ class GradientRequest:
     # A softmax kind of the exchanged problem ((M,) numbers, no offset): its coefficients,
     # transposed, are added to G. Only after a walk that left ``RowStatistics.columns``.
     columns: GradientRequest | None = None
+    # ``RowStatistics.similarities`` of that walk; the pass overwrites them.
+    similarities: Tensor | None = None
 
 
 @dataclass

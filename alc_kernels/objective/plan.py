@@ -53,7 +53,11 @@ def gradient_plan(
     if rows is not None and row_scale is not None:
         if rows.dense is not None:
             dense = replace(
-                rows.dense, row_scale=row_scale, want_scalars=want_scalars, columns=columns
+                rows.dense,
+                row_scale=row_scale,
+                want_scalars=want_scalars,
+                columns=columns,
+                similarities=found.similarities,
             )
         elif rows.pair_index is not None and rows.pair_slope is not None:
             pairs.append((rows.pair_index, row_scale[:, None] * rows.pair_slope))

@@ -26,7 +26,7 @@ Tensors dense_gradient(
     const MaybeTensor& grad_queries, const MaybeTensor& grad_labels, bool want_scalars,
     int64_t columns_kind, const MaybeTensor& columns_row_scale,
     const MaybeTensor& columns_num_positives, const MaybeTensor& columns_log_sum_exp,
-    const MaybeTensor& columns_negative_scale) {
+    const MaybeTensor& columns_negative_scale, const MaybeTensor& similarities) {
   check_rows(queries, labels);
   TORCH_CHECK_VALUE(kind >= 0 && kind <= 3, "kind: expected 0 to 3, got ", kind);
   const Tensor q = queries.contiguous(), k = labels.contiguous();
@@ -83,6 +83,7 @@ Tensors dense_gradient(
     }
     T* grad_q = target_of<T>("grad_queries", grad_queries, b, q.size(1));
     T* grad_k = target_of<T>("grad_labels", grad_labels, m, q.size(1));
+    T* known = target_of<T>("similarities", similarities, b, m);
 
     const auto type = at::TensorOptions().dtype(c10::CppTypeToScalarType<T>::value);
     const Tensor weighted = at::zeros({want_scalars ? b : 0}, type);
@@ -91,7 +92,7 @@ Tensors dense_gradient(
     T* plain_sum = plain.mutable_data_ptr<T>();
 
     const Rows<T> q_rows(q), k_rows(k);
-    GradientChunk<T> chunk(q_rows, k_rows, kMaxColumns, grad_q, grad_k);
+    GradientChunk<T> chunk(q_rows, k_rows, kMaxColumns, grad_q, grad_k, known);
     for (int64_t row = 0; row < b; row += chunk.max_rows()) {
       const int64_t r = std::min(chunk.max_rows(), b - row);
       for (int64_t col = 0; col < m; col += chunk.max_columns()) {

@@ -23,15 +23,19 @@ struct ChunkScratch {
 template <typename T>
 class GradientChunk {
  public:
-  // max_columns: of one chunk.
+  // max_columns: of one chunk. similarities: all of them (B, M) where a walk has kept them: they
+  // are the only chunk, and are overwritten; else null.
   GradientChunk(const Rows<T>& queries, const Rows<T>& labels, int64_t max_columns, T* grad_queries,
-                T* grad_labels)
-      : queries_(queries), labels_(labels), grad_queries_(grad_queries), grad_labels_(grad_labels) {
+                T* grad_labels, T* similarities = nullptr)
+      : queries_(queries), labels_(labels), grad_queries_(grad_queries), grad_labels_(grad_labels),
+        known_(similarities != nullptr), data_(similarities) {
     const int64_t wanted = kChunkBytes / static_cast<int64_t>(sizeof(T));
-    columns_ = std::max<int64_t>(1, std::min(max_columns, labels.count()));
-    rows_ = std::min(std::max<int64_t>(16, wanted / columns_), queries.count());
+    columns_ = std::max<int64_t>(1, known_ ? labels.count() : std::min(max_columns, labels.count()));
+    rows_ = known_ ? queries.count()
+                   : std::min(std::max<int64_t>(16, wanted / columns_), queries.count());
     const int64_t threads = at::get_num_threads();
     step_ = std::clamp<int64_t>(round_up(blocks_of(rows_, 2 * threads), 16), 32, 128);
+    if (known_) return;
     storage_ = at::empty(
         {rows_ * columns_}, at::TensorOptions().dtype(c10::CppTypeToScalarType<T>::value));
     data_ = storage_.template mutable_data_ptr<T>();
@@ -51,7 +55,7 @@ class GradientChunk {
           const int64_t first = number * step_, r = std::min(step_, rows - first);
           T* s = data_ + first * columns_;
           const T* q = queries_.block(row + first, r, scratch.queries);
-          for (int64_t c = 0; c < cols; c += kTileColumns) {
+          for (int64_t c = 0; c < cols && !known_; c += kTileColumns) {
             const int64_t n = std::min(kTileColumns, cols - c);
             multiply_rows(q, r, labels_.block(col + c, n, scratch.labels), n, d, s + c, columns_);
           }
@@ -80,9 +84,10 @@ class GradientChunk {
  private:
   const Rows<T>&queries_, &labels_;
   T *grad_queries_, *grad_labels_;
+  bool known_;
   int64_t rows_ = 0, columns_ = 0, step_ = 0;
   at::Tensor storage_;
-  T* data_ = nullptr;
+  T* data_;
 };
 
 }  // namespace alc

@@ -21,7 +21,8 @@ TORCH_LIBRARY_FRAGMENT(alc_kernels_native, library) {
       "Tensor? guard, int top_k, bool hardest_positive, int softmax, Tensor? inverse_temperature, "
       "Tensor? label_offset, bool sigmoid, Tensor? scale, Tensor? bias, float? positive_margin, "
       "float? negative_margin, int active_capacity, Tensor? row_scale, Tensor(a!)? grad_queries, "
-      "Tensor(b!)? grad_labels, bool want_scalars, int columns_softmax) -> Tensor[]");
+      "Tensor(b!)? grad_labels, bool want_scalars, int columns_softmax, bool keep_similarities) "
+      "-> Tensor[]");
   library.def(
       "count_pairs(Tensor queries, Tensor labels, str positives_kind, Tensor[] positives, "
       "str exclude_kind, Tensor[] exclude) -> Tensor[]");
@@ -33,7 +34,7 @@ TORCH_LIBRARY_FRAGMENT(alc_kernels_native, library) {
       "float? negative_margin, Tensor? negative_margin_scale, Tensor(a!)? grad_queries, "
       "Tensor(b!)? grad_labels, bool want_scalars, int columns_kind, Tensor? columns_row_scale, "
       "Tensor? columns_num_positives, Tensor? columns_log_sum_exp, "
-      "Tensor? columns_negative_scale) -> Tensor[]");
+      "Tensor? columns_negative_scale, Tensor(c!)? similarities) -> Tensor[]");
   library.def(
       "positive_pass(Tensor queries, Tensor labels, str positives_kind, Tensor[] positives, "
       "Tensor log_sum_exp, Tensor inverse_temperature, Tensor? label_offset) -> Tensor[]");

@@ -22,7 +22,7 @@ Tensors walk(
     const MaybeTensor& scale, const MaybeTensor& bias, std::optional<double> positive_margin,
     std::optional<double> negative_margin, int64_t active_capacity, const MaybeTensor& row_scale,
     const MaybeTensor& grad_queries, const MaybeTensor& grad_labels, bool want_scalars,
-    int64_t columns_softmax);
+    int64_t columns_softmax, bool keep_similarities);
 
 Tensors count_pairs(
     const Tensor& queries, const Tensor& labels, const std::string& positives_kind,
@@ -40,7 +40,7 @@ Tensors dense_gradient(
     const MaybeTensor& grad_queries, const MaybeTensor& grad_labels, bool want_scalars,
     int64_t columns_kind, const MaybeTensor& columns_row_scale,
     const MaybeTensor& columns_num_positives, const MaybeTensor& columns_log_sum_exp,
-    const MaybeTensor& columns_negative_scale);
+    const MaybeTensor& columns_negative_scale, const MaybeTensor& similarities);
 
 Tensors positive_pass(
     const Tensor& queries, const Tensor& labels, const std::string& positives_kind,

@@ -19,7 +19,7 @@ namespace alc {
 namespace {
 
 constexpr int64_t kTileElements = 128 * 1024;
-constexpr size_t kWithColumns = 19;  // results before the active pairs
+constexpr size_t kWithColumns = 19;  // results before the similarities and the active pairs
 
 // Tensors per row; those not asked for are empty.
 template <typename T>
@@ -135,6 +135,7 @@ struct WalkScratch {
   std::vector<RowScan<T>> scans;
   std::vector<ActiveLists> active;
   std::vector<Pair<T>> positives;
+  std::vector<std::pair<T*, T>> taken;  // out of similarities that are kept
   typename ColumnScan<T>::Scratch columns;
 };
 
@@ -146,6 +147,7 @@ struct Walk {
   const ScanOptions<T>& options;
   RowOutputs<T>& outputs;
   ActivePairs& active;
+  T* kept;  // (B, M) for all similarities, beside the columns' statistics; or null
 
   T limit(int64_t i) const { return guard == nullptr ? RowScan<T>::kInfinity : guard[i]; }
 
@@ -192,16 +194,23 @@ struct Walk {
     const bool keep = options.keep_active && active.wanted();
     for (int64_t col = 0; col < labels.count(); col += width) {
       const int64_t n = std::min(width, labels.count() - col);
-      T* tile = scratch.tile.data();
-      multiply_rows(q, r, labels.block(col, n, scratch.labels), n, d, tile, width);
+      const int64_t stride = kept == nullptr ? width : labels.count();
+      T* tile = kept == nullptr ? scratch.tile.data() : kept + row * stride + col;
+      multiply_rows(q, r, labels.block(col, n, scratch.labels), n, d, tile, stride);
+      scratch.taken.clear();
       for (int64_t i = 0; i < r; ++i) {
         scratch.positives.clear();
         scratch.scans[i].tile(
-            options, tile + i * width, col, n, keep ? &scratch.active[i] : nullptr,
+            options, tile + i * stride, col, n, keep ? &scratch.active[i] : nullptr,
             columns == nullptr ? nullptr : &scratch.positives);
-        for (const Pair<T>& pair : scratch.positives) columns->positive(group, pair);
+        for (const Pair<T>& pair : scratch.positives) {
+          columns->positive(group, pair);
+          if (kept != nullptr)
+            scratch.taken.push_back({tile + i * stride + pair.column - col, pair.score});
+        }
       }
-      if (columns != nullptr) columns->tile(group, tile, width, r, col, n, scratch.columns);
+      if (columns != nullptr) columns->tile(group, tile, stride, r, col, n, scratch.columns);
+      for (const auto& [place, score] : scratch.taken) *place = score;
     }
     for (int64_t i = 0; i < r; ++i) {
       outputs.write(options, scratch.scans[i], row + i);
@@ -284,7 +293,7 @@ Tensors walk(
     const MaybeTensor& scale, const MaybeTensor& bias, std::optional<double> positive_margin,
     std::optional<double> negative_margin, int64_t active_capacity, const MaybeTensor& row_scale,
     const MaybeTensor& grad_queries, const MaybeTensor& grad_labels, bool want_scalars,
-    int64_t columns_softmax) {
+    int64_t columns_softmax, bool keep_similarities) {
   check_rows(queries, labels);
   TORCH_CHECK_VALUE(
       columns_softmax >= 0 && columns_softmax <= 2, "columns_softmax: expected 0, 1 or 2, got ",
@@ -329,7 +338,12 @@ Tensors walk(
     RowOutputs<T> outputs(options, b, row_scale.has_value() && want_scalars);
     ActivePairs active(b, active_capacity);
     const Rows<T> q_rows(q), k_rows(k);
-    const Walk<T> walk{q_rows, k_rows, positive, excluded, limits, options, outputs, active};
+    const bool kept = keep_similarities && columns_softmax != 0 &&
+                      b * m * static_cast<int64_t>(sizeof(T)) <= kChunkBytes;
+    const Tensor similarities = at::empty(
+        {kept ? b : 0, kept ? m : 0}, at::TensorOptions().dtype(c10::CppTypeToScalarType<T>::value));
+    T* room = kept ? similarities.mutable_data_ptr<T>() : nullptr;
+    const Walk<T> walk{q_rows, k_rows, positive, excluded, limits, options, outputs, active, room};
     if (columns_softmax != 0) {
       walk_columns(walk, static_cast<Softmax>(columns_softmax), outputs.all);
     } else if (!row_scale.has_value()) {
@@ -345,6 +359,7 @@ Tensors walk(
       walk.run_with_gradient(slopes, scales, grad_q, grad_k);
     }
     outputs.all.resize(kWithColumns);
+    outputs.all.push_back(similarities);
     int64_t total = 0;
     for (int64_t i = 0; i < b; ++i) {
       if (options.has_positive_margin) total += outputs.positive_margin_count[i];

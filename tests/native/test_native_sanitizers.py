@@ -18,6 +18,7 @@ SANITIZE = ["-fsanitize=address,undefined", "-fno-omit-frame-pointer", "-fno-san
 TESTS = [
     "tests/native/test_native_fuzz.py",
     "tests/native/test_native_errors.py",
+    "tests/native/test_native_exact.py",
     "tests/backends",
     "tests/losses/test_agreement.py",
 ]

@@ -50,6 +50,7 @@ def dense_gradient(
         columns.num_positives,
         columns.log_sum_exp,
         columns.negative_scale,
+        request.similarities,
     )
     return GradientResult(weighted, plain) if request.want_scalars else GradientResult()
 

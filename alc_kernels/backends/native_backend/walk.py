@@ -81,6 +81,7 @@ def walk(problem: Problem, request: WalkRequest) -> RowStatistics:
         grad_labels,
         want_scalars,
         SOFTMAX[request.columns] if both else 0,
+        both and request.keep_active,
     )
     found = RowStatistics(out[0], out[1])
     if request.top_k:
@@ -101,8 +102,10 @@ def walk(problem: Problem, request: WalkRequest) -> RowStatistics:
         found.columns = RowStatistics(
             out[15], out[16], log_sum_exp=out[17], positive_logit_sum=out[18]
         )
-    if len(out) > 19:
-        found.active = ActivePairs(*out[19:])
+        if out[19].numel():
+            found.similarities = out[19]
+    if len(out) > 20:
+        found.active = ActivePairs(*out[20:])
     return found
 
 
