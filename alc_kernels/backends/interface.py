@@ -52,6 +52,8 @@ class WalkGradient:
     grad_queries: Tensor | None  # (B, d) acc, None: not wanted
     grad_labels: Tensor | None  # (M, d) acc
     want_scalars: bool = False
+    # What ``row_scale`` would give, where it is known without counting; else None.
+    known_scale: Callable[[], Tensor] | None = None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -58,6 +61,10 @@ class RowAverage:
         else:
             self.over((num_positives > 0) & (num_negatives > 0))  # R
         return self.scale(factor)
+
+    def known_scale(self, factor: float) -> Callable[[], Tensor] | None:
+        """:meth:`scale` where no counts of pairs are needed for it, else None."""
+        return partial(self.scale, factor) if self._alike else None
 
     def scale(self, factor: float) -> Tensor:
         """(B,) acc: d (factor * average) / d value_i."""

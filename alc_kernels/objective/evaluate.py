@@ -99,7 +99,8 @@ def evaluate(
     offer = None
     if isinstance(base, Softmax | Sigmoid) and want_gradient:
         row_scale = partial(average.over_counts, weight)
-        offer = WalkGradient(row_scale, grad_queries, grad_labels, want_scalars)
+        known = average.known_scale(weight)
+        offer = WalkGradient(row_scale, grad_queries, grad_labels, want_scalars, known)
     request = walk_request(base, objective, one_positive(problem), scalars, label_offset)
     if one_positive(problem) and not isinstance(base, Softmax | Sigmoid):
         # The walk meets each row's positive anyway: its score need not be computed again.
@@ -115,7 +116,8 @@ def evaluate(
         columns_average = RowAverage(full, exchanged.queries, "mean", None, acc)
         if offer is not None:
             row_scale = partial(columns_average.over_counts, weight)
-            offer = WalkGradient(row_scale, grad_labels, grad_queries, want_scalars)
+            known = columns_average.known_scale(weight)
+            offer = WalkGradient(row_scale, grad_labels, grad_queries, want_scalars, known)
         # An offset shifts every logit of a column alike and so cancels on that side.
         request = base_request(base, one_positive(exchanged), scalars, None)
         request = replace(request, keep_active=want_gradient, gradient=offer)

@@ -63,6 +63,7 @@ class TopK {
     found_.insert(at, {column, score});
   }
   const std::vector<Pair<T>>& found() const { return found_; }
+  int64_t size() const { return k_; }  // that are wanted
 
  private:
   int64_t k_ = 0;
@@ -191,6 +192,8 @@ class RowScan {
     const Kernels<T>& simd = kernels<T>();
     T least = top.threshold();
     if (!(largest > least)) return;
+    // Of one, only the tile's largest can be it: nothing below is worth a look.
+    if (top.size() == 1) least = std::nextafter(largest, -kInfinity);
     for (int64_t j = 0; j < n;) {
       j = simd.next_above(s, n, j, least);
       const int64_t stop = std::min(n, j + 32);

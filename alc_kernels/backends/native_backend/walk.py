@@ -52,11 +52,14 @@ def walk(problem: Problem, request: WalkRequest) -> RowStatistics:
     both = request.columns is not None and problem.guard is None
     fused = fused and not both
     if gradient is not None and fused:
-        counts = torch.ops.alc_kernels_native.count_pairs(
-            problem.queries, problem.labels, *arguments(problem.positives),
-            *arguments(problem.exclude),
-        )  # fmt: skip
-        row_scale = gradient.row_scale(*counts)
+        if gradient.known_scale is not None:
+            row_scale = gradient.known_scale()
+        else:
+            counts = torch.ops.alc_kernels_native.count_pairs(
+                problem.queries, problem.labels, *arguments(problem.positives),
+                *arguments(problem.exclude),
+            )  # fmt: skip
+            row_scale = gradient.row_scale(*counts)
         grad_queries, grad_labels = gradient.grad_queries, gradient.grad_labels
         want_scalars = gradient.want_scalars
     out = torch.ops.alc_kernels_native.walk(
