@@ -1,7 +1,12 @@
 #!/usr/bin/env bash
 # Everything that only a GPU can tell: values first, then times.
 #
-#   benchmarks/on_gpu.sh OUTPUT_FOLDER [values|step|table|cached|cuda]...     (default: values step)
+#   benchmarks/on_gpu.sh OUTPUT_FOLDER [STAGE]...     (default: values step)
+#
+# Stages: values step table cached cuda tune distributed. One machine's time is often cut in calls
+# of 10 minutes, 30 in all: give one stage per call then, in this order, and let LIMIT (seconds, 540)
+# end what takes longer; results of record are written when a measurement ends. The first calls
+# compile kernels, the later ones find them in Triton's cache. A stage that was cut fails.
 #
 # values: the kernel and loss tests, on the GPU.
 # step:   forward + backward at B = M = 16,384, d = 768 in bf16, fp16 and fp32 beside eager PyTorch.
@@ -11,23 +16,26 @@
 #         step, the loss's share; beside it 4,096 and 16,384 pairs encoded at once.
 # cuda:   builds the CUDA kernels if need be, runs the tests with them on, then mining at k = 10 and
 #         100 with and without them beside topk of a stored matrix, and pair gradients both ways.
+# tune:   neighbours of the tables' tiles, values first (tiles.json, read by nothing by itself).
+# distributed: tests/distributed, whose processes share the machine's GPU or use Gloo on the CPU.
 #
 # Times are JSON results of record in OUTPUT_FOLDER; copy them to benchmarks/results/, draw them
 # with `alc bench charts`, and compare two runs with `alc bench compare`.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-out=${1:?usage: benchmarks/on_gpu.sh OUTPUT_FOLDER [values|step|table|cached|cuda]...}
+out=${1:?usage: benchmarks/on_gpu.sh OUTPUT_FOLDER [STAGE]...}
 shift
 stages=${*:-values step}
 mkdir -p "$out"
 status=0
-bench() { python3 -m alc_kernels bench table "$@" || status=1; }
+limited() { timeout --kill-after=10 "${LIMIT:-540}" "$@"; }
+bench() { limited python3 -m alc_kernels bench table "$@" || status=1; }
 nvidia-smi --query-gpu=name,driver_version,clocks.sm --format=csv
 for stage in $stages; do
     case $stage in
         values)
             # Most of the time goes into compiling kernels, which several processes share.
-            python3 -m pytest -q -n "${JOBS:-8}" --no-header --tb=short tests/backends \
+            limited python3 -m pytest -q -n "${JOBS:-8}" --no-header --tb=short tests/backends \
                 tests/losses >"$out/pytest.log" 2>&1 || status=1
             tail -n 40 "$out/pytest.log"
             ;;
@@ -45,21 +53,30 @@ for stage in $stages; do
                 --work triplet10+tcm softmax --output "$out/rows.json"
             ;;
         cached)
-            python3 benchmarks/large_batch.py --plain 4096 16384 --pairs 4096 16384 65536 262144 \
+            limited python3 benchmarks/large_batch.py --plain 4096 16384 --pairs 4096 16384 65536 262144 \
                 --output "$out/large_batch.json" || status=1
             ;;
         cuda)
             # In place, for this machine's PyTorch; says what it built.
             ALC_KERNELS_BUILD=require-cuda python3 setup.py -q build_ext --inplace || status=1
             python3 -m alc_kernels info
-            ALC_KERNELS_CUDA=1 python3 -m pytest -q -n "${JOBS:-8}" --no-header --tb=short \
+            ALC_KERNELS_CUDA=1 limited python3 -m pytest -q -n "${JOBS:-8}" --no-header --tb=short \
                 tests/native/test_cuda_*.py tests/backends/test_pairs.py tests/backends/test_walk.py \
                 tests/losses/test_agreement.py >"$out/pytest-cuda.log" 2>&1 || status=1
             tail -n 40 "$out/pytest-cuda.log"
             for width in 768 384 128; do
-                python3 -m benchmarks.cuda_kernels --width "$width" \
+                limited python3 -m benchmarks.cuda_kernels --width "$width" \
                     --output "$out/cuda-$width.json" || status=1
             done
+            ;;
+        tune)
+            limited python3 -m alc_kernels bench tune --width 768 384 128 --seconds 3 \
+                --output "$out/tiles.json" || status=1
+            ;;
+        distributed)
+            limited python3 -m pytest -q -n 2 --no-header --tb=short tests/distributed \
+                >"$out/pytest-distributed.log" 2>&1 || status=1
+            tail -n 40 "$out/pytest-distributed.log"
             ;;
         *)
             echo "unknown stage $stage" >&2

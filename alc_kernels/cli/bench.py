@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from alc_kernels.cli.arguments import number
+from alc_kernels.cli.bench_tune import DTYPES, add_tune
 from alc_kernels.cli.errors import BadInput
 
 NAME = "bench"
-DTYPES = ("bfloat16", "float16", "float32")
 
 
 def add_command(commands: Any) -> None:
@@ -61,11 +61,12 @@ def add_command(commands: Any) -> None:
     charts.add_argument("results", type=Path, nargs="+")
     charts.add_argument("--output", type=Path, required=True, metavar="DIR")
     charts.set_defaults(run=run_charts)
+    add_tune(kinds)
     parser.set_defaults(run=_no_kind)
 
 
 def _no_kind(arguments: argparse.Namespace) -> None:
-    raise BadInput("what? alc bench table, alc bench compare, or alc bench charts")
+    raise BadInput("what? alc bench table, compare, charts or tune")
 
 
 def run_table(arguments: argparse.Namespace) -> None:

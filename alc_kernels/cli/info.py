@@ -43,6 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
             live = "live" + _details(name)
             print(f"  {device} {name}: {live if reason is None else 'not live: ' + reason}")
     print(f"\n{_cuda_kernels()}")
+    print(_tuned_tiles())
 
 
 def _cuda_kernels() -> str:
@@ -58,6 +59,25 @@ def _cuda_kernels() -> str:
     parts = [part for part in enabled.PARTS if enabled.enabled(part, torch.empty(0, device=device))]
     used = f"used for {', '.join(parts)}" if parts else f"not used ({enabled.SWITCH}=1 uses them)"
     return f"CUDA kernels: live, {used}"
+
+
+def _tuned_tiles() -> str:
+    """Whether the Triton kernels take tiles from a file of ``alc bench tune``."""
+    import torch
+
+    try:
+        from alc_kernels.backends.triton_backend import tuned
+
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        path = tuned.path_in_use(device)
+        if path is None:
+            return f"Tiles of the Triton kernels: the tables' ({tuned.SWITCH} is not set)"
+        tiles = tuned.read(path, device)
+    except ImportError as error:
+        return f"Tiles of the Triton kernels: none, {error}"
+    except ValueError as error:
+        return f"Tiles of the Triton kernels: refused: {error}"
+    return f"Tiles of the Triton kernels: {len(tiles)} tuned, from {path}; the tables' otherwise"
 
 
 def _version(package: str) -> str:

@@ -15,6 +15,7 @@ import triton
 from torch import Tensor
 
 from alc_kernels.backends.interface import GradientRequest, GradientResult, Problem
+from alc_kernels.backends.triton_backend import tuned
 from alc_kernels.backends.triton_backend.coefficients_kernel import coefficients_kernel
 from alc_kernels.backends.triton_backend.config import Tile
 from alc_kernels.backends.triton_backend.launch import INTERPRETED, on_device_of
@@ -206,7 +207,8 @@ def dense_gradient(
         return result
 
     precision = dot_precision(queries.dtype)
-    tile = tile_for(queries.dtype, precision)
+    table = tile_for(queries.dtype, precision)
+    tile = tuned.choose("coefficients", queries, precision, table)
     # Where products need float32 copies, those count as workspace.
     item_bytes = queries.element_size() + (4 if upcasts(queries) else 0)
     rows, cols = chunk_shape(num_rows, num_labels, item_bytes)

@@ -137,6 +137,11 @@ def all_tiles() -> list[Tile]:
     return list(dict.fromkeys(tiles))
 
 
+def overridden() -> bool:
+    """Whether ``override_tile`` decides."""
+    return _override is not None
+
+
 @contextmanager
 def override_tile(tile: Tile) -> Iterator[None]:
     """For tests: use ``tile`` for every walk within."""

@@ -36,7 +36,7 @@ from alc_kernels.backends.interface import (
     WalkGradient,
     WalkRequest,
 )
-from alc_kernels.backends.triton_backend import coefficients
+from alc_kernels.backends.triton_backend import coefficients, tuned
 from alc_kernels.backends.triton_backend.config import Tile
 from alc_kernels.backends.triton_backend.exponentials_kernel import (
     exponentials_kernel,
@@ -125,8 +125,9 @@ def walk(problem: Problem, request: WalkRequest) -> RowStatistics:
 
 
 def _tile(problem: Problem) -> Tile:
-    dtype = problem.queries.dtype
-    return coefficients.tile_for(dtype, dot_precision(dtype))
+    precision = dot_precision(problem.queries.dtype)
+    table = coefficients.tile_for(problem.queries.dtype, precision)
+    return tuned.choose("exponentials", problem.queries, precision, table)
 
 
 def _width(problem: Problem, tile: Tile) -> int:

@@ -12,7 +12,7 @@ import triton
 
 from alc_kernels.backends.cuda_kernels import mining
 from alc_kernels.backends.interface import Problem, RowStatistics, WalkRequest
-from alc_kernels.backends.triton_backend import workspace
+from alc_kernels.backends.triton_backend import tuned, workspace
 from alc_kernels.backends.triton_backend.active_bits import (
     BLOCK,
     ActiveBits,
@@ -212,7 +212,11 @@ class WalkLaunch:
         capability, self.multiprocessors = device_limits(device)
         precision = dot_precision(queries.dtype)
         self.problem, self.request, self.keep = problem, request, keep
-        choose = functools.partial(walk_tile, capability, queries.dtype, d, precision)
+
+        def choose(epilogue: str) -> Tile:
+            table = walk_tile(capability, queries.dtype, d, precision, epilogue)
+            return tuned.choose(epilogue, queries, precision, table)
+
         tile = choose(walk_epilogue(request, two_passes=True))
         group = min(tile.cols, GROUP)
         self.subtile = mining.width_for(problem, request.top_k, tile.cols, precision)
