@@ -39,8 +39,8 @@ class MatryoshkaLoss(nn.Module):
         widths: ascending, each once, at most the width of the embeddings.
         weights: one per width, finite and >= 0; None: all 1.
 
-    The walk is shared by the backend "torch" for every setting, by "triton" for those that
-    docs/matryoshka.md lists; "native" and a ``process_group`` evaluate width after width.
+    The backends "torch" and "triton" share the walk, "torch" the dense gradients too; "native" and
+    a ``process_group`` evaluate width after width.
 
     Rounding: half-precision embeddings enter the walk as they are, times a power of two, and the
     norms are applied to the products in float32; the gradient passes take unit prefixes rounded

@@ -41,8 +41,9 @@ for stage in $stages; do
             ;;
         step)
             bench --rows 16384 --width 768 --dtype bfloat16 float16 float32 \
-                --provider alc_kernels eager \
+                --provider alc_kernels eager "per width (triton)" \
                 --work mining triplet10+tcm alc-pair+tcm alc-default softmax sigmoid tcm \
+                matryoshka-triplet matryoshka-softmax \
                 --seconds 8 --output "$out/step.json"
             ;;
         table)

@@ -10,7 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alc_kernels import ALCLoss, Auxiliary, Softmax, ThresholdMargin, Triplet, functional
+from alc_kernels import (
+    ALCLoss,
+    Auxiliary,
+    MatryoshkaLoss,
+    Softmax,
+    ThresholdMargin,
+    Triplet,
+    functional,
+)
 from alc_kernels.bench import chunked, eager, peers
 from alc_kernels.bench.peers import Peer, Step
 
@@ -67,6 +75,47 @@ def _mining(backend: str, negative_margin: float) -> Step:
         return torch.cat([terms.hardest_score, terms.total[None]])
 
     return step
+
+
+def prefix_widths(width: int) -> tuple[int, ...]:
+    """``width`` halved while it stays 64 or more, ascending: 96, 192, 384, 768."""
+    steps = [width >> n for n in range(5) if width >> n >= 64]
+    return tuple(sorted(steps or [max(width // 2, 1), width]))
+
+
+def _matryoshka(width: int, backend: str, together: bool, **options: Any) -> Step:
+    """A loss at several prefix widths: from one walk, or called once per width."""
+    loss = ALCLoss(auxiliary=None, backend=backend, **options)
+    widths = prefix_widths(width)
+    if together:
+        return MatryoshkaLoss(loss, widths)
+
+    def step(queries: Tensor, labels: Tensor) -> Tensor:
+        return torch.stack([loss(queries[:, :w], labels[:, :w]) for w in widths]).sum()
+
+    return step
+
+
+def _matryoshka_works(name: str, width: int, plain: Step, **options: Any) -> Work:
+    """One walk for all widths, beside a call per width of ours and of plain PyTorch."""
+
+    def each(queries: Tensor, labels: Tensor) -> Tensor:
+        values = [plain(queries[:, :w], labels[:, :w]) for w in prefix_widths(width)]
+        return torch.stack(values).sum()
+
+    return Work(
+        name,
+        lambda backend: _matryoshka(width, backend, True, **options),
+        each,
+        peers=tuple(
+            Peer(
+                f"per width ({backend})", None, "torch",
+                functools.partial(_matryoshka, width, backend, False, **options),
+                gpu_only=backend == "triton",
+            )
+            for backend in ("torch", "native", "triton")
+        ),
+    )  # fmt: skip
 
 
 def works(width: int, device: str, negative_margin: float, active: float) -> dict[str, Work]:
@@ -138,6 +187,24 @@ def works(width: int, device: str, negative_margin: float, active: float) -> dic
             functools.partial(eager.threshold, negative_margin=negative_margin),
             peers=peers.threshold(negative_margin),
             products=3 if active > 0.003 else 1,
+        ),
+    ]
+    made += [
+        _matryoshka_works(
+            "matryoshka-triplet",
+            width,
+            functools.partial(
+                eager.triplet_threshold, num_negatives=10, negative_margin=negative_margin
+            ),
+            base=Triplet(num_negatives=10),
+            threshold=tcm,
+        ),
+        _matryoshka_works(
+            "matryoshka-softmax",
+            width,
+            eager.softmax,
+            base=Softmax(),
+            threshold=None,
         ),
     ]
     return {work.name: work for work in made}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
@@ -92,13 +94,35 @@ def test_native_backend(name):
     check(name, "pairs+exclude-ids", torch.float32, "native", "cpu", guard=0.05)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", ["triplet+tcm", "softmax", "decoupled"])
-def test_half_precision_errs_no_more_than_the_plain_loss_per_width(name, dtype, device):
+@pytest.mark.parametrize(
+    "name", ["dynamic+hardest", pytest.param("softmax-columns", marks=pytest.mark.slow)]
+)
+def test_triton_backend(name, device):
+    check(name, "diagonal", torch.float32, "triton", device)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SETTINGS)
+def test_triton_backend_of_every_loss(name, device):
+    check(name, "csr", torch.float32, "triton", device, guard=0.05 if name in GUARDED else None)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "backend"),
+    [
+        *itertools.product(
+            ("triplet+tcm", "softmax", "decoupled"), (torch.float16, torch.bfloat16), ("torch",)
+        ),
+        pytest.param("triplet+tcm", torch.bfloat16, "triton", marks=pytest.mark.slow),
+        pytest.param("decoupled", torch.float16, "triton", marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_half_precision_errs_no_more_than_the_plain_loss_per_width(name, dtype, backend, device):
     data, settings = make_data("csr"), SETTINGS[name]
     value, *gradients = expected(settings, data, dtype)
     ours, plain = data.to(dtype, device), data.to(dtype, device)
-    loss = call(module(settings, "torch"), ours)
+    loss = call(module(settings, backend), ours)
     loss.backward()
     single = ALCLoss(auxiliary=None, backend="torch", **settings)
     parts = [
