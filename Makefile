@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.cu' -o -name '*.h' -o -name '*.py')
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
-.PHONY: demo install nvcc test test-slow lint format typecheck bench dist docs clean
+.PHONY: demo install nvcc test test-slow test-minimum lint format typecheck bench dist docs clean
 
 demo: install
 	$(BIN)/alc demo --output $(DEMO_OUTPUT)
@@ -41,6 +41,16 @@ test: install
 test-slow: install nvcc
 	ALC_KERNELS_NVCC=require $(PYTEST) -m slow
 
+# The lowest versions that pyproject.toml allows, in .venv-minimum; about 5 GB where torch is a CUDA
+# build, as the registry's is on Linux. The tests that PyTorch's and Triton's interfaces show in.
+test-minimum: .venv-minimum/.installed
+	PATH="$(CURDIR)/.venv-minimum/bin:$$PATH" OMP_NUM_THREADS=1 .ci/test_minimum
+
+.venv-minimum/.installed: .ci/minimum.txt
+	$(PYTHON) -m venv .venv-minimum
+	.venv-minimum/bin/python -m pip install --quiet --requirement $<
+	touch $@
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -64,4 +74,4 @@ docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) .venv-cuda build dist site alc_kernels/_native* alc_kernels/_cuda* *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) .venv-cuda .venv-minimum build dist site alc_kernels/_native* alc_kernels/_cuda* *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
