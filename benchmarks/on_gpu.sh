@@ -17,7 +17,7 @@
 # cuda:   builds the CUDA kernels if need be, runs the tests with them on, then mining at k = 10 and
 #         100 with and without them beside topk of a stored matrix, and pair gradients both ways.
 # tune:   neighbours of the tables' tiles, values first (tiles.json, read by nothing by itself).
-# distributed: tests/distributed, whose processes share the machine's GPU or use Gloo on the CPU.
+# distributed: tests/distributed: several processes over Gloo on CPU tensors (none of it uses the GPU).
 #
 # Times are JSON results of record in OUTPUT_FOLDER; copy them to benchmarks/results/, draw them
 # with `alc bench charts`, and compare two runs with `alc bench compare`.
