@@ -10,7 +10,7 @@ import torch
 from alc_kernels import functional, reference
 from alc_kernels.backends import triton_backend
 from alc_kernels.backends.interface import GradientRequest, Problem, WalkRequest
-from alc_kernels.backends.triton_backend import both_sides, coefficients, walk_launch
+from alc_kernels.backends.triton_backend import both_sides, coefficients, walk_launch, workspace
 from alc_kernels.backends.triton_backend.config import Tile
 from tests.backends.common import error, poisoned_memory, random_problem
 from tests.backends.dense import dense_walk
@@ -27,7 +27,7 @@ def _poisoned():
 def small_tiles(monkeypatch):
     """Many tiles, and chunks of 32 rows, in a small problem."""
     monkeypatch.setattr(coefficients, "tile_for", lambda *_: Tile(32, 32, 32, 4, 2))
-    monkeypatch.setattr(both_sides, "WORKSPACE_BYTES", 1)
+    monkeypatch.setattr(workspace, "WORKSPACE_BYTES", 1)
 
 
 def _exchanged(problem: Problem) -> Problem:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from alc_kernels.backends.interface import GradientRequest, GradientResult, Problem
-from alc_kernels.backends.triton_backend import coefficients
+from alc_kernels.backends.triton_backend import coefficients, workspace
 from tests.backends.common import (
     BACKENDS,
     DTYPES,
@@ -227,7 +227,7 @@ def test_row_and_column_chunks(dtype, device, monkeypatch):
     problem = random_problem(200, 300, 24, dtype, device, positives="index")
     request = _request(problem, "softmax", ("scalars",))
     whole = _run("triton_backend", problem, request)
-    monkeypatch.setattr(coefficients, "WORKSPACE_BYTES", 1)
+    monkeypatch.setattr(workspace, "WORKSPACE_BYTES", 1)
     monkeypatch.setattr(coefficients, "MIN_CHUNK_ROWS", 128)
     parts = _run("triton_backend", problem, request)
     for a, b in zip(parts[:2], whole[:2], strict=True):
@@ -251,7 +251,7 @@ def test_a_chunk_fits_the_workspace_or_is_one_tile(rows, cols, item):
     unit = coefficients.CHUNK_UNIT
     assert height % unit == 0 and width % unit == 0
     assert height < rows + unit and width < cols + unit
-    assert height * width * item <= coefficients.WORKSPACE_BYTES
+    assert height * width * item <= workspace.WORKSPACE_BYTES
 
 
 class _Largest(TorchDispatchMode):
@@ -270,14 +270,14 @@ class _Largest(TorchDispatchMode):
 
 
 def test_no_tensor_of_the_size_of_the_similarities(device, monkeypatch):
-    workspace = 1 << 18
-    monkeypatch.setattr(coefficients, "WORKSPACE_BYTES", workspace)
+    size = 1 << 18
+    monkeypatch.setattr(workspace, "WORKSPACE_BYTES", size)
     monkeypatch.setattr(coefficients, "MIN_CHUNK_ROWS", 128)
     problem = random_problem(140, 2500, 8, torch.float16, device, positives="index")
     request = _request(problem, "softmax", ("scalars",))
     with _Largest() as largest:
         _run("triton_backend", problem, request)
-    assert 0 < largest.bytes <= workspace < 140 * 2500 * 2
+    assert 0 < largest.bytes <= size < 140 * 2500 * 2
 
 
 @pytest.mark.parametrize("name", BACKENDS)

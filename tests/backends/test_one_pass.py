@@ -12,7 +12,7 @@ from torch import Tensor
 from alc_kernels import functional, reference
 from alc_kernels.backends import triton_backend
 from alc_kernels.backends.interface import Problem, RowStatistics, WalkGradient, WalkRequest
-from alc_kernels.backends.triton_backend import coefficients, one_pass, walk_launch
+from alc_kernels.backends.triton_backend import coefficients, one_pass, walk_launch, workspace
 from alc_kernels.backends.triton_backend.config import Tile
 from tests.backends.common import error, poisoned_memory, random_problem
 from tests.backends.dense import negatives_of
@@ -35,7 +35,7 @@ def small_tiles(monkeypatch):
     monkeypatch.setattr(coefficients, "tile_for", lambda *_: Tile(32, 32, 32, 4, 2))
     monkeypatch.setattr(coefficients, "CHUNK_UNIT", 32)
     monkeypatch.setattr(one_pass, "MIN_CHUNK_ROWS", 32)
-    monkeypatch.setattr(one_pass, "WORKSPACE_BYTES", 32 * 64 * 6)
+    monkeypatch.setattr(workspace, "WORKSPACE_BYTES", 32 * 64 * 6)
 
 
 def _truth(
@@ -305,8 +305,8 @@ def test_more_labels_than_the_workspace_takes(device, monkeypatch):
     offer = WalkGradient(lambda p, n: p.float(), None, None)
     request = dataclasses.replace(_request(problem, "all", offset=False), gradient=offer)
     gradients = []
-    for workspace in (one_pass.WORKSPACE_BYTES, 192 * 1024):
-        monkeypatch.setattr(one_pass, "WORKSPACE_BYTES", workspace)
+    for size in (workspace.WORKSPACE_BYTES, 192 * 1024):
+        monkeypatch.setattr(workspace, "WORKSPACE_BYTES", size)
         gradients.append(one_pass.serves(problem, request))
         queries = problem.queries.clone().requires_grad_()
         functional.softmax_loss(queries, problem.labels, backend="triton").backward()

@@ -15,14 +15,13 @@ import triton
 from torch import Tensor
 
 from alc_kernels.backends.interface import Problem, RowStatistics, WalkRequest
-from alc_kernels.backends.triton_backend import coefficients
+from alc_kernels.backends.triton_backend import coefficients, workspace
 from alc_kernels.backends.triton_backend.both_sides_kernel import both_sides_kernel
 from alc_kernels.backends.triton_backend.config import Tile
 from alc_kernels.backends.triton_backend.launch import INTERPRETED, on_device_of
 from alc_kernels.backends.triton_backend.positive_logits import PositiveLogits, positive_logits
 from alc_kernels.backends.triton_backend.relation import walk_arguments
 from alc_kernels.backends.triton_backend.walk_launch import dot_precision
-from alc_kernels.backends.triton_backend.workspace import WORKSPACE_BYTES
 
 
 def serves(problem: Problem, request: WalkRequest) -> bool:
@@ -79,7 +78,7 @@ def chunk_rows(num_rows: int, num_labels: int, tile: Tile) -> int:
     """Rows whose partial sums fit a quarter of the workspace: whole tiles."""
     tiles = triton.cdiv(num_labels, tile.cols)
     per_row_tile = 8 * (tiles * tile.rows + num_labels)
-    fit = max(WORKSPACE_BYTES // 4 // per_row_tile, 1)
+    fit = max(workspace.WORKSPACE_BYTES // 4 // per_row_tile, 1)
     return min(fit, triton.cdiv(num_rows, tile.rows)) * tile.rows
 
 

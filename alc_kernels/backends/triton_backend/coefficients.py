@@ -15,14 +15,13 @@ import triton
 from torch import Tensor
 
 from alc_kernels.backends.interface import GradientRequest, GradientResult, Problem
-from alc_kernels.backends.triton_backend import tuned
+from alc_kernels.backends.triton_backend import tuned, workspace
 from alc_kernels.backends.triton_backend.coefficients_kernel import coefficients_kernel
 from alc_kernels.backends.triton_backend.config import Tile
 from alc_kernels.backends.triton_backend.launch import INTERPRETED, on_device_of
 from alc_kernels.backends.triton_backend.matmul import add_product, upcasts
 from alc_kernels.backends.triton_backend.relation import relation_arguments
 from alc_kernels.backends.triton_backend.walk_launch import dot_precision
-from alc_kernels.backends.triton_backend.workspace import WORKSPACE_BYTES
 
 # Every chunk adds to all rows of grad_labels that it sees, so short chunks spend their time there:
 # below this many rows, columns are cut too.
@@ -67,7 +66,7 @@ def _round_up(size: int, unit: int) -> int:
 def chunk_shape(num_rows: int, num_cols: int, item_bytes: int) -> tuple[int, int]:
     """(rows, columns) of a workspace of at most ``WORKSPACE_BYTES``, or of one tile."""
     unit = CHUNK_UNIT
-    entries = WORKSPACE_BYTES // item_bytes
+    entries = workspace.WORKSPACE_BYTES // item_bytes
     all_rows, cols = _round_up(num_rows, unit), _round_up(num_cols, unit)
     few_rows = min(MIN_CHUNK_ROWS, all_rows)
     if few_rows * cols > entries:
@@ -212,7 +211,7 @@ def dense_gradient(
     # Where products need float32 copies, those count as workspace.
     item_bytes = queries.element_size() + (4 if upcasts(queries) else 0)
     rows, cols = chunk_shape(num_rows, num_labels, item_bytes)
-    workspace = torch.empty((rows, cols), dtype=queries.dtype, device=device)
+    space = torch.empty((rows, cols), dtype=queries.dtype, device=device)
     blocks = cols // tile.cols if want_scalars else 0
     partial = torch.empty((2, blocks, rows), dtype=torch.float32, device=device)
     scale = half_scale(request) if queries.dtype == torch.float16 else None
@@ -234,7 +233,7 @@ def dense_gradient(
                 grid = (triton.cdiv(stop - start, tile.rows) * blocks,)
                 coefficients_kernel[grid](
                     **arguments,
-                    out_ptr=workspace,
+                    out_ptr=space,
                     partial_ptr=partial,
                     out_scale_ptr=partial if scale is None else scale,
                     row_start=start,
@@ -255,7 +254,7 @@ def dense_gradient(
                     num_warps=tile.warps,
                     num_stages=tile.stages,
                 )
-                chunk = workspace[: stop - start, : right - left]
+                chunk = space[: stop - start, : right - left]
                 if grad_queries is not None:
                     add_product(grad_queries[start:stop], chunk, labels[left:right])
                 if grad_labels is not None:

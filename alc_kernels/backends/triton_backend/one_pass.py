@@ -36,7 +36,7 @@ from alc_kernels.backends.interface import (
     WalkGradient,
     WalkRequest,
 )
-from alc_kernels.backends.triton_backend import coefficients, tuned
+from alc_kernels.backends.triton_backend import coefficients, tuned, workspace
 from alc_kernels.backends.triton_backend.config import Tile
 from alc_kernels.backends.triton_backend.exponentials_kernel import (
     exponentials_kernel,
@@ -58,7 +58,6 @@ from alc_kernels.backends.triton_backend.row_factors import (
     row_factors_kernel,
 )
 from alc_kernels.backends.triton_backend.walk_launch import dot_precision
-from alc_kernels.backends.triton_backend.workspace import WORKSPACE_BYTES
 
 # With fewer rows in a chunk, adding to all rows of dK costs more than computing S again: at d =
 # 768 a row of dK is read and written in 6 KiB, while the three products do 5 kFLOP for each of
@@ -142,7 +141,7 @@ def _chunk_rows(problem: Problem, tile: Tile) -> int:
     # Where products need float32 copies, those count as workspace.
     item_bytes = queries.element_size() + (4 if upcasts(queries) else 0)
     unit = max(tile.rows, coefficients.CHUNK_UNIT)
-    fit = WORKSPACE_BYTES // (item_bytes * _width(problem, tile)) // unit * unit
+    fit = workspace.WORKSPACE_BYTES // (item_bytes * _width(problem, tile)) // unit * unit
     return min(fit, triton.cdiv(queries.shape[0], unit) * unit)
 
 
