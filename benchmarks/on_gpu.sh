@@ -3,7 +3,7 @@
 #
 #   benchmarks/on_gpu.sh OUTPUT_FOLDER [STAGE]...     (default: values step)
 #
-# Stages: values step table cached cuda tune distributed. One machine's time is often cut in calls
+# Stages: values step table sweep cached cuda tune distributed. One machine's time is often cut in calls
 # of 10 minutes, 30 in all: give one stage per call then, in this order, and let LIMIT (seconds, 540)
 # end what takes longer; results of record are written when a measurement ends. The first calls
 # compile kernels, the later ones find them in Triton's cache. A stage that was cut fails.
@@ -12,6 +12,8 @@
 # step:   forward + backward at B = M = 16,384, d = 768 in bf16, fp16 and fp32 beside eager PyTorch.
 # table:  every work and provider at B = M = 32,768, d = 768, 384, 128; TCM at several densities;
 #         our default and softmax against eager and torch.compile from B = 1,024 to 65,536.
+# sweep:  ours against torch.compile over widths and batches, square and with M = 4 B; cut it with
+#         WIDTHS="128 256" where a call is too short for all.
 # cached: MiniLM-L6 with 65,536 and 262,144 pairs per batch, encoded in chunks: peak memory, time per
 #         step, the loss's share; beside it 4,096 and 16,384 pairs encoded at once.
 # cuda:   builds the CUDA kernels if need be, runs the tests with them on, then mining at k = 10 and
@@ -41,7 +43,7 @@ for stage in $stages; do
             ;;
         step)
             bench --rows 16384 --width 768 --dtype bfloat16 float16 float32 \
-                --provider alc_kernels eager "per width (triton)" \
+                --provider alc_kernels eager "per width (triton)" "deterministic (triton)" \
                 --work mining triplet10+tcm alc-pair+tcm alc-default softmax sigmoid tcm \
                 matryoshka-triplet matryoshka-softmax \
                 --seconds 8 --output "$out/step.json"
@@ -52,6 +54,15 @@ for stage in $stages; do
                 --provider alc_kernels eager torch.compile --output "$out/active.json"
             bench --rows 1024 2048 4096 8192 16384 32768 65536 --width 768 --seconds 3 \
                 --work triplet10+tcm softmax --output "$out/rows.json"
+            ;;
+        sweep)
+            for columns in 1 4; do
+                # shellcheck disable=SC2086
+                bench --rows 1024 4096 16384 65536 --columns-per-row "$columns" \
+                    --width ${WIDTHS:-128 256 384 512 768 1024} --seconds 1 \
+                    --provider alc_kernels torch.compile --work triplet10+tcm softmax \
+                    --output "$out/sweep-$columns.json"
+            done
             ;;
         cached)
             limited python3 benchmarks/large_batch.py --plain 4096 16384 --pairs 4096 16384 65536 262144 \

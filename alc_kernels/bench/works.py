@@ -135,6 +135,10 @@ def works(width: int, device: str, negative_margin: float, active: float) -> dic
     def function(call: Callable[..., Tensor], **options: Any) -> Callable[[str], Step]:
         return lambda backend: functools.partial(call, backend=backend, **options)
 
+    def repeatable(make: Callable[[], Step]) -> tuple[Peer, ...]:
+        """Ours with deterministic=True: what repeatable bits cost on a GPU."""
+        return (Peer("deterministic (triton)", None, "triton", make),)
+
     pair, quiet = Auxiliary(batch_weight=0.0), Auxiliary(dropout=0.0)
     made = [
         Work(
@@ -151,18 +155,44 @@ def works(width: int, device: str, negative_margin: float, active: float) -> dic
                 functools.partial(
                     eager.triplet_threshold, num_negatives=k, negative_margin=negative_margin
                 ),
+                peers=repeatable(
+                    functools.partial(
+                        module(
+                            base=Triplet(num_negatives=k),
+                            auxiliary=None,
+                            threshold=tcm,
+                            deterministic=True,
+                        ),
+                        "triton",
+                    )
+                ),
                 products=1,
             )
             for k in (1, 10)
         ),
         Work("alc-pair+tcm", module(auxiliary=pair, threshold=tcm), choices=True, products=1),
-        Work("alc-default", module(auxiliary=quiet), choices=True, products=1),
+        Work(
+            "alc-default",
+            module(auxiliary=quiet),
+            peers=repeatable(
+                functools.partial(module(auxiliary=quiet, deterministic=True), "triton")
+            ),
+            choices=True,
+            products=1,
+        ),
         Work(
             "softmax",
             function(functional.softmax_loss),
             eager.softmax,
             chunked.softmax,
-            peers.SOFTMAX,
+            (
+                *peers.SOFTMAX,
+                *repeatable(
+                    functools.partial(
+                        function(functional.softmax_loss, deterministic=True), "triton"
+                    )
+                ),
+            ),
         ),
         Work(
             "softmax-decoupled",

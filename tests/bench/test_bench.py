@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -29,6 +30,18 @@ def test_every_version_is_the_same_loss(name: str) -> None:
         truth = measure.exactly(work.ours("torch"), pair, work.backward)
         assert measure.errors(version, truth, pair, work.backward).worst < 1e-5
     assert versions or name.startswith("alc-")
+
+
+@pytest.mark.parametrize("name", ["triplet1+tcm", "triplet10+tcm", "alc-default", "softmax"])
+def test_the_repeatable_version_is_the_same_loss(name: str) -> None:
+    if not os.environ.get("TRITON_INTERPRET") and not torch.cuda.is_available():
+        pytest.skip("Triton's kernels need a GPU or the interpreter")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    pair = measure.inputs(48, 48, 16, torch.float32, device, seed=1)
+    work = works(16, device, measure.margin_for(pair, 0.01), 0.01)[name]
+    (repeatable,) = (peer for peer in work.peers if peer.name.startswith("deterministic"))
+    truth = measure.exactly(work.ours("torch"), pair, work.backward)
+    assert measure.errors(repeatable.build(), truth, pair, work.backward).worst < 1e-5
 
 
 def test_margin_is_exceeded_by_the_share_that_was_asked_for() -> None:
