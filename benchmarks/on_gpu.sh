@@ -3,7 +3,7 @@
 #
 #   benchmarks/on_gpu.sh OUTPUT_FOLDER [STAGE]...     (default: values step)
 #
-# Stages: values step table sweep cached cuda tune distributed. One machine's time is often cut in calls
+# Stages: values step table sweep limits cached cuda tune distributed. One machine's time is often cut in calls
 # of 10 minutes, 30 in all: give one stage per call then, in this order, and let LIMIT (seconds, 540)
 # end what takes longer; results of record are written when a measurement ends. The first calls
 # compile kernels, the later ones find them in Triton's cache. A stage that was cut fails.
@@ -14,6 +14,7 @@
 #         our default and softmax against eager and torch.compile from B = 1,024 to 65,536.
 # sweep:  ours against torch.compile over widths and batches, square and with M = 4 B; cut it with
 #         WIDTHS="128 256" where a call is too short for all.
+# limits: B = M = 262,144, memory and values; 1,000 repetitions of deterministic=True, bits compared.
 # cached: MiniLM-L6 with 65,536 and 262,144 pairs per batch, encoded in chunks: peak memory, time per
 #         step, the loss's share; beside it 4,096 and 16,384 pairs encoded at once.
 # cuda:   builds the CUDA kernels if need be, runs the tests with them on, then mining at k = 10 and
@@ -63,6 +64,9 @@ for stage in $stages; do
                     --provider alc_kernels torch.compile --work triplet10+tcm softmax \
                     --output "$out/sweep-$columns.json"
             done
+            ;;
+        limits)
+            limited python3 -m benchmarks.limits --output "$out/limits.json" || status=1
             ;;
         cached)
             limited python3 benchmarks/large_batch.py --plain 4096 16384 --pairs 4096 16384 65536 262144 \
