@@ -15,7 +15,7 @@ from alc_kernels.objective.matryoshka import SharedWalk, evaluate_widths
 from alc_kernels.objective.prefix_rows import PrefixRows, prefix_rows
 from alc_kernels.ops.finish import scale_gradient
 from alc_kernels.ops.operator import below_autograd, define
-from alc_kernels.ops.prepare import plain_arithmetic, relation
+from alc_kernels.ops.prepare import plain_arithmetic, poison_unless, relation
 
 
 class MatryoshkaResult(NamedTuple):
@@ -58,10 +58,7 @@ def _matryoshka_loss(
         excluded, excluded_inside = relation("exclude", exclude_kind, exclude, *shape)
         rows = prefix_rows(chosen, queries, compute_dtype, settings.normalize, steps)
         columns = prefix_rows(chosen, labels, compute_dtype, settings.normalize, steps)
-        good = rows.finite & columns.finite
-        for known in (inside, excluded_inside):
-            good = good if known is None else good & known
-        poison = good.to(acc) / good.to(acc)  # 0 / 0 is NaN
+        poison = poison_unless(acc, rows.finite, columns.finite, inside, excluded_inside)
         shared = SharedWalk(
             chosen, rows, columns, positive, excluded, steps, settings.exclude_above
         )

@@ -56,6 +56,15 @@ def relation(
     return Positives(kind, num_queries, num_labels, (clamped,)), inside
 
 
+def poison_unless(acc: torch.dtype, good: Tensor, *others: Tensor | None) -> Tensor:
+    """0-d ``acc``: 1 where every 0-d bool holds (None: nothing to check), else NaN."""
+    for other in others:
+        if other is not None:
+            good = good & other
+    ones = good.to(acc)
+    return ones / ones  # 0 / 0 is NaN
+
+
 def prepare(
     queries: Tensor,
     labels: Tensor,
@@ -80,14 +89,13 @@ def prepare(
 
     positive, positive_inside = rebuilt("positives", *positives)
     excluded, excluded_inside = rebuilt("exclude", *exclude)
-    unit_queries, inverse_queries, good = chosen.normalize_rows(queries, compute_dtype, normalize)
-    unit_labels, inverse_labels, finite = chosen.normalize_rows(labels, compute_dtype, normalize)
-    good = good & finite
-    for inside in (positive_inside, excluded_inside):
-        if inside is not None:
-            good = good & inside
+    unit_queries, inverse_queries, finite_queries = chosen.normalize_rows(
+        queries, compute_dtype, normalize
+    )
+    unit_labels, inverse_labels, finite_labels = chosen.normalize_rows(
+        labels, compute_dtype, normalize
+    )
     acc = accumulation_dtype(compute_dtype)
-    ones = good.to(acc)
     if inverse_queries is None or inverse_labels is None:
         inverse_queries, inverse_labels = (queries.new_empty(0, dtype=acc) for _ in range(2))
     return Prepared(
@@ -95,5 +103,5 @@ def prepare(
         problem=Problem(unit_queries, unit_labels, positive, excluded, None),
         inverse_queries=inverse_queries,
         inverse_labels=inverse_labels,
-        poison=ones / ones,  # 0 / 0 is NaN
+        poison=poison_unless(acc, finite_queries, finite_labels, positive_inside, excluded_inside),
     )
