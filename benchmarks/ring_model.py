@@ -33,6 +33,7 @@ import torch.distributed as dist
 from alc_kernels import GlobalBatch, functional
 from alc_kernels.backends.choose import choose_backend
 from alc_kernels.backends.interface import GradientRequest, Problem, WalkRequest
+from alc_kernels.distributed import farewell
 from alc_kernels.distributed.ring import Transfer
 from alc_kernels.positives import Positives
 
@@ -227,6 +228,7 @@ def _process(rank: int, store: str, count: int, sizes: Sequence[int], width: int
     rows = [measured(size, width, dist.group.WORLD, repeats) for size in sizes]
     if rank == 0:
         Path(out).write_text(json.dumps(rows))
+    farewell()
     dist.destroy_process_group()
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from alc_kernels import ALCLoss, Auxiliary, GlobalBatch, Positives
+from alc_kernels.distributed import farewell
 
 
 class EncoderWithLoss(nn.Module):
@@ -84,6 +85,8 @@ def main(arguments: list[str] | None = None) -> float:
 
             coverage = validation_coverage(encode, dataset)
             print(epoch, f"loss {loss.item():.6f}, coverage@0.9 {coverage:.3f}", flush=True)
+    if not on_gpu:
+        farewell()  # a thread of Gloo's must not outlive the interpreter
     dist.destroy_process_group()
     return loss.item()
 

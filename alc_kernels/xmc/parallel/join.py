@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
+from alc_kernels.distributed import farewell
 from alc_kernels.xmc.errors import ConfigError
 from alc_kernels.xmc.parallel.failure import explained
 from alc_kernels.xmc.parallel.processes import Processes
@@ -59,7 +60,7 @@ def join(device: str = "auto", timeout: float = 600.0) -> Iterator[Processes]:
     # After an error no farewell: the others may be gone, and it would be waited for.
     with explained(processes, timeout):
         yield processes
-        processes.wait()
+        farewell()
     dist.destroy_process_group()
 
 
