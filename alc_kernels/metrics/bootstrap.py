@@ -36,12 +36,19 @@ if TYPE_CHECKING:
 
 
 class Interval(NamedTuple):
-    """A statistic and its percentile bootstrap interval."""
+    """A statistic and its percentile bootstrap interval.
 
-    estimate: float  # on the queries as given
+    Attributes:
+        estimate: on the queries as given.
+        low: lower end.
+        high: upper end.
+        num_undefined: replicates where the statistic was NaN; they are left out of low and high.
+    """
+
+    estimate: float
     low: float
     high: float
-    num_undefined: int = 0  # replicates where the statistic was NaN, left out of low and high
+    num_undefined: int = 0
 
 
 def bootstrap_interval(

@@ -28,7 +28,13 @@ if TYPE_CHECKING:
 
 
 class PrecisionCoverageCurve(NamedTuple):
-    """pi and phi at every distinct score, thresholds descending, all (T,) float64."""
+    """Coverage and precision at every threshold.
+
+    Attributes:
+        thresholds: (T,) float64, the distinct scores, descending.
+        coverage: (T,) float64, share of the queries that score at least the threshold.
+        precision: (T,) float64, share of right ones among those.
+    """
 
     thresholds: FloatArray
     coverage: FloatArray
@@ -36,7 +42,13 @@ class PrecisionCoverageCurve(NamedTuple):
 
 
 class TransferredCoverage(NamedTuple):
-    """A threshold chosen on validation, and what it gives on test."""
+    """A threshold chosen on validation, and what it gives on test.
+
+    Attributes:
+        threshold: inf where validation never reaches the precision.
+        coverage: share of the test queries that score at least ``threshold``.
+        precision: share of right ones among those; NaN where there are none.
+    """
 
     threshold: float
     coverage: float

@@ -1,4 +1,4 @@
-"""The two ALC auxiliary losses (losses 4), with the attention layer written out.
+"""The two ALC auxiliary losses, with the attention layer written out.
 
 Source: arXiv 2510.04551; its full equations were not available, and the fourth part of the pair
 representation, the cross-entropies and the unit weights are a reconstruction.
@@ -140,7 +140,7 @@ def pair_loss(
     normalize: bool = True,
     compute_dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """The pair part of ALC: is this the positive or the negative pair? (losses 4)
+    """The pair part of ALC: is this the positive or the negative pair?
 
     Args:
         queries: (B, d) floating point.
@@ -178,7 +178,7 @@ def batch_loss(
     normalize: bool = True,
     compute_dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """The batch part of ALC: the same question after the pairs of a group attend (losses 4).
+    """The batch part of ALC: the same question after the pairs of a group attend.
 
     Args:
         context_in: Linear(4d, c).

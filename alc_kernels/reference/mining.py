@@ -1,4 +1,4 @@
-"""Hardest negatives and positives, and retrieval (losses 2)."""
+"""Hardest negatives and positives, and retrieval."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def hardest_negatives(
     exclude_above: float | None = None,
     compute_dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Per row the k most similar negatives, most similar first (losses 2).
+    """Per row the k most similar negatives, most similar first.
 
     Args:
         queries: (B, d) floating point.

@@ -1,4 +1,4 @@
-"""From one value per row to the loss (losses 1 and 3)."""
+"""From one value per row to the loss."""
 
 from __future__ import annotations
 

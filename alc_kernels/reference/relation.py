@@ -1,4 +1,4 @@
-"""Positives Y, excluded pairs X and negatives N as dense masks (losses 1)."""
+"""Positives Y, excluded pairs X and negatives N as dense masks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sigmoid (losses 3)."""
+"""The sigmoid loss."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def sigmoid_loss(
     reduction: Literal["mean", "none"] = "mean",
     compute_dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Pairwise logistic loss, summed over each row, mean over all B rows (losses 3; SigLIP).
+    """Pairwise logistic loss, summed over each row, mean over all B rows (SigLIP).
 
     Args:
         queries: (B, d) floating point.

@@ -1,4 +1,4 @@
-"""Unit rows, their rounding, and the stored similarities S = Q K^T (losses 1)."""
+"""Unit rows, their rounding, and the stored similarities S = Q K^T."""
 
 from __future__ import annotations
 

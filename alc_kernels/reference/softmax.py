@@ -1,4 +1,4 @@
-"""Softmax and decoupled softmax (losses 3)."""
+"""The softmax loss and its decoupled form."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def softmax_loss(
     reduction: Literal["mean", "none"] = "mean",
     compute_dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Cross-entropy over each row (losses 3; decoupled: DEXML).
+    """Cross-entropy over each row (decoupled: DEXML).
 
     Args:
         queries: (B, d) floating point.

@@ -1,4 +1,4 @@
-"""Threshold-consistent margin, TCM (losses 5)."""
+"""Threshold-consistent margin, TCM."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def threshold_margin_loss(
     exclude_above: float | None = None,
     compute_dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Threshold-consistent margin loss (losses 5; arXiv 2307.04047).
+    """Threshold-consistent margin loss (arXiv 2307.04047).
 
     Args:
         queries: (B, d) floating point.

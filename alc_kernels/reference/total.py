@@ -1,4 +1,4 @@
-"""The whole loss (losses 6) and its terms."""
+"""The whole loss and its terms."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def alc_loss(
     row_weight: Tensor | None = None,
     compute_dtype: torch.dtype | None = None,
 ) -> LossTerms:
-    """base_weight L_base + pair_weight L_pair + batch_weight L_batch + L_TCM (losses 6).
+    """base_weight L_base + pair_weight L_pair + batch_weight L_batch + L_TCM.
 
     Args:
         queries: (B, d) floating point.

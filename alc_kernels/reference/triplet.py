@@ -1,4 +1,4 @@
-"""Triplet and DynamicTriplet (losses 3)."""
+"""The triplet losses, with a fixed and with a dynamic margin."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def triplet_loss(
     reduction: Literal["mean", "none"] = "mean",
     compute_dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Margin loss over each row's hardest negatives (losses 3; PRIME's reduction, DEXA's mask).
+    """Margin loss over each row's hardest negatives (PRIME's reduction, DEXA's mask).
 
     Args:
         queries: (B, d) floating point.
