@@ -11,9 +11,9 @@ import triton
 import triton.language as tl
 
 from alc_kernels.backends.triton_backend.arithmetic import LOG2_E
-from alc_kernels.backends.triton_backend.coefficients_kernel import tile_of
-from alc_kernels.backends.triton_backend.positive_statistics import drop_pairs
-from alc_kernels.backends.triton_backend.relation import any_row, open_rows, tile_may_hold
+from alc_kernels.backends.triton_backend.dense_tiles import tile_of
+from alc_kernels.backends.triton_backend.relation import any_row
+from alc_kernels.backends.triton_backend.tile_negatives import keep_negatives, open_tile
 from alc_kernels.backends.triton_backend.tile_product import row_pointers, tile_product
 
 # Terms down to 2^-66 of a sum are kept at this base: no float32 sum would see less.
@@ -71,27 +71,14 @@ def both_sides_kernel(
     b_cols = column + tl.arange(0, COLS)
     b_row_in = b_rows < row_stop
     b_col_in = b_cols < num_labels
-    b_pos_key, b_pos_end, b_pos_next, pos_next = open_rows(
-        POSITIVES, positive_row_ptr, positive_col_ptr, b_rows, b_row_in, column
-    )
-    b_exc_key, b_exc_end, b_exc_next, exc_next = open_rows(
-        EXCLUDE, exclude_row_ptr, exclude_col_ptr, b_rows, b_row_in, column
-    )
-    edge = (column + COLS > num_labels) | (row + ROWS > row_stop)
-    has_pos = tile_may_hold(
-        POSITIVES, positive_col_ptr, b_pos_key, pos_next, column, num_labels, COLS
-    )
-    has_exc = tile_may_hold(EXCLUDE, exclude_col_ptr, b_exc_key, exc_next, column, num_labels, COLS)
-    if edge | has_pos | has_exc:  # from here on -inf means "no negative"
-        if POSITIVES != "empty":
-            b_s, b_pos_key, b_pos_next, pos_next = drop_pairs(
-                POSITIVES, positive_col_ptr, b_pos_key, b_pos_end, b_pos_next, b_s, column, COLS
-            )
-        if EXCLUDE != "empty":
-            b_s, b_exc_key, b_exc_next, exc_next = drop_pairs(
-                EXCLUDE, exclude_col_ptr, b_exc_key, b_exc_end, b_exc_next, b_s, column, COLS
-            )
-        b_s = tl.where(b_row_in[:, None] & b_col_in[None, :], b_s, float("-inf"))
+    opened = open_tile(
+        POSITIVES, positive_row_ptr, positive_col_ptr, EXCLUDE, exclude_row_ptr, exclude_col_ptr,
+        b_rows, b_row_in, column, num_labels, COLS,
+    )  # fmt: skip
+    b_s = keep_negatives(  # from here on -inf means "no negative"
+        b_s, opened, POSITIVES, positive_col_ptr, EXCLUDE, exclude_col_ptr, row, row_stop, column,
+        num_labels, True, ROWS, COLS,
+    )  # fmt: skip
 
     b_z = b_s * (tl.load(slope_ptr) * LOG2_E)
     b_offset = tl.zeros((COLS,), tl.float32)

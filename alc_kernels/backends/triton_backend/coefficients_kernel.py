@@ -9,22 +9,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from alc_kernels.backends.triton_backend.arithmetic import LOG2_E, rounded
-from alc_kernels.backends.triton_backend.relation import open_rows, take_tile, tile_may_hold
+from alc_kernels.backends.triton_backend.arithmetic import LOG2_E
+from alc_kernels.backends.triton_backend.dense_tiles import store_tile, tile_of
+from alc_kernels.backends.triton_backend.relation import take_tile
+from alc_kernels.backends.triton_backend.tile_negatives import open_tile
 from alc_kernels.backends.triton_backend.tile_product import row_pointers, tile_product
-
-# Row tiles that share a column tile while it is in the cache.
-GROUP = tl.constexpr(16)
-
-
-@triton.jit
-def tile_of(program, num_row_tiles, num_col_tiles):
-    """(row tile, column tile) of a program: down a group of row tiles, then the next column."""
-    in_group = GROUP * num_col_tiles
-    first = (program // in_group) * GROUP
-    height = tl.minimum(num_row_tiles - first, GROUP)
-    local = program % in_group
-    return first + local % height, local // height
 
 
 @triton.jit
@@ -254,27 +243,19 @@ def coefficients_kernel(
     if COLUMNS != "none":
         b_column_shift = tl.load(column_shift_ptr + b_cols, mask=b_col_in, other=float("inf"))
 
-    b_pos_key, b_pos_end, b_pos_next, pos_next = open_rows(
-        POSITIVES, positive_row_ptr, positive_col_ptr, b_rows, b_row_in, column
-    )
-    b_exc_key, b_exc_end, b_exc_next, exc_next = open_rows(
-        EXCLUDE, exclude_row_ptr, exclude_col_ptr, b_rows, b_row_in, column
-    )
-    has_positive = tile_may_hold(
-        POSITIVES, positive_col_ptr, b_pos_key, pos_next, column, num_labels, BLOCK_COLS
-    )
-    has_excluded = tile_may_hold(
-        EXCLUDE, exclude_col_ptr, b_exc_key, exc_next, column, num_labels, BLOCK_COLS
-    )
+    positives, excluded, has_positive, has_excluded = open_tile(
+        POSITIVES, positive_row_ptr, positive_col_ptr, EXCLUDE, exclude_row_ptr, exclude_col_ptr,
+        b_rows, b_row_in, column, num_labels, BLOCK_COLS,
+    )  # fmt: skip
     if has_positive | has_excluded:
-        b_positive, b_pos_key, b_pos_next, pos_next = take_tile(
-            POSITIVES, positive_col_ptr, b_pos_key, b_pos_end, b_pos_next, column, num_labels,
+        b_positive = take_tile(
+            POSITIVES, positive_col_ptr, positives[0], positives[1], positives[2], column,
+            num_labels, BLOCK_ROWS, BLOCK_COLS,
+        )[0]  # fmt: skip
+        b_excluded = take_tile(
+            EXCLUDE, exclude_col_ptr, excluded[0], excluded[1], excluded[2], column, num_labels,
             BLOCK_ROWS, BLOCK_COLS,
-        )  # fmt: skip
-        b_excluded, b_exc_key, b_exc_next, exc_next = take_tile(
-            EXCLUDE, exclude_col_ptr, b_exc_key, b_exc_end, b_exc_next, column, num_labels,
-            BLOCK_ROWS, BLOCK_COLS,
-        )  # fmt: skip
+        )[0]  # fmt: skip
         b_column_scale = b_col_shift
         b_column_sum = b_col_shift
         b_column_share = b_col_shift
@@ -304,8 +285,5 @@ def coefficients_kernel(
         tl.store(b_partial_ptr, b_weighted, mask=b_row_in)
         b_partial_ptr += partial_cols.to(tl.int64) * partial_rows
         tl.store(b_partial_ptr, b_plain, mask=b_row_in)
-    # The workspace holds whole tiles: no mask. Offsets within a tile fit 32 bits, which saves
-    # registers: pointers of 64 bits per element would take as many as S.
-    tile_ptr = out_ptr + (row - row_start) * out_stride + (column - col_start)
-    b_local = tl.arange(0, BLOCK_ROWS)[:, None] * out_stride + tl.arange(0, BLOCK_COLS)[None, :]
-    tl.store(tile_ptr + b_local, rounded(b_total, out_ptr.dtype.element_ty))
+    local, local_column = row - row_start, column - col_start
+    store_tile(out_ptr, local, local_column, out_stride, b_total, BLOCK_ROWS, BLOCK_COLS)

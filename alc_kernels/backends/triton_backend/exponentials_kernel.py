@@ -18,10 +18,10 @@ of their row blocks anew, with the maximum as the reference; it does nothing whe
 import triton
 import triton.language as tl
 
-from alc_kernels.backends.triton_backend.arithmetic import LOG2_E, log1p_unit, rounded
-from alc_kernels.backends.triton_backend.coefficients_kernel import tile_of
-from alc_kernels.backends.triton_backend.positive_statistics import drop_pairs
-from alc_kernels.backends.triton_backend.relation import any_row, open_rows, tile_may_hold
+from alc_kernels.backends.triton_backend.arithmetic import LOG2_E, log1p_unit
+from alc_kernels.backends.triton_backend.dense_tiles import store_tile, tile_of
+from alc_kernels.backends.triton_backend.relation import any_row
+from alc_kernels.backends.triton_backend.tile_negatives import keep_negatives, open_tile
 from alc_kernels.backends.triton_backend.tile_product import row_pointers, tile_product
 
 # E stays within 2^60, a row sum within 2^91, and its inverse times a query in bfloat16's range;
@@ -113,28 +113,14 @@ def _write_tile(
     )  # fmt: skip
     b_rows = row + tl.arange(0, ROWS)
     b_row_in = b_rows < row_stop
-    b_pos_key, b_pos_end, b_pos_next, pos_next = open_rows(
-        POSITIVES, positive_row_ptr, positive_col_ptr, b_rows, b_row_in, column
-    )
-    b_exc_key, b_exc_end, b_exc_next, exc_next = open_rows(
-        EXCLUDE, exclude_row_ptr, exclude_col_ptr, b_rows, b_row_in, column
-    )
-    edge = column + COLS > num_labels
-    has_pos = tile_may_hold(
-        POSITIVES, positive_col_ptr, b_pos_key, pos_next, column, num_labels, COLS
-    )
-    has_exc = tile_may_hold(EXCLUDE, exclude_col_ptr, b_exc_key, exc_next, column, num_labels, COLS)
-    if edge | has_pos | has_exc:  # from here on -inf means "no negative"
-        if POSITIVES != "empty":
-            b_s, b_pos_key, b_pos_next, pos_next = drop_pairs(
-                POSITIVES, positive_col_ptr, b_pos_key, b_pos_end, b_pos_next, b_s, column, COLS
-            )
-        if EXCLUDE != "empty":
-            b_s, b_exc_key, b_exc_next, exc_next = drop_pairs(
-                EXCLUDE, exclude_col_ptr, b_exc_key, b_exc_end, b_exc_next, b_s, column, COLS
-            )
-        b_in = column + tl.arange(0, COLS) < num_labels
-        b_s = tl.where(b_in[None, :], b_s, float("-inf"))
+    opened = open_tile(
+        POSITIVES, positive_row_ptr, positive_col_ptr, EXCLUDE, exclude_row_ptr, exclude_col_ptr,
+        b_rows, b_row_in, column, num_labels, COLS,
+    )  # fmt: skip
+    b_s = keep_negatives(  # from here on -inf means "no negative"
+        b_s, opened, POSITIVES, positive_col_ptr, EXCLUDE, exclude_col_ptr, row, row_stop, column,
+        num_labels, False, ROWS, COLS,
+    )  # fmt: skip
 
     plane = num_col_tiles.to(tl.int64) * out_rows
     b_partial_ptr = partial_ptr + col_tile * out_rows + local + tl.arange(0, ROWS)
@@ -163,11 +149,7 @@ def _write_tile(
         if SCALARS:
             b_weighted = tl.sum(tl.where(b_s > float("-inf"), b_e * b_s, 0.0), 1)
             tl.store(b_partial_ptr + 2 * plane, b_weighted, mask=b_row_in)
-    # The workspace holds whole tiles: no mask. Offsets within a tile fit 32 bits, which saves
-    # registers.
-    tile_ptr = out_ptr + local.to(tl.int64) * out_stride + column
-    b_at = tl.arange(0, ROWS)[:, None] * out_stride + tl.arange(0, COLS)[None, :]
-    tl.store(tile_ptr + b_at, rounded(b_e, out_ptr.dtype.element_ty))
+    store_tile(out_ptr, local.to(tl.int64), column, out_stride, b_e, ROWS, COLS)
 
 
 @triton.jit(do_not_specialize=["num_queries", "num_labels", "row_start", "row_stop", "out_rows"])

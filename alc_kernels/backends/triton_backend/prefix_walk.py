@@ -29,34 +29,8 @@ from alc_kernels.backends.triton_backend.positive_statistics import (
     take_positives,
 )
 from alc_kernels.backends.triton_backend.relation import any_row, open_rows, tile_may_hold
-from alc_kernels.backends.triton_backend.tile_product import product, row_pointers
+from alc_kernels.backends.triton_backend.tile_product import add_products, row_pointers
 from alc_kernels.backends.triton_backend.topk import empty_list, insert_tile
-
-
-@triton.jit
-def add_depth(
-    b_raw,
-    b_q_ptrs,
-    b_k_ptrs,
-    begin,
-    end,
-    DEPTH: tl.constexpr,
-    EVEN: tl.constexpr,
-    PRECISION: tl.constexpr,
-    UPCAST: tl.constexpr,
-):
-    """b_raw plus the products of the coordinates begin .. end. EVEN: DEPTH divides their number."""
-    b_depth = tl.arange(0, DEPTH)
-    for at in range(begin, end, DEPTH):
-        if EVEN:
-            b_q = tl.load(b_q_ptrs[:, None] + (at + b_depth)[None, :])
-            b_k = tl.load(b_k_ptrs[None, :] + (at + b_depth)[:, None])
-        else:
-            b_in = at + b_depth < end
-            b_q = tl.load(b_q_ptrs[:, None] + (at + b_depth)[None, :], b_in[None, :], 0.0)
-            b_k = tl.load(b_k_ptrs[None, :] + (at + b_depth)[:, None], b_in[:, None], 0.0)
-        b_raw = product(b_q, b_k, b_raw, PRECISION, UPCAST)
-    return b_raw
 
 
 @triton.jit
@@ -178,7 +152,9 @@ def prefix_walk_kernel(
             end = tl.load(widths_ptr + n + 1)
             if EVEN:  # unaligned loads of half precision can be neither wide nor asynchronous
                 begin = tl.multiple_of(begin, DEPTH)
-            b_raw = add_depth(b_raw, b_q_ptrs, b_k_ptrs, begin, end, DEPTH, EVEN, PRECISION, UPCAST)
+            b_raw = add_products(
+                b_raw, b_q_ptrs, b_k_ptrs, begin, end, DEPTH, EVEN, PRECISION, UPCAST
+            )
             wide = num_rows * 0 + n  # 64 bits; the interpreter counts in plain numbers
             b_s = b_raw
             if SCALED:

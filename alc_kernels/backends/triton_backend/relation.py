@@ -21,7 +21,7 @@ A program that walks columns in ascending order calls ``open_rows`` once and the
     b_next   the row's next column, ``NO_COLUMN`` when there is none (ids: not used)
     next_column  the smallest b_next of the block: one scalar comparison settles most tiles
 
-``tile_mask`` is the same for one tile in any order. Masks are not restricted to rows and columns
+``tile_negatives`` serves tiles taken in any order. Masks are not restricted to rows and columns
 inside the matrix: the caller bounds them.
 """
 
@@ -206,23 +206,3 @@ def take_tile(
                 b_here = b_next < stop
                 more = any_row(b_here)
     return b_mask, b_key, b_next, tl.min(b_next, 0)
-
-
-@triton.jit
-def tile_mask(
-    KIND: tl.constexpr,
-    row_ptr,
-    col_ptr,
-    b_rows,
-    b_row_in,
-    column,
-    num_columns,
-    ROWS: tl.constexpr,
-    COLS: tl.constexpr,
-):
-    """Mask (ROWS, COLS) of the tile whose first column is ``column``, in any order of tiles."""
-    b_key, b_end, b_next, next_column = open_rows(KIND, row_ptr, col_ptr, b_rows, b_row_in, column)
-    b_mask, b_key, b_next, next_column = take_tile(  # noqa: RUF059
-        KIND, col_ptr, b_key, b_end, b_next, column, num_columns, ROWS, COLS
-    )
-    return b_mask

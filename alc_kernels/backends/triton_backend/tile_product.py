@@ -25,6 +25,35 @@ def product(b_q, b_k, b_s, PRECISION: tl.constexpr, UPCAST: tl.constexpr):
 
 
 @triton.jit
+def add_products(
+    b_s,
+    b_q_ptrs,
+    b_k_ptrs,
+    begin,
+    end,
+    DEPTH: tl.constexpr,
+    EVEN: tl.constexpr,
+    PRECISION: tl.constexpr,
+    UPCAST: tl.constexpr,
+):
+    """b_s plus the products of the coordinates begin .. end of the rows at the two pointers.
+
+    EVEN: DEPTH divides their number.
+    """
+    b_depth = tl.arange(0, DEPTH)
+    for at in range(begin, end, DEPTH):
+        if EVEN:
+            b_q = tl.load(b_q_ptrs[:, None] + (at + b_depth)[None, :])
+            b_k = tl.load(b_k_ptrs[None, :] + (at + b_depth)[:, None])
+        else:
+            b_in = at + b_depth < end
+            b_q = tl.load(b_q_ptrs[:, None] + (at + b_depth)[None, :], b_in[None, :], 0.0)
+            b_k = tl.load(b_k_ptrs[None, :] + (at + b_depth)[:, None], b_in[:, None], 0.0)
+        b_s = product(b_q, b_k, b_s, PRECISION, UPCAST)
+    return b_s
+
+
+@triton.jit
 def tile_product(
     b_q_ptrs,
     b_k_ptrs,
@@ -40,18 +69,8 @@ def tile_product(
 
     EVEN: DEPTH divides dim.
     """
-    b_depth = tl.arange(0, DEPTH)
     b_s = tl.zeros((ROWS, COLS), tl.float32)
-    for at in range(0, dim, DEPTH):
-        if EVEN:
-            b_q = tl.load(b_q_ptrs[:, None] + (at + b_depth)[None, :])
-            b_k = tl.load(b_k_ptrs[None, :] + (at + b_depth)[:, None])
-        else:
-            b_in = at + b_depth < dim
-            b_q = tl.load(b_q_ptrs[:, None] + (at + b_depth)[None, :], b_in[None, :], 0.0)
-            b_k = tl.load(b_k_ptrs[None, :] + (at + b_depth)[:, None], b_in[:, None], 0.0)
-        b_s = product(b_q, b_k, b_s, PRECISION, UPCAST)
-    return b_s
+    return add_products(b_s, b_q_ptrs, b_k_ptrs, 0, dim, DEPTH, EVEN, PRECISION, UPCAST)
 
 
 @triton.jit
