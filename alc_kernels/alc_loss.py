@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
-
 import torch
 from torch import Tensor, nn
 
-from alc_kernels import checks
-from alc_kernels.backends.choose import check_backend
 from alc_kernels.context import WHOLE_BATCH_LIMIT, groupwise_loss, warn_about_whole_batch
 from alc_kernels.dispatch import similarity_loss
 from alc_kernels.distributed.context import global_batch_loss
-from alc_kernels.distributed.control import refusing
-from alc_kernels.distributed.settings import membership
-from alc_kernels.objective import Objective
 from alc_kernels.ops.similarity_loss import SimilarityLoss
 from alc_kernels.positives import Positives
-from alc_kernels.settings import (
-    Auxiliary,
-    Base,
-    DynamicTriplet,
-    Sigmoid,
-    Softmax,
-    ThresholdMargin,
-    Triplet,
-    base_from_name,
-)
+from alc_kernels.settings import Auxiliary, Base, ThresholdMargin, Triplet
+from alc_kernels.similarity_module import SimilarityModule, check_type
 from alc_kernels.terms import LossTerms
 
 DEFAULT_BASE = Triplet()
@@ -35,7 +19,7 @@ DEFAULT_AUXILIARY = Auxiliary()
 DEFAULT_THRESHOLD = ThresholdMargin(negative_scope="hardest", reduction="rows")
 
 
-class ALCLoss(nn.Module):
+class ALCLoss(SimilarityModule):
     """base_weight L_base + pair_weight L_pair + batch_weight L_batch + L_TCM.
 
     Args:
@@ -70,8 +54,6 @@ class ALCLoss(nn.Module):
         >>> loss.backward()
     """
 
-    base: Base | None
-
     def __init__(
         self,
         embedding_dim: int | None = None,
@@ -84,68 +66,21 @@ class ALCLoss(nn.Module):
         deterministic: bool = False,
         process_group: object | None = None,
     ) -> None:
-        super().__init__()
-        base = base_from_name(base) if isinstance(base, str) else base
-        _check_type("base", base, (Triplet, DynamicTriplet, Softmax, Sigmoid), "or a name")
-        _check_type("auxiliary", auxiliary, (Auxiliary,))
-        _check_type("threshold", threshold, (ThresholdMargin,))
-        check_backend(backend)
-        group = membership(process_group)
-        if isinstance(base_weight, bool) or not isinstance(base_weight, int | float):
-            raise TypeError(f"base_weight: expected a number, got {type(base_weight).__name__}")
-        if not math.isfinite(base_weight) or base_weight < 0:
-            raise ValueError(f"base_weight={base_weight!r}: expected a finite number >= 0")
-        if embedding_dim is not None and (
-            isinstance(embedding_dim, bool)
-            or not isinstance(embedding_dim, int)
-            or embedding_dim < 1
-        ):
-            raise ValueError(
-                f"embedding_dim={embedding_dim!r}: expected the embeddings' width, an integer >= 1"
-            )
-        checks.check_flag("normalize", normalize)
-        checks.check_flag("deterministic", deterministic)
+        super().__init__(
+            embedding_dim,
+            base,
+            threshold,
+            base_weight,
+            normalize,
+            backend,
+            deterministic,
+            process_group,
+        )
+        check_type("auxiliary", auxiliary, (Auxiliary,))
         if auxiliary is not None and auxiliary.pair_weight == 0 and auxiliary.batch_weight == 0:
             auxiliary = None
-        self.embedding_dim = embedding_dim
         self.auxiliary = auxiliary
-        self.threshold = threshold
-        self.base_weight = float(base_weight)
-        self.normalize = normalize
-        self.backend = backend
-        self.deterministic = deterministic
-        self.process_group = process_group
-        self._group = group
-        self.base = self._adopt_scalars(base)
         self._make_heads()
-
-    def _adopt_scalars(self, base: Base | None) -> Base | None:
-        """Register learnable scalars; ``self.base`` keeps the rest.
-
-        A tensor that wants a gradient itself is used as it is, whatever ``learnable`` says.
-        """
-        if isinstance(base, Sigmoid) and base.learnable:
-            if not _learns_itself(base.scale):
-                self.log_scale = nn.Parameter(torch.as_tensor(base.scale).detach().clone().log())
-            if not _learns_itself(base.bias):
-                self.bias = nn.Parameter(torch.as_tensor(base.bias).detach().clone())
-        for name in ("temperature", "scale", "bias"):
-            value = getattr(base, name, None)
-            if isinstance(value, nn.Parameter) and not hasattr(self, name):
-                self.register_parameter(name, value)
-        return base
-
-    def _current_base(self) -> Base | None:
-        """The base settings with today's scalars."""
-        base = self.base
-        changes = {
-            name: getattr(self, name)
-            for name in ("temperature", "scale", "bias")
-            if name in self._parameters
-        }
-        if "log_scale" in self._parameters:
-            changes["scale"] = self.log_scale.exp()
-        return replace(base, **changes) if base is not None and changes else base
 
     def _make_heads(self) -> None:
         auxiliary, d = self.auxiliary, self.embedding_dim
@@ -250,24 +185,15 @@ class ALCLoss(nn.Module):
         mine: bool,
     ) -> tuple[Tensor, SimilarityLoss, Tensor]:
         """Total, the operator's results and the batch part."""
-        if self._group and not torch.compiler.is_compiling():
-            with refusing(self._group):
-                self._check_width(queries, labels)
-        else:
-            self._check_width(queries, labels)
+        self.check_width(queries, labels)
         auxiliary = self.auxiliary
         pair_weight = auxiliary.pair_weight if auxiliary is not None else 0.0
         batch_weight = auxiliary.batch_weight if auxiliary is not None else 0.0
-        objective = Objective(
-            base=self._current_base(),
-            base_weight=self.base_weight,
-            threshold=self.threshold,
-            exclude_above=exclude_above,
-            normalize=self.normalize,
+        objective = self.objective(
+            exclude_above,
             mine=mine or auxiliary is not None,
             pair_weight=pair_weight,
             gather=batch_weight > 0,
-            deterministic=self.deterministic,
         )
         found = similarity_loss(
             queries,
@@ -279,7 +205,7 @@ class ALCLoss(nn.Module):
             row_weight=row_weight,
             pair_head=(self.pair_head.weight[0], self.pair_head.bias[0]) if pair_weight else None,
             backend=self.backend,
-            group=self._group,
+            group=self.group,
         )
         total, batch = found.loss, torch.zeros_like(found.poison)
         if batch_weight:
@@ -288,20 +214,12 @@ class ALCLoss(nn.Module):
             total = (total + batch_weight * batch) * found.poison
         return total, found, batch
 
-    def _check_width(self, queries: Tensor, labels: Tensor) -> None:
-        checks.check_embeddings(queries, labels)
-        if self.embedding_dim is not None and queries.shape[1] != self.embedding_dim:
-            raise ValueError(
-                f"queries: expected width embedding_dim={self.embedding_dim}, "
-                f"got {tuple(queries.shape)}"
-            )
-
     def _batch_loss(self, found: SimilarityLoss) -> Tensor:
         """Mean cross-entropy over the groups; see ``context.group_loss``."""
         assert self.auxiliary is not None
         size, rows = self.auxiliary.context_size, found.rows.shape[0]
-        if self._group:
-            return global_batch_loss(self._heads(), size, found, self._group)
+        if self.group:
+            return global_batch_loss(self._heads(), size, found, self.group)
         if size is None and rows > WHOLE_BATCH_LIMIT and not torch.compiler.is_compiling():
             warn_about_whole_batch()
         members = found.pair_index[:, 0] >= 0
@@ -321,17 +239,3 @@ class ALCLoss(nn.Module):
         defaults["deterministic"] = False
         parts += [f"{k}={getattr(self, k)!r}" for k, v in defaults.items() if getattr(self, k) != v]
         return ", ".join(parts)
-
-
-def _learns_itself(value: object) -> bool:
-    return isinstance(value, Tensor) and value.requires_grad
-
-
-def _check_type(name: str, value: object, allowed: tuple[type, ...], more: str = "") -> None:
-    if value is not None and not isinstance(value, allowed):
-        expected = ", ".join(t.__name__ for t in allowed)
-        raise TypeError(
-            f"{name}: expected {expected} {more} or None, got {type(value).__name__}".replace(
-                "  ", " "
-            )
-        )

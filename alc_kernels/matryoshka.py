@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from alc_kernels.alc_loss import ALCLoss
 from alc_kernels.dispatch import matryoshka_loss, similarity_loss
-from alc_kernels.objective import Objective
 from alc_kernels.positives import Positives
 
 
@@ -108,20 +107,8 @@ class MatryoshkaLoss(nn.Module):
     ) -> MatryoshkaTerms:
         """As ``forward``, with the loss of each width beside it."""
         loss = self.loss
-        loss._check_width(queries, labels)
-        if queries.shape[1] < self.widths[-1]:
-            raise ValueError(
-                f"queries: expected a width of at least {self.widths[-1]} (the widest of "
-                f"widths), got {tuple(queries.shape)}"
-            )
-        objective = Objective(
-            base=loss._current_base(),
-            base_weight=loss.base_weight,
-            threshold=loss.threshold,
-            exclude_above=exclude_above,
-            normalize=loss.normalize,
-            deterministic=loss.deterministic,
-        )
+        loss.check_width(queries, labels, least=self.widths[-1])
+        objective = loss.objective(exclude_above)
         relations = positives, exclude
         widths, weights = list(self.widths), list(self.weights)
         whole = None
@@ -137,12 +124,12 @@ class MatryoshkaLoss(nn.Module):
                 row_weight=row_weight,
             )
             whole = weights.pop(at), value
-        if loss._group:
+        if loss.group:
             losses = [
                 similarity_loss(
                     _prefix(queries, w), _prefix(labels, w), *relations, objective,
                     label_offset=label_offset, row_weight=row_weight, backend=loss.backend,
-                    group=loss._group,
+                    group=loss.group,
                 ).loss
                 for w in widths
             ]  # fmt: skip

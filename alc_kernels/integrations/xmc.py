@@ -89,7 +89,7 @@ class SimilarityCriterion(nn.Module):
     def _value(self, batch: Batch, relation: Relation) -> Tensor:
         settings = self.settings
         loss = batch.attach(batch.similarity.new_zeros(()))
-        base = settings._current_base()
+        base = settings.current_base()
         if base is not None:
             loss = loss + settings.base_weight * base_value(
                 batch, relation, base, exclude_above=None, label_offset=None, row_weight=None

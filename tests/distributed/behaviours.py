@@ -77,6 +77,12 @@ def _module_refused(rank: int, group: Any) -> None:
     loss_fn(x, x)
 
 
+def _prefixes_refused(rank: int, group: Any) -> None:
+    loss_fn = MatryoshkaLoss(ALCLoss(auxiliary=None, process_group=group), (4, 12))
+    x = rows(4, 12 - rank)
+    loss_fn(x, x)
+
+
 def _margin(rank: int, group: Any) -> None:
     functional.triplet_loss(rows(4), rows(4), margin=0.1 + rank, process_group=group)
 
@@ -126,6 +132,7 @@ MISTAKES: dict[str, Callable[[int, Any], None]] = {
     "unequal": _unequal,
     "refused": _refused,
     "module refused": _module_refused,
+    "prefixes refused": _prefixes_refused,
     "settings": _margin,
     "dtype": _dtype,
     "width": _width,

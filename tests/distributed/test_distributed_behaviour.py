@@ -25,6 +25,10 @@ MISTAKES = {
         "RuntimeError: process_group: process 1 of 2 refused its arguments",
         "ValueError: queries: expected width embedding_dim=12",
     ],
+    "prefixes refused": [
+        "RuntimeError: process_group: process 1 of 2 refused its arguments",
+        "ValueError: queries: expected a width of at least 12",
+    ],
     "settings": ["ValueError: process_group: the processes differ in the settings of the loss"] * 2,
     "dtype": ["ValueError: process_group: the processes differ in the dtype"] * 2,
     "width": [r"ValueError: .* the width of the embeddings: \[12, 13\] in rank order"] * 2,

@@ -100,7 +100,7 @@ class FusedLoss(_FusedLossFunction):
             )
 
     def _compute(self, queries: Tensor, labels: Tensor, relation: ClassRelation) -> dict[str, Any]:
-        base = self.settings._current_base()
+        base = self.settings.current_base()
         objective = Objective(
             base=base,
             normalize=self.normalize,
