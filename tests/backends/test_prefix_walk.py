@@ -31,9 +31,10 @@ SMALL = Tile(16, 16, 16, 4, 2)
 
 
 def problem(
-    relation: str, widths=(5, 24), dtype=torch.float32, device="cpu", guard=False, scaled=True
-) -> PrefixProblem:
-    data = make_data(relation, rows=19, columns=35).to(dtype, device)
+    relation: str, widths=(5, 24), dtype=torch.float32, device="cpu", guard=False, scaled=True,
+    rows=19, columns=35,
+) -> PrefixProblem:  # fmt: skip
+    data = make_data(relation, rows=rows, columns=columns).to(dtype, device)
     queries, labels = data.queries.detach(), data.labels.detach()
     rows, columns = queries.shape[0], labels.shape[0]
     positives, exclude = data.positives, data.exclude

@@ -18,7 +18,7 @@ from alc_kernels import (
     Triplet,
     reference,
 )
-from alc_kernels.backends import torch_backend
+from alc_kernels.backends import torch_backend, triton_backend
 from alc_kernels.backends.torch_backend import chunks
 from alc_kernels.objective import Objective
 from alc_kernels.ops.matryoshka import matryoshka_loss_op
@@ -140,18 +140,25 @@ def test_half_precision_errs_no_more_than_the_plain_loss_per_width(name, dtype, 
         assert_close("gradient", x.grad, exact, bound)
 
 
-def test_one_walk_and_one_gradient_pass(monkeypatch):
+@pytest.mark.parametrize(
+    ("backend", "name", "directions"),
+    [
+        (torch_backend, "softmax-columns", 2),  # rows and columns
+        pytest.param(triton_backend, "softmax-columns", 2, marks=pytest.mark.slow),
+        (triton_backend, "sigmoid", 1),
+        pytest.param(triton_backend, "tcm", 1, marks=pytest.mark.slow),
+    ],
+)
+def test_one_walk_and_one_gradient_pass(backend, name, directions, monkeypatch, device):
     walks, passes = [], []
-    walk, gradient = torch_backend.prefix_walk, torch_backend.prefix_gradient
-    monkeypatch.setattr(torch_backend, "prefix_walk", lambda *a: walks.append(1) or walk(*a))
-    monkeypatch.setattr(
-        torch_backend, "prefix_gradient", lambda *a: passes.append(1) or gradient(*a)
-    )
-    for name in ("walk", "dense_gradient"):
-        monkeypatch.setattr(torch_backend, name, None)
-    data = make_data("csr").to(torch.float64)
-    call(module(SETTINGS["softmax-columns"], "torch"), data).backward()
-    assert (len(walks), len(passes)) == (2, 2)  # rows and columns
+    walk, gradient = backend.prefix_walk, backend.prefix_gradient
+    monkeypatch.setattr(backend, "prefix_walk", lambda *a: walks.append(1) or walk(*a))
+    monkeypatch.setattr(backend, "prefix_gradient", lambda *a: passes.append(1) or gradient(*a))
+    for alone in ("walk", "dense_gradient"):
+        monkeypatch.setattr(backend, alone, None)
+    data = make_data("csr").to(torch.float32, device)
+    call(module(SETTINGS[name], backend.__name__.split(".")[-1].split("_")[0]), data).backward()
+    assert (len(walks), len(passes)) == (directions, directions)
 
 
 def test_many_chunks(monkeypatch):

@@ -37,6 +37,7 @@ if _PROBLEM is None:
     from alc_kernels.backends.triton_backend.pair_logits import pair_logits, pair_logits_backward
     from alc_kernels.backends.triton_backend.pairs import pair_gradient, score_pairs
     from alc_kernels.backends.triton_backend.positive_pairs import positive_pass
+    from alc_kernels.backends.triton_backend.prefix_gradients import prefix_gradient
     from alc_kernels.backends.triton_backend.prefixes import prefix_walk
 else:
     INTERPRETED = False
@@ -71,6 +72,7 @@ __all__ = [
     "pair_logits",
     "pair_logits_backward",
     "positive_pass",
+    "prefix_gradient",
     "prefix_walk",
     "score_pairs",
     "unsupported",

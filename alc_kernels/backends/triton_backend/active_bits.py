@@ -51,10 +51,15 @@ def rows_that_fit(num_labels: int, sides: int) -> int:
     return max(workspace.WORKSPACE_BYTES // block_bytes, 1) * BLOCK
 
 
+def bits_shape(num_labels: int, start: int, stop: int) -> tuple[int, int]:
+    """(words, stride) of the bits of the rows ``start`` .. ``stop``."""
+    return _words(num_labels), triton.cdiv(stop - start, BLOCK) * BLOCK
+
+
 def new_bits(num_labels: int, start: int, stop: int, like: Tensor) -> Tensor:
     """(words, stride) int32, for a walk to fill; rows past ``stop`` are never written."""
-    stride = triton.cdiv(stop - start, BLOCK) * BLOCK
-    return torch.empty((_words(num_labels), stride), dtype=torch.int32, device=like.device)
+    shape = bits_shape(num_labels, start, stop)
+    return torch.empty(shape, dtype=torch.int32, device=like.device)
 
 
 @triton.jit

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 
 from alc_kernels.backends.triton_backend.arithmetic import LOG2_E
+from alc_kernels.backends.triton_backend.coefficient_rows import row_numbers
 from alc_kernels.backends.triton_backend.dense_tiles import store_tile, tile_of
 from alc_kernels.backends.triton_backend.relation import take_tile
 from alc_kernels.backends.triton_backend.tile_negatives import open_tile
@@ -203,37 +204,21 @@ def coefficients_kernel(
     b_cols = column + tl.arange(0, BLOCK_COLS)
     b_row_in = b_rows < row_stop
     b_col_in = b_cols < col_stop
-    b_none = tl.zeros((BLOCK_ROWS,), tl.float32)
     out_scale = 1.0
     slope = 0.0
-    b_guard = b_none
-    b_row_scale = b_none
-    b_row_shift = b_none
-    b_share = b_none + 1.0
-    b_negative_scale = b_none
+    if KIND != "none":
+        slope = tl.load(slope_ptr)
     b_col_shift = tl.zeros((BLOCK_COLS,), tl.float32)
     positive_margin_scale = 0.0
     negative_margin_scale = 0.0
     if OUT_SCALE:
         out_scale = tl.load(out_scale_ptr)
-    if GUARD:
-        b_guard = tl.load(guard_ptr + b_rows, mask=b_row_in, other=0.0)
-    if KIND != "none":
-        slope = tl.load(slope_ptr)
-        b_row_scale = tl.load(row_scale_ptr + b_rows, mask=b_row_in, other=0.0)
-    if KIND == "sigmoid":
-        b_row_shift -= tl.load(bias_ptr) * LOG2_E
-    elif KIND != "none":
-        # Rows that do not count may hold anything: 2^(z - inf) = 0 and a share of 1 are finite.
-        b_counts = b_row_in & (b_row_scale != 0)
-        b_row_shift = tl.load(log_sum_exp_ptr + b_rows, mask=b_counts, other=float("inf"))
-        b_row_shift *= LOG2_E
-        b_number = tl.load(num_positives_ptr + b_rows, mask=b_counts, other=1)
-        b_share = 1.0 / tl.maximum(b_number, 1).to(tl.float32)
-        if KIND == "decoupled":
-            b_negative_scale = tl.load(negative_scale_ptr + b_rows, mask=b_counts, other=0.0)
-        if LABEL_OFFSET:
-            b_col_shift = tl.load(label_offset_ptr + b_cols, mask=b_col_in, other=0.0) * LOG2_E
+    b_guard, b_row_scale, b_row_shift, b_share, b_negative_scale = row_numbers(
+        b_rows, b_rows, b_row_in, guard_ptr, row_scale_ptr, num_positives_ptr,
+        log_sum_exp_ptr, negative_scale_ptr, bias_ptr, BLOCK_ROWS, KIND, GUARD,
+    )  # fmt: skip
+    if LABEL_OFFSET and KIND != "sigmoid":
+        b_col_shift = tl.load(label_offset_ptr + b_cols, mask=b_col_in, other=0.0) * LOG2_E
     if POSITIVE_MARGIN:
         positive_margin_scale = tl.load(positive_margin_scale_ptr) * out_scale
     if NEGATIVE_MARGIN:

@@ -28,8 +28,9 @@ from alc_kernels.backends.triton_backend.positive_statistics import (
     no_positives,
     take_positives,
 )
+from alc_kernels.backends.triton_backend.prefix_tile import add_width, scale_tile
 from alc_kernels.backends.triton_backend.relation import any_row, open_rows, tile_may_hold
-from alc_kernels.backends.triton_backend.tile_product import add_products, row_pointers
+from alc_kernels.backends.triton_backend.tile_product import row_pointers
 from alc_kernels.backends.triton_backend.topk import empty_list, insert_tile
 
 
@@ -148,20 +149,14 @@ def prefix_walk_kernel(
         b_exc_next_after = b_exc_next
         exc_next_after = exc_next
         for n in range(num_widths):
-            begin = tl.load(widths_ptr + n)
-            end = tl.load(widths_ptr + n + 1)
-            if EVEN:  # unaligned loads of half precision can be neither wide nor asynchronous
-                begin = tl.multiple_of(begin, DEPTH)
-            b_raw = add_products(
-                b_raw, b_q_ptrs, b_k_ptrs, begin, end, DEPTH, EVEN, PRECISION, UPCAST
+            b_raw = add_width(
+                b_raw, b_q_ptrs, b_k_ptrs, widths_ptr, n, DEPTH, EVEN, PRECISION, UPCAST
             )
             wide = num_rows * 0 + n  # 64 bits; the interpreter counts in plain numbers
-            b_s = b_raw
-            if SCALED:
-                b_q_scale = tl.load(query_scale_ptr + wide * num_queries + b_rows, mask=b_row_in,
-                                    other=0.0)  # fmt: skip
-                b_k_scale = tl.load(label_scale_ptr + wide * num_labels + b_cols)
-                b_s = b_s * b_q_scale[:, None] * b_k_scale[None, :]
+            b_s = scale_tile(
+                b_raw, query_scale_ptr, label_scale_ptr, wide * num_queries + b_rows,
+                wide * num_labels + b_cols, b_row_in, SCALED,
+            )  # fmt: skip
 
             floats = float_ptr + wide * 7 * plane
             ints = int_ptr + wide * 5 * plane

@@ -14,7 +14,7 @@ from alc_kernels.backends.interface import Problem, RowStatistics, WalkRequest
 from alc_kernels.backends.prefix_interface import PrefixProblem
 from alc_kernels.backends.triton_backend import walk_launch, workspace
 from alc_kernels.backends.triton_backend.config import Tile, device_limits, walk_tile
-from alc_kernels.backends.triton_backend.launch import dot_precision, on_device_of
+from alc_kernels.backends.triton_backend.launch import INTERPRETED, dot_precision, on_device_of
 from alc_kernels.backends.triton_backend.merge import merge_kernel
 from alc_kernels.backends.triton_backend.prefix_walk import prefix_walk_kernel
 from alc_kernels.backends.triton_backend.relation import walk_arguments
@@ -40,6 +40,28 @@ def prefix_tile(
     common = math.gcd(*widths)
     depth = max(common & -common, LEAST_DEPTH)
     return replace(tile, cols=min(tile.cols, MOST_COLS), depth=min(tile.depth, depth))
+
+
+def width_bounds(widths: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """(W + 1,) int32: 0 and the widths."""
+    bounds = torch.empty(len(widths) + 1, device=device, dtype=torch.int32)
+    for n, width in enumerate((0, *widths)):
+        bounds[n].fill_(width)  # without a copy from the host, which would wait
+    return bounds
+
+
+def depth_constexprs(
+    tile: Tile, widths: tuple[int, ...], dtype: torch.dtype, precision: str
+) -> dict[str, Any]:
+    """Of a kernel's tile, and how it goes along the embedding."""
+    return {
+        "ROWS": tile.rows,
+        "COLS": tile.cols,
+        "DEPTH": tile.depth,
+        "EVEN": math.gcd(*widths) % tile.depth == 0,
+        "PRECISION": precision,
+        "UPCAST": INTERPRETED and dtype == torch.bfloat16,
+    }
 
 
 def prefix_constexprs(
@@ -84,9 +106,7 @@ def prefix_walk(problem: PrefixProblem, request: WalkRequest) -> list[RowStatist
     top, slots = constexprs["TOP"], constexprs["SLOTS"]
     floats, ints = new((num_widths, 6, b)), new((num_widths, 5, b), dtype=torch.int64)
     scores, indices = new((num_widths, b, top)), new((num_widths, b, top), dtype=torch.int64)
-    bounds = new(num_widths + 1, dtype=torch.int32)
-    for n, width in enumerate((0, *widths)):
-        bounds[n].fill_(width)  # without a copy from the host, which would wait
+    bounds = width_bounds(widths, device)
     optional = functools.partial(walk_launch._or, dummy=floats)
     tiles = triton.cdiv(m, tile.cols)
     at_once = multiprocessors * tile.programs

@@ -209,6 +209,9 @@ def variants(target: str) -> list[Variant]:
     # Those modules build their lists with this one's make_variant.
     from alc_kernels.backends.triton_backend.active_variants import active_variants
     from alc_kernels.backends.triton_backend.one_pass_variants import one_pass_variants
+    from alc_kernels.backends.triton_backend.prefix_gradient_variants import (
+        prefix_gradient_variants,
+    )
     from alc_kernels.backends.triton_backend.prefix_variants import prefix_variants
     from alc_kernels.backends.triton_backend.walk_variants import CAPABILITIES, walk_variants
 
@@ -218,6 +221,7 @@ def variants(target: str) -> list[Variant]:
         *_coefficient_variants(),
         *walk_variants(target),
         *prefix_variants(target),
+        *prefix_gradient_variants(target),
         *one_pass_variants(),
         *active_variants(CAPABILITIES.get(target, (0, 0))),
     ]
