@@ -10,19 +10,14 @@ own slots of the partial results: a few numbers per row, against rows of labels 
 reads. So the number of widths costs no registers, and one body serves all of them. A list of the
 k hardest is read only where a row's maximum beats its last entry.
 
-The slots, their merge over the splits and the treatment of positives and excluded pairs are those
-of ``walk``, with a plane per width.
+The slots (``walk_slots``), their merge over the splits and the treatment of positives and excluded
+pairs are those of ``walk``, with a plane per width.
 """
 
 import triton
 import triton.language as tl
 
-from alc_kernels.backends.triton_backend.arithmetic import (
-    LOG2_E,
-    LOWEST,
-    grow_exp_sum,
-    softplus,
-)
+from alc_kernels.backends.triton_backend.arithmetic import LOWEST
 from alc_kernels.backends.triton_backend.positive_statistics import (
     drop_pairs,
     no_positives,
@@ -31,13 +26,14 @@ from alc_kernels.backends.triton_backend.positive_statistics import (
 from alc_kernels.backends.triton_backend.prefix_tile import add_width, scale_tile
 from alc_kernels.backends.triton_backend.relation import any_row, open_rows, tile_may_hold
 from alc_kernels.backends.triton_backend.tile_product import row_pointers
+from alc_kernels.backends.triton_backend.tile_sums import add_sigmoid, add_softmax
 from alc_kernels.backends.triton_backend.topk import empty_list, insert_tile
-
-
-@triton.jit
-def load_slot(ptr, plane, slot: tl.constexpr, b_at, b_row_in, fresh, empty):
-    """(R,) a slot of the partial results; ``empty`` where ``fresh``, before the first tile."""
-    return tl.where(fresh, empty, tl.load(ptr + slot * plane + b_at, mask=b_row_in, other=0))
+from alc_kernels.backends.triton_backend.walk_slots import (
+    NUM_FLOATS,
+    NUM_INTS,
+    load_slot,
+    store_slots,
+)
 
 
 @triton.jit(do_not_specialize=["row_start", "row_stop", "num_queries", "num_labels", "num_widths",
@@ -158,8 +154,8 @@ def prefix_walk_kernel(
                 wide * num_labels + b_cols, b_row_in, SCALED,
             )  # fmt: skip
 
-            floats = float_ptr + wide * 7 * plane
-            ints = int_ptr + wide * 5 * plane
+            floats = float_ptr + wide * NUM_FLOATS * plane
+            ints = int_ptr + wide * NUM_INTS * plane
             (
                 b_count, b_score, b_at, b_logits, b_max, b_sum, b_sigmoid, b_below, b_pos_active,
             ) = no_positives(ROWS)  # fmt: skip
@@ -177,6 +173,8 @@ def prefix_walk_kernel(
             if POS_MARGIN:
                 b_below = load_slot(floats, plane, 5, b_out, b_row_in, fresh, b_below)
                 b_pos_active = load_slot(ints, plane, 2, b_out, b_row_in, fresh, b_pos_active)
+            b_over = tl.zeros((ROWS,), tl.float32)
+            b_active = tl.zeros((ROWS,), tl.int32)
 
             b_removed = tl.zeros((ROWS,), tl.int32)
             if edge | has_pos | has_exc:
@@ -229,35 +227,22 @@ def prefix_walk_kernel(
                     b_over += tl.sum(tl.where(b_above, b_s - negative_margin, 0.0), 1)
                     b_active += tl.sum(b_above.to(tl.int32), 1)
             if SOFTMAX != "none":
-                b_z = b_s * (inverse_temperature * LOG2_E)
-                b_z_max = b_tile_max * (inverse_temperature * LOG2_E)
-                if HAS_OFFSET:
-                    b_z += (tl.load(offset_ptr + b_cols) * LOG2_E)[None, :]
-                    b_z_max = tl.max(b_z, 1)
-                b_max, b_sum = grow_exp_sum(b_max, b_sum, b_z, b_z_max)
+                b_max, b_sum = add_softmax(
+                    b_max, b_sum, b_s, b_tile_max, inverse_temperature, offset_ptr, column,
+                    num_labels, HAS_OFFSET, COLS,
+                )  # fmt: skip
             if SIGMOID:
-                b_x = softplus(scale * b_s + bias)
-                b_sigmoid += tl.sum(tl.where(b_s == float("-inf"), 0.0, b_x), 1)
+                b_sigmoid = add_sigmoid(b_sigmoid, b_s, scale, bias)
 
             # A slot that one thread loads may be another thread's to store.
             tl.debug_barrier()
-            tl.store(ints + b_out, b_count, mask=b_row_in)
-            tl.store(ints + plane + b_out, b_negatives, mask=b_row_in)
-            if HARDEST:
-                tl.store(floats + b_out, b_score, mask=b_row_in)
-                tl.store(ints + 4 * plane + b_out, b_at, mask=b_row_in)
-            if SOFTMAX != "none":
-                tl.store(floats + plane + b_out, b_max, mask=b_row_in)
-                tl.store(floats + 2 * plane + b_out, b_sum, mask=b_row_in)
-                tl.store(floats + 3 * plane + b_out, b_logits, mask=b_row_in)
-            if SIGMOID:
-                tl.store(floats + 4 * plane + b_out, b_sigmoid, mask=b_row_in)
-            if POS_MARGIN:
-                tl.store(floats + 5 * plane + b_out, b_below, mask=b_row_in)
-                tl.store(ints + 2 * plane + b_out, b_pos_active, mask=b_row_in)
-            if NEG_MARGIN:
-                tl.store(floats + 6 * plane + b_out, b_over, mask=b_row_in)
-                tl.store(ints + 3 * plane + b_out, b_active, mask=b_row_in)
+            state = (
+                b_count, b_score, b_at, b_logits, b_max, b_sum, b_sigmoid, b_below, b_pos_active,
+            )  # fmt: skip
+            store_slots(
+                floats, ints, plane, b_out, b_row_in, state, b_negatives, b_over, b_active,
+                HARDEST, SOFTMAX, SIGMOID, POS_MARGIN, NEG_MARGIN,
+            )  # fmt: skip
             if TOP > 0:
                 b_worst = load_slot(
                     worst_ptr, plane, 0, wide * plane + b_out, b_row_in, fresh, float("-inf")

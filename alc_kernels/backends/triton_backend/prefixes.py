@@ -18,6 +18,7 @@ from alc_kernels.backends.triton_backend.launch import INTERPRETED, dot_precisio
 from alc_kernels.backends.triton_backend.merge import merge_kernel
 from alc_kernels.backends.triton_backend.prefix_walk import prefix_walk_kernel
 from alc_kernels.backends.triton_backend.relation import walk_arguments
+from alc_kernels.backends.triton_backend.walk_slots import NUM_FLOATS, NUM_INTS
 
 LEAST_DEPTH = 32
 MOST_COLS = 64
@@ -118,8 +119,8 @@ def prefix_walk(problem: PrefixProblem, request: WalkRequest) -> list[RowStatist
         length = walk_launch.split_tiles(row_blocks, tiles, at_once, tile.cols)
         splits = triton.cdiv(tiles, length)
         plane = (num_widths, splits, rows)
-        partial_floats = new((num_widths, 7, splits, rows))
-        partial_ints = new((num_widths, 5, splits, rows), dtype=torch.int32)
+        partial_floats = new((num_widths, NUM_FLOATS.value, splits, rows))
+        partial_ints = new((num_widths, NUM_INTS.value, splits, rows), dtype=torch.int32)
         list_size = (*plane, slots) if top else (1, 1)
         values, columns = new(list_size), new(list_size, dtype=torch.int32)
         worst = new(plane if top else (1,))
@@ -154,5 +155,6 @@ def _rows_that_fit(
     """Rows whose partial results fit in the workspace, a multiple of the tile's."""
     row_blocks = triton.cdiv(num_rows, tile.rows)
     splits = triton.cdiv(tiles, walk_launch.split_tiles(row_blocks, tiles, at_once, tile.cols))
-    size = num_widths * splits * (4 * (7 + 5 + 1) + 8 * slots)  # bytes of a row
+    numbers = NUM_FLOATS.value + NUM_INTS.value + 1  # and each list's last entry
+    size = num_widths * splits * (4 * numbers + 8 * slots)  # bytes of a row
     return max(workspace.WORKSPACE_BYTES // size // tile.rows, 1) * tile.rows

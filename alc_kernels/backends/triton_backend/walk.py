@@ -13,13 +13,8 @@ So the plain tile costs the product, one maximum per element and what the softma
 need. KEEP_POSITIVE and KEEP_NEGATIVE store the pairs within the margins as bits
 (``active_bits``), in every tile, zeros included; MAXIMA stores the maxima of groups of columns
 (``selection``) instead of keeping lists. The results of one column range ("split") are written as
-they are; ``merge.py`` combines the splits. Nothing depends on the order in which programs run.
-
-Slots of the partial results, each (splits, rows of the launch):
-    float  0 hardest positive, 1 and 2 log-sum-exp (base 2) maximum and sum, 3 sum of z,
-           4 sigmoid, 5 positive threshold sum, 6 negative threshold sum
-    int    0 positives, 1 negatives, 2 and 3 active counts of the thresholds, 4 hardest
-           positive's column, counted from the split's first
+they are, to the slots of ``walk_slots``; ``merge`` combines the splits. Nothing depends on the
+order in which programs run.
 """
 
 import triton
@@ -31,13 +26,7 @@ from alc_kernels.backends.triton_backend.active_bits import (
     pack_bits,
     store_words,
 )
-from alc_kernels.backends.triton_backend.arithmetic import (
-    LOG2_E,
-    LOWEST,
-    grow_exp_sum,
-    join_exp_sums,
-    softplus,
-)
+from alc_kernels.backends.triton_backend.arithmetic import LOWEST, join_exp_sums
 from alc_kernels.backends.triton_backend.positive_statistics import (
     drop_pairs,
     no_positives,
@@ -52,7 +41,9 @@ from alc_kernels.backends.triton_backend.tile_product import (
     row_pointers,
     tile_product,
 )
+from alc_kernels.backends.triton_backend.tile_sums import add_sigmoid, add_softmax
 from alc_kernels.backends.triton_backend.topk import empty_list, insert_tile
+from alc_kernels.backends.triton_backend.walk_slots import store_slots
 
 
 @triton.jit
@@ -255,16 +246,12 @@ def walk_kernel(
                     negative_bits_ptr, bits_stride, b_none, column, b_local_row, b_row_in, COLS
                 )
         if SOFTMAX != "none":
-            b_z = b_s * (inverse_temperature * LOG2_E)
-            b_z_max = b_tile_max * (inverse_temperature * LOG2_E)
-            if HAS_OFFSET:
-                b_cols = tl.minimum(column + tl.arange(0, COLS), num_labels - 1)
-                b_z += (tl.load(offset_ptr + b_cols) * LOG2_E)[None, :]
-                b_z_max = tl.max(b_z, 1)
-            b_max, b_sum = grow_exp_sum(b_max, b_sum, b_z, b_z_max)
+            b_max, b_sum = add_softmax(
+                b_max, b_sum, b_s, b_tile_max, inverse_temperature, offset_ptr, column, num_labels,
+                HAS_OFFSET, COLS,
+            )  # fmt: skip
         if SIGMOID:
-            b_x = softplus(scale * b_s + bias)
-            b_sigmoid += tl.sum(tl.where(b_s == float("-inf"), 0.0, b_x), 1)
+            b_sigmoid = add_sigmoid(b_sigmoid, b_s, scale, bias)
         if MAXIMA == COLS:
             b_at = (column // COLS) * num_rows + b_local_row
             tl.store(maxima_ptr + b_at, b_tile_max, mask=b_row_in)
@@ -287,25 +274,16 @@ def walk_kernel(
     )
     plane = num_rows * tl.cdiv(tl.cdiv(num_labels, COLS), tiles_per_split)
     b_out = split * num_rows + b_local_row
-    tl.store(int_ptr + b_out, b_count, mask=b_row_in)
-    tl.store(int_ptr + plane + b_out, num_tiles * COLS - b_removed, mask=b_row_in)
-    if POS_MARGIN:
-        tl.store(int_ptr + 2 * plane + b_out, b_pos_active, mask=b_row_in)
-        tl.store(float_ptr + 5 * plane + b_out, b_below, mask=b_row_in)
-    if NEG_MARGIN:
-        tl.store(int_ptr + 3 * plane + b_out, b_active, mask=b_row_in)
-        tl.store(float_ptr + 6 * plane + b_out, b_over, mask=b_row_in)
-    if HARDEST:
-        tl.store(float_ptr + b_out, b_score, mask=b_row_in)
-        tl.store(int_ptr + 4 * plane + b_out, b_at, mask=b_row_in)
-    if SOFTMAX != "none":
-        if SOFTMAX == "all":
-            b_max, b_sum = join_exp_sums(b_max, b_sum, b_pos_max, b_pos_sum)
-        tl.store(float_ptr + plane + b_out, b_max, mask=b_row_in)
-        tl.store(float_ptr + 2 * plane + b_out, b_sum, mask=b_row_in)
-        tl.store(float_ptr + 3 * plane + b_out, b_logits, mask=b_row_in)
-    if SIGMOID:
-        tl.store(float_ptr + 4 * plane + b_out, b_sigmoid + b_pos_sigmoid, mask=b_row_in)
+    if SOFTMAX == "all":
+        b_max, b_sum = join_exp_sums(b_max, b_sum, b_pos_max, b_pos_sum)
+    state = (
+        b_count, b_score, b_at, b_logits, b_max, b_sum, b_sigmoid + b_pos_sigmoid, b_below,
+        b_pos_active,
+    )  # fmt: skip
+    store_slots(
+        float_ptr, int_ptr, plane, b_out, b_row_in, state, num_tiles * COLS - b_removed, b_over,
+        b_active, HARDEST, SOFTMAX, SIGMOID, POS_MARGIN, NEG_MARGIN,
+    )  # fmt: skip
     if TOP > 0:
         b_at_list = b_out[:, None] * SLOTS + tl.arange(0, SLOTS)[None, :]
         tl.store(top_value_ptr + b_at_list, b_values, mask=b_row_in[:, None])

@@ -30,6 +30,7 @@ from alc_kernels.backends.triton_backend.selection import (
     takes_two_passes,
 )
 from alc_kernels.backends.triton_backend.walk import walk_kernel
+from alc_kernels.backends.triton_backend.walk_slots import NUM_FLOATS, NUM_INTS
 
 MERGE_ROWS = 32
 MERGE_WARPS = 4
@@ -269,8 +270,8 @@ class WalkLaunch:
         slots = self.multiprocessors * tile.programs
         length = split_tiles(row_blocks, tiles, slots, tile.cols)
         splits = triton.cdiv(tiles, length)
-        partial_floats = new((7, splits, rows))
-        partial_ints = new((5, splits, rows), dtype=torch.int32)
+        partial_floats = new((NUM_FLOATS.value, splits, rows))
+        partial_ints = new((NUM_INTS.value, splits, rows), dtype=torch.int32)
         list_size = (splits, rows, self.constexprs["SLOTS"]) if self.constexprs["TOP"] else (1,)
         list_values, list_indices = new(list_size), new(list_size, dtype=torch.int32)
         unused, stride = self.floats, triton.cdiv(active.stop - active.start, BLOCK) * BLOCK
