@@ -11,7 +11,8 @@ BIN := $(VENV)/bin
 NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.cu' -o -name '*.h' -o -name '*.py')
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
-.PHONY: demo install nvcc test test-slow test-minimum lint format typecheck bench dist docs clean
+.PHONY: demo install nvcc test test-slow test-minimum test-newest lint format typecheck bench \
+        dist docs clean
 
 demo: install
 	$(BIN)/alc demo --output $(DEMO_OUTPUT)
@@ -43,14 +44,15 @@ test-slow: install nvcc
 # This one compares the bits of its process with those of fresh ones: it starts as a fresh one.
 	$(PYTEST) -m slow tests/xmc/test_training_kill.py
 
-# The lowest versions that pyproject.toml allows, in .venv-minimum; about 5 GB where torch is a CUDA
-# build, as the registry's is on Linux. The tests that PyTorch's and Triton's interfaces show in.
-test-minimum: .venv-minimum/.installed
-	PATH="$(CURDIR)/.venv-minimum/bin:$$PATH" OMP_NUM_THREADS=1 .ci/test_minimum
+# The lowest versions that pyproject.toml allows, and the newest, in .venv-minimum and .venv-newest;
+# 6 GB each where torch is a CUDA build, as the registry's is on Linux. The tests that PyTorch's and
+# Triton's interfaces show in.
+test-minimum test-newest: test-%: .venv-%/.installed
+	PATH="$(CURDIR)/.venv-$*/bin:$$PATH" OMP_NUM_THREADS=1 JOBS=$(JOBS) .ci/test_versions
 
-.venv-minimum/.installed: .ci/minimum.txt
-	$(PYTHON) -m venv .venv-minimum
-	.venv-minimum/bin/python -m pip install --quiet --requirement $<
+.venv-minimum/.installed .venv-newest/.installed: .venv-%/.installed: .ci/%.txt
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --requirement $<
 	touch $@
 
 lint: install
@@ -76,4 +78,4 @@ docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) .venv-cuda .venv-minimum build dist site alc_kernels/_native* alc_kernels/_cuda* *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) .venv-cuda .venv-minimum .venv-newest build dist site alc_kernels/_native* alc_kernels/_cuda* *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

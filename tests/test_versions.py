@@ -21,6 +21,13 @@ def test_the_minimum_run_has_the_lowest_versions_allowed() -> None:
         assert pins[name].count(".") == 2
 
 
+def test_the_newest_run_is_told_of() -> None:
+    pins = dict(re.findall(r"^([\w-]+)==([\d.]+)$", (ROOT / ".ci/newest.txt").read_text(), re.M))
+    table = (ROOT / "docs/versions.md").read_text(encoding="utf-8")
+    for name in ("torch", "numpy", "triton"):
+        assert re.search(rf"^\| {name} \|.*\| {re.escape(pins[name])} \|$", table, re.M), name
+
+
 def test_the_version_stands_in_one_place() -> None:
     version = alc_kernels.__version__
     assert re.fullmatch(r"\d+\.\d+\.\d+(?:(?:a|b|rc)\d+|\.dev\d+)?", version)
