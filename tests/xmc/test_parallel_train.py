@@ -16,17 +16,11 @@ from parallel_cases import CASES, SETTINGS, interrupt, run_cases, run_training, 
 from alc_kernels.xmc.parallel import Processes
 from alc_kernels.xmc.training.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ALONE = Processes()
 # Sums of float32 in another order, and of bfloat16 vectors; relative for weights of size 1.
 TOLERANCE = {"bf16": 1e-3}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def assert_close(found: Any, expected: dict[str, Any], tolerance: float = 1e-5) -> None:

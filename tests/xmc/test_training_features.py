@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 import torch
 from killed_run import SMALL
 from torch import Tensor
+from training_cases import Losses
 
 from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.data import Dataset, generate_catalogue
@@ -25,26 +26,12 @@ from alc_kernels.xmc.training.label_cache import LabelCache
 from alc_kernels.xmc.training.optimizers import Optimizers
 from alc_kernels.xmc.training.training_set import TrainingSet
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
 def data() -> Dataset:
     return generate_catalogue(60, 300)
-
-
-class Losses(Progress):
-    def __init__(self) -> None:
-        self.seen: list[float] = []
-
-    def step(self, *, step: int, epoch: int, loss: float) -> None:
-        self.seen.append(loss)
 
 
 def small(**settings: Any) -> TrainConfig:

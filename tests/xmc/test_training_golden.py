@@ -16,10 +16,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from training_cases import Losses
 
 from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.data import generate_catalogue
-from alc_kernels.xmc.training import Progress, train
+from alc_kernels.xmc.training import train
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "training.json").read_text())
 CONFIG = TrainConfig(
@@ -28,21 +31,10 @@ CONFIG = TrainConfig(
 )  # fmt: skip
 
 
-class Losses(Progress):
-    def __init__(self) -> None:
-        self.seen: list[float] = []
-
-    def step(self, *, step: int, epoch: int, loss: float) -> None:
-        self.seen.append(loss)
-
-
 @pytest.mark.parametrize("loss", ["base", "alc+tcm"])
 def test_losses_and_weights_are_those_on_record(tmp_path: Path, loss: str) -> None:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     losses = Losses()
     run = train(CONFIG.replace(loss=loss), generate_catalogue(100, 500), tmp_path, losses)
-    torch.set_num_threads(threads)
     digest = hashlib.sha256()
     for name, value in run.model.encoder.state_dict().items():
         digest.update(name.encode() + value.numpy().tobytes())

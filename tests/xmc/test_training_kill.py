@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,10 @@ from alc_kernels.xmc.errors import CheckpointError
 from alc_kernels.xmc.training import Progress, TrainedRun
 from alc_kernels.xmc.training.checkpoint import PREVIOUS, checkpoint_folder, load_checkpoint
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 MINED = {"cluster_size": 4, "hard_negatives": 2, "hard_negative_pool": 10}
 AVERAGED = {"ema": 0.9, "accumulate": 2, "early_stopping": 2, "clip_norm": 1.0}
@@ -39,14 +41,6 @@ EVERY_WAY: dict[str, dict[str, Any]] = {
     "prime": {"method": "prime", "num_negatives": 20},
     "prime mined averaged": {"method": "prime", "num_negatives": 20, **MINED, **AVERAGED},
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def start_and_die(folder: Path, settings: dict[str, Any], resume: bool, at: str) -> None:

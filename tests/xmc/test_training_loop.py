@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -28,19 +28,12 @@ from alc_kernels.xmc.training import loop as loop_module
 from alc_kernels.xmc.training.batches import Batch
 from alc_kernels.xmc.training.checkpoint import MODEL, STATE, TRAINING, checkpoint_folder
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = TrainConfig(
     loss="alc+tcm", epochs=3, batch_size=64, embedding_dim=32, ngram_buckets=4096, hidden_dim=32,
     backend="torch", device="cpu", dropout=0.1, context_size=32,
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small only lose by waiting for a second thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from killed_run import SMALL, small_data
+from training_cases import Losses
 
 from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.data import Dataset, generate_catalogue
@@ -18,9 +18,11 @@ from alc_kernels.xmc.encoders.huggingface import HuggingFaceEncoder
 from alc_kernels.xmc.encoders.ngrams import NgramBatch, NgramEncoder
 from alc_kernels.xmc.errors import ConfigError
 from alc_kernels.xmc.evaluation import validation_check
-from alc_kernels.xmc.training import Progress, sampler, train
+from alc_kernels.xmc.training import sampler, train
 from alc_kernels.xmc.training.objective import build_loss
 from alc_kernels.xmc.training.precision import find_device
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 MINED = {"hard_negatives": 2, "hard_negative_pool": 20}
 CLUSTERED = {"cluster_size": 4, "epochs": 3}
@@ -84,25 +86,9 @@ ELSEWHERE = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def data() -> Dataset:
     return small_data()
-
-
-class Losses(Progress):
-    def __init__(self) -> None:
-        self.seen: list[float] = []
-
-    def step(self, *, step: int, epoch: int, loss: float) -> None:
-        self.seen.append(loss)
 
 
 def small(**settings: Any) -> TrainConfig:
