@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -46,17 +48,7 @@ def _finish_gradient(
         return chosen.normalize_rows_backward(grad, x, inverse, upstream)
 
 
-def _finish_gradient_fake(
-    grad: Tensor,
-    x: Tensor,
-    inverse_norm: Tensor,
-    upstream: Tensor,
-    more: Tensor | None,
-    index: Tensor | None,
-    normalize: bool,
-    deterministic: bool,
-    backend: str,
-) -> Tensor:
+def _finish_gradient_fake(x: Tensor, **_: Any) -> Tensor:
     return torch.empty(x.shape, dtype=x.dtype, device=x.device)
 
 
@@ -69,7 +61,7 @@ def _scale_gradient(grad: Tensor, x: Tensor, upstream: Tensor) -> Tensor:
         return (grad * upstream).to(x.dtype, copy=True)
 
 
-def _scale_gradient_fake(grad: Tensor, x: Tensor, upstream: Tensor) -> Tensor:
+def _scale_gradient_fake(grad: Tensor, x: Tensor, **_: Any) -> Tensor:
     return torch.empty(grad.shape, dtype=x.dtype, device=x.device)
 
 

@@ -104,21 +104,11 @@ def _joined(
 def _fake(
     queries: Tensor,
     labels: Tensor,
-    scalars: Tensor,
-    positives: list[Tensor],
-    exclude: list[Tensor],
-    label_offset: Tensor | None,
-    row_weight: Tensor | None,
-    positives_kind: str,
-    exclude_kind: str,
-    objective: str,
     widths: list[int],
-    weights: list[float],
     compute_dtype: torch.dtype,
-    backend: str,
     want_queries: bool,
     want_labels: bool,
-    want_scalars: bool,
+    **_: Any,
 ) -> tuple[Tensor, ...]:
     acc = accumulation_dtype(compute_dtype)
 

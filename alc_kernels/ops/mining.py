@@ -54,19 +54,7 @@ def _hardest_negatives(
 
 
 def _hardest_negatives_fake(
-    queries: Tensor,
-    labels: Tensor,
-    positives: list[Tensor],
-    exclude: list[Tensor],
-    positives_kind: str,
-    exclude_kind: str,
-    k: int,
-    exclude_above: float | None,
-    normalize: bool,
-    compute_dtype: torch.dtype,
-    backend: str,
-    deterministic: bool,
-    group: str,
+    queries: Tensor, k: int, compute_dtype: torch.dtype, **_: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     acc, shape = accumulation_dtype(compute_dtype), (queries.shape[0], k)
     return Mined(
@@ -124,18 +112,7 @@ def _zeros(rows: Tensor, like: Tensor) -> Tensor:
 
 
 def _score_gradient_fake(
-    queries: Tensor,
-    labels: Tensor,
-    indices: Tensor,
-    upstream: Tensor,
-    poison: Tensor,
-    normalize: bool,
-    compute_dtype: torch.dtype,
-    backend: str,
-    deterministic: bool,
-    group: str,
-    want_queries: bool,
-    want_labels: bool,
+    queries: Tensor, labels: Tensor, want_queries: bool, want_labels: bool, **_: Any
 ) -> tuple[Tensor, Tensor]:
     return (
         queries.new_empty(queries.shape if want_queries else (0,)),

@@ -52,7 +52,8 @@ def define(
         name: under ``torch.ops.alc_kernels``.
         function: what it computes, on plain tensors; its annotations make the schema. It must not
             return an input, nor one tensor twice.
-        fake: the same on tensors without data: shapes and dtypes, for ``torch.compile``.
+        fake: the same on tensors without data: shapes and dtypes, for ``torch.compile``. It is
+            called by name and states only the arguments that it reads, and ``**_``.
         num_differentiable: so many of the first arguments may want a gradient.
         differentiable: called when one does, with the operator and its arguments: calls it by
             :func:`below_autograd` and attaches the backward.
@@ -60,8 +61,13 @@ def define(
     schema = torch.library.infer_schema(function, mutates_args=())
     _LIBRARY.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
     _LIBRARY.impl(name, function, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=_LIBRARY)
     operator: OpOverload = getattr(getattr(torch.ops, NAMESPACE), name).default
+    names = [argument.name for argument in operator._schema.arguments]
+
+    def fake_by_name(*arguments: Any) -> Any:
+        return fake(**dict(zip(names, arguments, strict=True)))
+
+    torch.library.register_fake(f"{NAMESPACE}::{name}", fake_by_name, lib=_LIBRARY)
 
     def autograd(*arguments: Any) -> Any:
         if torch.is_grad_enabled():

@@ -149,23 +149,13 @@ def _mined_rows(
 def _fake(
     queries: Tensor,
     labels: Tensor,
-    scalars: Tensor,
     head_weight: Tensor | None,
-    head_bias: Tensor | None,
-    positives: list[Tensor],
-    exclude: list[Tensor],
-    label_offset: Tensor | None,
-    row_weight: Tensor | None,
-    positives_kind: str,
-    exclude_kind: str,
     objective: str,
     compute_dtype: torch.dtype,
-    backend: str,
     group: str,
     want_queries: bool,
     want_labels: bool,
-    want_scalars: bool,
-    want_head: bool,
+    **_: Any,
 ) -> tuple[Tensor, ...]:
     settings = Objective.decode(objective)
     (rows, width), columns = queries.shape, labels.shape[0]
