@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +57,12 @@ def compiled(step: Step) -> Step:
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch._inductor")
     made: Step = torch.compile(step)
     return made
+
+
+def provider_names(known: Iterable[Work]) -> list[str]:
+    """Every provider that some of these works has, ours first."""
+    peers = [peer.name for work in known for peer in work.peers]
+    return list(dict.fromkeys(["alc_kernels", "eager", "torch.compile", "chunked", *peers]))
 
 
 def providers(

@@ -73,17 +73,16 @@ def run_table(arguments: argparse.Namespace) -> None:
     import torch
 
     from alc_kernels.bench import record
-    from alc_kernels.bench.run import HEADER, line, measure_case
+    from alc_kernels.bench.run import HEADER, line, measure_case, provider_names
     from alc_kernels.bench.works import works
 
     gpu = torch.cuda.is_available()
     device = "cuda" if gpu else "cpu"
     if not gpu:
         print("No GPU here: the CPU table. Absolute times mean little; look at the ratios.")
-    known = list(works(16, "cpu", 0.5, 0.0))
-    for name in arguments.work:
-        if name not in known:
-            raise BadInput(f"--work {name}: expected one of {', '.join(known)}")
+    known = works(16, "cpu", 0.5, 0.0)
+    _check("--work", arguments.work, list(known))
+    _check("--provider", arguments.provider, provider_names(known.values()))
     rows: list[dict[str, Any]] = []
     for case in _cases(arguments, gpu):
         size = f"B = {case.rows}, M = {case.columns}, d = {case.width}"
@@ -100,8 +99,15 @@ def run_table(arguments: argparse.Namespace) -> None:
     if arguments.output is not None:
         record.write(arguments.output, rows, "alc " + " ".join(sys.argv[1:]))
         print(f"\nWritten: {arguments.output}")
-    if all("median_ms" not in row for row in rows if row["provider"] == "alc_kernels"):
+    ours = [row for row in rows if row["provider"] == "alc_kernels"]
+    if ours and all("median_ms" not in row for row in ours):
         raise BadInput("nothing of alc_kernels could be timed, see the table")
+
+
+def _check(option: str, names: list[str], known: list[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise BadInput(f"{option} {name}: expected one of {', '.join(known)}")
 
 
 def _cases(arguments: argparse.Namespace, gpu: bool) -> list[Any]:

@@ -126,6 +126,8 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     capsys.readouterr()
     assert main(["bench", "table", "--work", "sofmax"]) == 2
     assert "--work sofmax: expected one of mining" in capsys.readouterr().err
+    assert main(["bench", "table", "--provider", "eagre"]) == 2
+    assert "--provider eagre: expected one of alc_kernels, eager" in capsys.readouterr().err
     (tmp_path / "bad.json").write_text("{}")
     assert main(["bench", "compare", str(slow), str(tmp_path / "bad.json")]) == 2
     assert "expected a result of record" in capsys.readouterr().err
