@@ -38,8 +38,8 @@ def view_contrastive_loss(
         TypeError, ValueError: views of different shapes, a temperature not above 0, and what
             ``softmax_loss`` raises.
 
-    Source: Yao et al., arXiv 2007.12865, equation 1; weighted by α and added to the main loss
-    (equation 8). They draw its items uniformly from the catalogue, not as they occur in
+    Source: the self-supervised loss of Yao et al., arXiv 2007.12865, which they add to the main
+    loss with a weight α. They draw its items uniformly from the catalogue, not as they occur in
     training, so that the tail is seen.
     """
     check_views(first, second)

@@ -5,8 +5,8 @@ With Q_j the probability of item j in a batch, the logits s_ij/τ - log Q_j corr
 ``label_offset=log_q_offset(Q)`` to ``softmax_loss``.
 
 Source: Yi et al., "Sampling-bias-corrected neural modeling for large corpus item
-recommendations", RecSys 2019: the correction (equation 5) and the streaming estimate (algorithms
-2 and 3), which arXiv 2007.12865 uses for its main loss.
+recommendations", RecSys 2019: the correction and the streaming estimate of frequencies, which
+arXiv 2007.12865 uses for its main loss.
 """
 
 from __future__ import annotations

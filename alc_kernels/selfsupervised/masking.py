@@ -5,7 +5,7 @@
     second = encoder(apply_mask(features, ~masked, mask_values))
 
 Source: Yao et al., "Self-supervised learning for large-scale item recommendations", arXiv
-2007.12865, section 3: half of the features are hidden, at random or a seed feature together with
+2007.12865: half of the features are hidden, at random or a seed feature together with
 those it shares most mutual information with; the second view shows what the first hides. Where
 correlated features stay on different sides, one can be told from the other and the contrast is
 easy; hidden together, the views share less.

@@ -1,8 +1,8 @@
 """Clusters of equal size, by repeated halving.
 
-Source: the balanced clustering of NGAME (Dahiya et al., arXiv 2207.04452, section 3): 2-means on
-the unit sphere gives two centroids, and the points are cut at the median of the difference of
-their similarities to the two, again and again.
+Source: the balanced clustering of NGAME (Dahiya et al., arXiv 2207.04452): 2-means on the unit
+sphere gives two centroids, and the points are cut at the median of the difference of their
+similarities to the two, again and again.
 """
 
 from __future__ import annotations
