@@ -18,7 +18,8 @@ from alc_kernels.xmc.config import TrainConfig
 from tests.docs.pages import PAGES, ROOT, Block, blocks
 
 WITH_BASH = [page for page in PAGES if blocks(page, "bash")]
-MAKE_TARGETS = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
+RULES = re.findall(r"^([\w-]+(?: [\w-]+)*):", (ROOT / "Makefile").read_text(), re.M)
+MAKE_TARGETS = {target for targets in RULES for target in targets.split()}
 EXTRAS = set(
     re.findall(
         r"^([\w-]+) = \[",
