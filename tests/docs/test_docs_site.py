@@ -90,6 +90,14 @@ def test_equations_are_mathml(site: Path) -> None:
         assert "arithmatex" not in page.read_text(encoding="utf-8"), page.name
 
 
+def test_lists_are_lists(site: Path) -> None:
+    """A list without a blank line before it, or indented by less than four, becomes text."""
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        for paragraph in re.findall(r"<p>(.*?)</p>", text, re.S):
+            assert not re.search(r"^ *([-*]|\d+\.) ", paragraph, re.M), f"{page.name}: {paragraph}"
+
+
 def test_docstrings_are_there(site: Path) -> None:
     pages = {page.name: page.read_text(encoding="utf-8") for page in (site / "api").iterdir()}
     assert 'id="alc_kernels.ALCLoss.terms"' in pages["loss.html"]

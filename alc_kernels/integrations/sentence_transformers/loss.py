@@ -37,7 +37,8 @@ class ALCRankingLoss(nn.Module):
 
     The auxiliary heads are parameters of this module: ``SentenceTransformerTrainer`` trains them
     with the model. They are not needed afterwards, and not part of the saved model. (With several
-    processes the trainer wraps the model only, so each process trains its own heads.)
+    processes the trainer wraps the model only: each process has the loss of its own batch and
+    trains its own heads, and the model's gradients are averaged.)
 
     Args:
         model: the model to train.
@@ -53,7 +54,7 @@ class ALCRankingLoss(nn.Module):
         matryoshka_dims: the widths of a surrounding ``MatryoshkaLoss``: each gets its own heads.
             Not needed with ``auxiliary=None``.
         exclude_above: false-negative guard: negatives that score more than the query's positive
-            - ``exclude_above`` are left out.
+            less ``exclude_above`` are left out.
 
     Raises:
         ValueError: heads are wanted, but the model's width is unknown; ``duplicates`` is none of
