@@ -62,7 +62,10 @@ def _new_top(rows: int, k: int, like: Tensor) -> tuple[Tensor, Tensor]:
 def select_lists(
     values: Tensor, index: Tensor, counts: Tensor | None, width: int, k: int
 ) -> tuple[Tensor, Tensor]:
-    """(rows, k) scores and labels: the best of lists (splits, rows, slots) of float32, int32."""
+    """(rows, k) scores and labels: the best of lists (splits, rows, slots) of float32, int32.
+
+    No caller yet, see docs/build.md.
+    """
     splits, rows, slots = values.shape
     scores, labels = _new_top(rows, k, values)
     _call(
@@ -121,7 +124,8 @@ def compact_scores(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Entries >= margin of float32 (rows, cols): offsets (rows + 1,), rows, columns, values.
 
-    ``offsets[-1]`` above ``capacity`` tells that not all were written.
+    ``offsets[-1]`` above ``capacity`` tells that not all were written. No caller yet, see
+    docs/build.md.
     """
     rows, cols = scores.shape
     new = _new_pairs(rows, capacity, scores)
