@@ -14,17 +14,11 @@ from alc_kernels.backends.interface import GradientRequest, Problem, RowStatisti
 from alc_kernels.backends.triton_backend import active_lists, active_product, workspace
 from alc_kernels.backends.triton_backend.active_bits import BLOCK, ActiveBits, rows_that_fit
 from alc_kernels.backends.triton_backend.active_lists import SHARE, list_labels, list_rows
-from tests.backends.common import DTYPES, assert_close, error, poisoned_memory, random_problem
+from tests.backends.common import DTYPES, assert_close, error, random_problem
 from tests.backends.dense import negatives_of, similarities
 from tests.backends.relations import KINDS
 
 MARGINS = {"positive_margin": 0.61, "negative_margin": 0.13}
-
-
-@pytest.fixture(autouse=True)
-def _poisoned():
-    with poisoned_memory():
-        yield
 
 
 def masks(problem: Problem, negative_margin: float, positive_margin: float = 0.61):

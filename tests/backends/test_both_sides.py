@@ -12,15 +12,9 @@ from alc_kernels.backends import triton_backend
 from alc_kernels.backends.interface import GradientRequest, Problem, WalkRequest
 from alc_kernels.backends.triton_backend import both_sides, coefficients, walk_launch, workspace
 from alc_kernels.backends.triton_backend.config import Tile
-from tests.backends.common import error, poisoned_memory, random_problem
+from tests.backends.common import error, random_problem
 from tests.backends.dense import dense_walk
 from tests.losses.cases import make_data
-
-
-@pytest.fixture(autouse=True)
-def _poisoned():
-    with poisoned_memory():
-        yield
 
 
 @pytest.fixture

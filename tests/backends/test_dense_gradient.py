@@ -19,7 +19,6 @@ from tests.backends.common import (
     assert_close,
     backend,
     error,
-    poisoned_memory,
     random_problem,
 )
 from tests.backends.dense import negatives_of
@@ -36,12 +35,6 @@ CASES = [
     ("sigmoid", "ids", "diagonal", ALL),
     (None, "csr", "diagonal", ("margins", "guard")),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _poisoned():
-    with poisoned_memory():
-        yield
 
 
 def _request(problem: Problem, kind: str | None, options: tuple[str, ...]) -> GradientRequest:

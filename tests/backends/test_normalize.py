@@ -12,7 +12,6 @@ from tests.backends.common import (
     assert_close,
     backend,
     error,
-    poisoned_memory,
 )
 
 pytestmark = [
@@ -21,12 +20,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _poisoned():
-    with poisoned_memory():
-        yield
 
 
 def _rows(n: int, d: int, dtype: torch.dtype, device: torch.device) -> Tensor:

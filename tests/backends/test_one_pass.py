@@ -14,19 +14,13 @@ from alc_kernels.backends import triton_backend
 from alc_kernels.backends.interface import Problem, RowStatistics, WalkGradient, WalkRequest
 from alc_kernels.backends.triton_backend import coefficients, one_pass, walk_launch, workspace
 from alc_kernels.backends.triton_backend.config import Tile
-from tests.backends.common import error, poisoned_memory, random_problem
+from tests.backends.common import error, random_problem
 from tests.backends.dense import negatives_of
 from tests.losses.cases import make_data
 
 # Of gradients: coefficients and small operand are rounded once each in bfloat16.
 ALLOWED = {torch.float32: 4e-6, torch.float16: 6e-4, torch.bfloat16: 4e-3}
 KINDS = ("all", "negatives", "sigmoid")
-
-
-@pytest.fixture(autouse=True)
-def _poisoned():
-    with poisoned_memory():
-        yield
 
 
 @pytest.fixture

@@ -12,18 +12,11 @@ from tests.backends.common import (
     DTYPES,
     assert_close,
     backend,
-    poisoned_memory,
     random_problem,
 )
 
 pytestmark = pytest.mark.parametrize("name", BACKENDS)
 SIZES = [(1, 1, 1, 1), (37, 23, 40, 2), (20, 31, 150, 1)]  # B, M, d, t
-
-
-@pytest.fixture(autouse=True)
-def _poisoned():
-    with poisoned_memory():
-        yield
 
 
 def _case(size, dtype, device) -> tuple[Problem, Tensor, Tensor, Tensor]:

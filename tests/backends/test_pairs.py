@@ -13,18 +13,11 @@ from tests.backends.common import (
     assert_close,
     backend,
     error,
-    poisoned_memory,
     random_problem,
 )
 
 pytestmark = pytest.mark.parametrize("name", BACKENDS)
 SIZES = [(1, 1, 1, 1), (37, 23, 40, 3), (20, 31, 150, 2)]  # B, M, d, t
-
-
-@pytest.fixture(autouse=True)
-def _poisoned():
-    with poisoned_memory():
-        yield
 
 
 def _pairs(problem: Problem, t: int, *, hot: bool = False) -> tuple[Tensor, Tensor]:

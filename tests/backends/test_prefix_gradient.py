@@ -17,7 +17,6 @@ from alc_kernels.backends.triton_backend import (
     workspace,
 )
 from alc_kernels.positives import Positives
-from tests.backends.common import poisoned_memory
 from tests.backends.test_prefix_walk import problem
 from tests.tolerances import TOLERANCES, assert_close
 
@@ -25,12 +24,6 @@ ONE = torch.ones(())
 # Of margins alone: the kernels of sparse products take time in the interpreter.
 BITS = pytest.param(None, marks=pytest.mark.slow)
 SOFTMAX = {"softmax": "all", "decoupled": "negatives"}
-
-
-@pytest.fixture(autouse=True)
-def _poisoned():
-    with poisoned_memory():
-        yield
 
 
 def requests(

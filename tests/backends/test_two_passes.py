@@ -11,17 +11,11 @@ from alc_kernels.backends import triton_backend
 from alc_kernels.backends.interface import WalkRequest
 from alc_kernels.backends.triton_backend import selection, walk_launch, workspace
 from alc_kernels.backends.triton_backend.config import Tile, override_tile
-from tests.backends.common import poisoned_memory, random_problem
+from tests.backends.common import random_problem
 from tests.backends.relations import KINDS
 from tests.backends.test_walk import check, integer_problem
 
 TILE = Tile(rows=16, cols=64, depth=16, warps=4, stages=2)
-
-
-@pytest.fixture(autouse=True)
-def _poisoned():
-    with poisoned_memory():
-        yield
 
 
 @pytest.fixture(autouse=True)

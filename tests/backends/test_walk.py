@@ -18,19 +18,12 @@ from tests.backends.common import (
     DTYPES,
     assert_close,
     backend,
-    poisoned_memory,
     random_problem,
 )
 from tests.backends.dense import dense_positive_pass, dense_walk
 from tests.backends.relations import KINDS, random_relation
 
 every_backend = pytest.mark.parametrize("name", BACKENDS)
-
-
-@pytest.fixture(autouse=True)
-def _poisoned():
-    with poisoned_memory():
-        yield
 
 
 def small_tiles(name: str):

@@ -9,28 +9,9 @@ import pytest
 import torch
 
 from alc_kernels import functional
-from alc_kernels.backends import triton_backend
-from alc_kernels.backends.cuda_kernels import enabled, operators
+from alc_kernels.backends.cuda_kernels import enabled
 from alc_kernels.positives import Positives
 from tests.backends.common import assert_close
-
-
-@pytest.fixture
-def calls(cuda_device, monkeypatch) -> list[str]:
-    """Turns the CUDA kernels on; names what is called of them."""
-    reason = triton_backend.unsupported(torch.empty(1, device=cuda_device))
-    if reason is not None:
-        pytest.skip(reason)
-    monkeypatch.setenv(enabled.SWITCH, "1")
-    made: list[str] = []
-    call = operators._call
-
-    def noted(name, *arguments):
-        made.append(name)
-        call(name, *arguments)
-
-    monkeypatch.setattr(operators, "_call", noted)
-    return made
 
 
 def embeddings(b: int, m: int, d: int, dtype: torch.dtype, device) -> tuple:

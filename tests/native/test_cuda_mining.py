@@ -12,7 +12,7 @@ import torch
 
 from alc_kernels import functional
 from alc_kernels.backends import triton_backend
-from alc_kernels.backends.cuda_kernels import enabled, mining, operators
+from alc_kernels.backends.cuda_kernels import mining, operators
 from alc_kernels.backends.interface import WalkRequest
 from alc_kernels.backends.triton_backend import workspace
 from alc_kernels.backends.triton_backend.config import Tile, override_tile
@@ -23,23 +23,10 @@ from tests.backends.test_walk import check, everything, integer_problem
 TILE = Tile(rows=16, cols=32, depth=16, warps=4, stages=2)
 
 
-@pytest.fixture
-def calls(cuda_device, monkeypatch):
-    """Turns the CUDA kernels on; names what is called of them."""
-    reason = triton_backend.unsupported(torch.empty(1, device=cuda_device))
-    if reason is not None:
-        pytest.skip(reason)
-    monkeypatch.setenv(enabled.SWITCH, "1")
-    made: list[str] = []
-    call = operators._call
-
-    def noted(name, *arguments):
-        made.append(name)
-        call(name, *arguments)
-
-    monkeypatch.setattr(operators, "_call", noted)
+@pytest.fixture(autouse=True)
+def _poisoned():
     with poisoned_memory():
-        yield made
+        yield
 
 
 def walk_and_check(problem, request, calls: list[str], tile: Tile = TILE) -> None:

@@ -18,10 +18,13 @@ from alc_kernels.backends.interface import Problem, RowStatistics, WalkRequest
 from alc_kernels.backends.triton_backend import coefficients, workspace
 from alc_kernels.backends.triton_backend.both_sides_kernel import both_sides_kernel
 from alc_kernels.backends.triton_backend.config import Tile
-from alc_kernels.backends.triton_backend.launch import INTERPRETED, on_device_of
+from alc_kernels.backends.triton_backend.launch import (
+    dot_precision,
+    on_device_of,
+    product_constexprs,
+)
 from alc_kernels.backends.triton_backend.positive_logits import PositiveLogits, positive_logits
 from alc_kernels.backends.triton_backend.relation import walk_arguments
-from alc_kernels.backends.triton_backend.walk_launch import dot_precision
 
 
 def serves(problem: Problem, request: WalkRequest) -> bool:
@@ -137,10 +140,5 @@ def both_sides_constexprs(
         "POSITIVES": relations[0],
         "EXCLUDE": relations[1],
         "HAS_OFFSET": has_offset,
-        "ROWS": tile.rows,
-        "COLS": tile.cols,
-        "DEPTH": tile.depth,
-        "EVEN": d % tile.depth == 0,
-        "PRECISION": dot_precision(dtype),
-        "UPCAST": INTERPRETED and dtype == torch.bfloat16,
+        **product_constexprs(tile, d, dtype, dot_precision(dtype)),
     }

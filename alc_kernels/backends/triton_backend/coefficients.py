@@ -18,10 +18,9 @@ from alc_kernels.backends.interface import GradientRequest, GradientResult, Prob
 from alc_kernels.backends.triton_backend import tuned, workspace
 from alc_kernels.backends.triton_backend.coefficients_kernel import coefficients_kernel
 from alc_kernels.backends.triton_backend.config import Tile
-from alc_kernels.backends.triton_backend.launch import INTERPRETED, on_device_of
+from alc_kernels.backends.triton_backend.launch import INTERPRETED, dot_precision, on_device_of
 from alc_kernels.backends.triton_backend.matmul import add_product, upcasts
 from alc_kernels.backends.triton_backend.relation import relation_arguments
-from alc_kernels.backends.triton_backend.walk_launch import dot_precision
 
 # Every chunk adds to all rows of grad_labels that it sees, so short chunks spend their time there:
 # below this many rows, columns are cut too.

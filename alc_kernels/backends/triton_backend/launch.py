@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 import triton
 from torch import Tensor
+
+from alc_kernels.backends.triton_backend.config import Tile
 
 # Kernels were compiled for the interpreter if this was set when they were defined.
 INTERPRETED: bool = triton.knobs.runtime.interpret
@@ -22,3 +25,15 @@ def dot_precision(dtype: torch.dtype) -> str:
     if dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest":
         return "ieee"
     return "tf32"
+
+
+def product_constexprs(tile: Tile, d: int, dtype: torch.dtype, precision: str) -> dict[str, Any]:
+    """What ``tile_product`` takes, in any kernel. d: the width, or a divisor of all of several."""
+    return {
+        "ROWS": tile.rows,
+        "COLS": tile.cols,
+        "DEPTH": tile.depth,
+        "EVEN": d % tile.depth == 0,
+        "PRECISION": precision,
+        "UPCAST": INTERPRETED and dtype == torch.bfloat16,
+    }

@@ -43,7 +43,11 @@ from alc_kernels.backends.triton_backend.exponentials_kernel import (
     repair_kernel,
     settle_references_kernel,
 )
-from alc_kernels.backends.triton_backend.launch import INTERPRETED, on_device_of
+from alc_kernels.backends.triton_backend.launch import (
+    dot_precision,
+    on_device_of,
+    product_constexprs,
+)
 from alc_kernels.backends.triton_backend.matmul import add_product, set_product, upcasts
 from alc_kernels.backends.triton_backend.positive_logits import (
     PositiveLogits,
@@ -57,7 +61,6 @@ from alc_kernels.backends.triton_backend.row_factors import (
     TILES,
     row_factors_kernel,
 )
-from alc_kernels.backends.triton_backend.walk_launch import dot_precision
 
 # With fewer rows in a chunk, adding to all rows of dK costs more than computing S again: at d =
 # 768 a row of dK is read and written in 6 KiB, while the three products do 5 kFLOP for each of
@@ -298,10 +301,5 @@ def exponentials_constexprs(
         "EXCLUDE": relations[1],
         "HAS_OFFSET": has_offset,
         "SCALARS": scalars,
-        "ROWS": tile.rows,
-        "COLS": tile.cols,
-        "DEPTH": tile.depth,
-        "EVEN": d % tile.depth == 0,
-        "PRECISION": dot_precision(dtype),
-        "UPCAST": INTERPRETED and dtype == torch.bfloat16,
+        **product_constexprs(tile, d, dtype, dot_precision(dtype)),
     }

@@ -124,6 +124,16 @@ def pair_labels_kernel(
 
 
 @triton.jit
+def _label_row(labels_ptr, label, b_d, d, FEATURES: tl.constexpr, BLOCK_D: tl.constexpr):
+    """(1, D) float32; zeros without FEATURES, which alone read it."""
+    b_own = tl.zeros((1, BLOCK_D), tl.float32)
+    if FEATURES:
+        b_own = tl.load(labels_ptr + label * d + b_d, mask=b_d < d, other=0.0)[None, :]
+        b_own = b_own.to(tl.float32)
+    return b_own
+
+
+@triton.jit
 def _run_sum(
     begin,
     end,
@@ -180,10 +190,7 @@ def label_runs_kernel(
     label = tl.load(sorted_ptr + begin).to(tl.int64)
     last = tl.load(sorted_ptr + begin + (RUN - 1)).to(tl.int64)
     if (label == last) & (label >= 0) & (label < num_labels):
-        b_own = tl.zeros((1, BLOCK_D), tl.float32)
-        if FEATURES:
-            b_own = tl.load(labels_ptr + label * d + b_d, mask=b_d < d, other=0.0)[None, :]
-            b_own = b_own.to(tl.float32)
+        b_own = _label_row(labels_ptr, label, b_d, d, FEATURES, BLOCK_D)
         b_sum = _run_sum(
             begin,
             begin + RUN,
@@ -225,10 +232,7 @@ def label_owners_kernel(
     begin = tl.load(offsets_ptr + label)
     end = tl.load(offsets_ptr + label + 1)
     if begin < end:
-        b_own = tl.zeros((1, BLOCK_D), tl.float32)
-        if FEATURES:
-            b_own = tl.load(labels_ptr + label * d + b_d, mask=b_d < d, other=0.0)[None, :]
-            b_own = b_own.to(tl.float32)
+        b_own = _label_row(labels_ptr, label, b_d, d, FEATURES, BLOCK_D)
         first_run = (begin + (RUN - 1)) // RUN
         last_run = tl.maximum(end // RUN, first_run)
         # Without a whole run everything is "before"; both bounds then clamp to the end.

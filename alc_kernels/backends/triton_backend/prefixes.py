@@ -14,7 +14,11 @@ from alc_kernels.backends.interface import Problem, RowStatistics, WalkRequest
 from alc_kernels.backends.prefix_interface import PrefixProblem
 from alc_kernels.backends.triton_backend import walk_launch, workspace
 from alc_kernels.backends.triton_backend.config import Tile, device_limits, walk_tile
-from alc_kernels.backends.triton_backend.launch import INTERPRETED, dot_precision, on_device_of
+from alc_kernels.backends.triton_backend.launch import (
+    dot_precision,
+    on_device_of,
+    product_constexprs,
+)
 from alc_kernels.backends.triton_backend.merge import merge_kernel
 from alc_kernels.backends.triton_backend.prefix_walk import prefix_walk_kernel
 from alc_kernels.backends.triton_backend.relation import walk_arguments
@@ -55,14 +59,7 @@ def depth_constexprs(
     tile: Tile, widths: tuple[int, ...], dtype: torch.dtype, precision: str
 ) -> dict[str, Any]:
     """Of a kernel's tile, and how it goes along the embedding."""
-    return {
-        "ROWS": tile.rows,
-        "COLS": tile.cols,
-        "DEPTH": tile.depth,
-        "EVEN": math.gcd(*widths) % tile.depth == 0,
-        "PRECISION": precision,
-        "UPCAST": INTERPRETED and dtype == torch.bfloat16,
-    }
+    return product_constexprs(tile, math.gcd(*widths), dtype, precision)
 
 
 def prefix_constexprs(

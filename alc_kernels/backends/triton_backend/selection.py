@@ -35,7 +35,11 @@ from alc_kernels.backends.triton_backend.active_bits import BLOCK, WORD, pack_bi
 from alc_kernels.backends.triton_backend.active_lists import Lists, list_rows
 from alc_kernels.backends.triton_backend.arithmetic import LOWEST
 from alc_kernels.backends.triton_backend.config import Tile
-from alc_kernels.backends.triton_backend.launch import INTERPRETED, dot_precision, on_device_of
+from alc_kernels.backends.triton_backend.launch import (
+    dot_precision,
+    on_device_of,
+    product_constexprs,
+)
 from alc_kernels.backends.triton_backend.positive_statistics import drop_pairs
 from alc_kernels.backends.triton_backend.relation import (
     RelationArguments,
@@ -126,6 +130,18 @@ def select_groups_kernel(
         tl.store(bits_ptr + b_out, pack_bits(b_is, ROWS, GROUPS), mask=b_row_in[:, None])
 
 
+@triton.jit
+def _drop_relation(
+    KIND: tl.constexpr, row_ptr, col_ptr, b_rows, b_in, b_s, column, num_labels, COLS: tl.constexpr
+):
+    """b_s (R, COLS), the tile at ``column``, with -inf at the pairs of a relation."""
+    if KIND != "empty":
+        b_key, b_end, b_next, next_column = open_rows(KIND, row_ptr, col_ptr, b_rows, b_in, column)
+        if tile_may_hold(KIND, col_ptr, b_key, next_column, column, num_labels, COLS):
+            b_s = drop_pairs(KIND, col_ptr, b_key, b_end, b_next, b_s, column, COLS)[0]
+    return b_s
+
+
 @triton.jit(do_not_specialize=["row_start", "num_labels", "num_segments", "room"])
 def scan_groups_kernel(
     queries_ptr,
@@ -177,26 +193,14 @@ def scan_groups_kernel(
         )
         # As the walk does: from here on -inf means "no negative".
         b_s = tl.maximum(b_s, LOWEST)
-        if POS_KIND != "empty":
-            b_key, b_end, b_next, next_column = open_rows(
-                POS_KIND, positive_row_ptr, positive_col_ptr, b_rows, b_in, column
-            )
-            if tile_may_hold(
-                POS_KIND, positive_col_ptr, b_key, next_column, column, num_labels, COLS
-            ):
-                b_s, b_key, b_next, next_column = drop_pairs(
-                    POS_KIND, positive_col_ptr, b_key, b_end, b_next, b_s, column, COLS
-                )
-        if EXC_KIND != "empty":
-            b_key, b_end, b_next, next_column = open_rows(
-                EXC_KIND, exclude_row_ptr, exclude_col_ptr, b_rows, b_in, column
-            )
-            if tile_may_hold(
-                EXC_KIND, exclude_col_ptr, b_key, next_column, column, num_labels, COLS
-            ):
-                b_s, b_key, b_next, next_column = drop_pairs(
-                    EXC_KIND, exclude_col_ptr, b_key, b_end, b_next, b_s, column, COLS
-                )
+        b_s = _drop_relation(
+            POS_KIND, positive_row_ptr, positive_col_ptr, b_rows, b_in, b_s, column, num_labels,
+            COLS,
+        )  # fmt: skip
+        b_s = _drop_relation(
+            EXC_KIND, exclude_row_ptr, exclude_col_ptr, b_rows, b_in, b_s, column, num_labels,
+            COLS,
+        )  # fmt: skip
         b_least = tl.load(least_ptr + b_row, mask=b_in, other=float("inf"))
         b_counts = (column + b_local < num_labels) & b_in[:, None]
         if HAS_GUARD:
@@ -267,20 +271,22 @@ def merge_candidates_kernel(
 
 
 def scan_constexprs(
-    kinds: tuple[str, str], has_guard: bool, top: int, tile: Tile, d: int, precision: str
+    kinds: tuple[str, str],
+    has_guard: bool,
+    top: int,
+    tile: Tile,
+    d: int,
+    dtype: torch.dtype,
+    precision: str,
 ) -> dict[str, Any]:
-    """The constexpr arguments of ``scan_groups_kernel`` but UPCAST."""
+    """The constexpr arguments of ``scan_groups_kernel``."""
     return {
         "POS_KIND": kinds[0],
         "EXC_KIND": kinds[1],
         "HAS_GUARD": has_guard,
         "TOP": top,
         "SLOTS": triton.next_power_of_2(top),
-        "ROWS": tile.rows,
-        "COLS": tile.cols,
-        "DEPTH": tile.depth,
-        "EVEN": d % tile.depth == 0,
-        "PRECISION": precision,
+        **product_constexprs(tile, d, dtype, precision),
     }
 
 
@@ -321,8 +327,10 @@ def select_largest(
             relations[1].col_ptr, least if problem.guard is None else problem.guard.contiguous(),
             lists.entries, lists.counts, chosen, least, values, candidates, row_start, m, d,
             lists.segments, lists.size,
-            **scan_constexprs(kinds, problem.guard is not None, top, tile, d, precision),
-            UPCAST=INTERPRETED and queries.dtype == torch.bfloat16, num_warps=tile.warps,
+            **scan_constexprs(
+                kinds, problem.guard is not None, top, tile, d, queries.dtype, precision
+            ),
+            num_warps=tile.warps,
             num_stages=tile.stages,
         )  # fmt: skip
         merge_candidates_kernel[(triton.cdiv(rows, MERGE_ROWS),)](

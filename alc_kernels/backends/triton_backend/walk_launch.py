@@ -20,7 +20,11 @@ from alc_kernels.backends.triton_backend.active_bits import (
     rows_that_fit,
 )
 from alc_kernels.backends.triton_backend.config import Tile, device_limits, walk_tile
-from alc_kernels.backends.triton_backend.launch import INTERPRETED, dot_precision, on_device_of
+from alc_kernels.backends.triton_backend.launch import (
+    dot_precision,
+    on_device_of,
+    product_constexprs,
+)
 from alc_kernels.backends.triton_backend.merge import merge_kernel
 from alc_kernels.backends.triton_backend.relation import walk_arguments, walk_kind
 from alc_kernels.backends.triton_backend.selection import (
@@ -103,13 +107,8 @@ def walk_constexprs(
         "KEEP_NEGATIVE": keep[1],
         "MAXIMA": min(tile.cols, GROUP) if two_passes else 0,
         "SUBTILE": subtile,
-        "ROWS": tile.rows,
-        "COLS": tile.cols,
-        "DEPTH": tile.depth,
-        "EVEN": d % tile.depth == 0,
         "WHOLE": d <= tile.depth,
-        "PRECISION": precision,
-        "UPCAST": INTERPRETED and dtype == torch.bfloat16,
+        **product_constexprs(tile, d, dtype, precision),
     }
 
 

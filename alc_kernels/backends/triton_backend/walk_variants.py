@@ -145,7 +145,9 @@ def _selections(target: str) -> Iterator[Variant]:
         tile = walk_tile(capability, dtype, d, precision, "maximum")
         tile = replace(tile, cols=min(tile.cols, selection.GROUP))
         kinds = relations.replace("ids", "ranges").split("-")
-        constants = selection.scan_constexprs((kinds[0], kinds[1]), guard, 10, tile, d, precision)
+        constants = selection.scan_constexprs(
+            (kinds[0], kinds[1]), guard, 10, tile, d, dtype, precision
+        )
         name = f"{relations} d={d}" + " guard" * guard + " ieee" * (precision == "ieee")
         yield make_variant(
             selection.scan_groups_kernel, name, dtype, {**constants, "UPCAST": False}, tile.warps,
