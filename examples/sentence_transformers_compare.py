@@ -26,6 +26,7 @@ from typing import Any
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TQDM_DISABLE", "1")  # a bar for every file that is written or read
 
 MINI_BATCH = 32
 
@@ -208,7 +209,9 @@ def main(arguments: list[str] | None = None) -> str:
             command = [sys.executable, __file__, *shared, "--seed", str(seed), "--one", name]
             found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             results[name].append(json.loads(found.stdout.splitlines()[-1]))
-            print(f"seed {seed}, {name}: {results[name][-1]}", flush=True)
+            run = results[name][-1]
+            figures = [f"{c} {form.format(run[c])}" for c, form in COLUMNS.items() if c in run]
+            print(f"seed {seed}, {name}: {', '.join(figures)}", flush=True)
     text = table(results)
     print(text)
     if settings.output:
