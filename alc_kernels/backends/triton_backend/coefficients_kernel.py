@@ -43,7 +43,7 @@ def _term(b_z, b_negative_scale, KIND: tl.constexpr):
 
 
 @triton.jit
-def _coefficients(
+def tile_coefficients(
     b_scores,
     b_positive,  # masks (R, C), MASKED only
     b_excluded,
@@ -152,7 +152,7 @@ def coefficients_kernel(
     positive_margin_scale_ptr,  # 0-d float32
     negative_margin,
     negative_margin_scale_ptr,  # 0-d float32
-    column_shift_ptr,  # (M,) float32; the next four: COLUMNS only, see _coefficients
+    column_shift_ptr,  # (M,) float32; the next four: COLUMNS only, see tile_coefficients
     column_scale_ptr,
     column_sum_ptr,
     column_share_ptr,
@@ -248,7 +248,7 @@ def coefficients_kernel(
             b_column_scale = tl.load(column_scale_ptr + b_cols, mask=b_col_in, other=0.0)
             b_column_sum = tl.load(column_sum_ptr + b_cols, mask=b_col_in, other=float("inf"))
             b_column_share = tl.load(column_share_ptr + b_cols, mask=b_col_in, other=0.0)
-        b_total, b_weighted, b_plain = _coefficients(
+        b_total, b_weighted, b_plain = tile_coefficients(
             b_scores, b_positive, b_excluded, b_guard, slope * LOG2_E, b_row_shift, b_col_shift,
             b_share, b_negative_scale, b_row_scale, common, b_col_in, b_column_shift,
             b_column_scale, b_column_sum, b_column_share, positive_margin, positive_margin_scale,
@@ -256,7 +256,7 @@ def coefficients_kernel(
             EXCLUDE != "empty", GUARD, LABEL_OFFSET, POSITIVE_MARGIN, NEGATIVE_MARGIN, SCALARS,
         )  # fmt: skip
     else:
-        b_total, b_weighted, b_plain = _coefficients(
+        b_total, b_weighted, b_plain = tile_coefficients(
             b_scores, b_scores, b_scores, b_guard, slope * LOG2_E, b_row_shift, b_col_shift,
             b_share, b_negative_scale, b_row_scale, common, b_col_in, b_column_shift,
             b_col_shift, b_col_shift, b_col_shift, positive_margin, positive_margin_scale,

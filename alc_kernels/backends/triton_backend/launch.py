@@ -20,6 +20,11 @@ def on_device_of(tensor: Tensor) -> AbstractContextManager[object]:
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
+def given_or(tensor: Tensor | None, dummy: Tensor) -> Tensor:
+    """The tensor, or a pointer for an argument that the kernel does not read."""
+    return dummy if tensor is None else tensor.contiguous()
+
+
 def dot_precision(dtype: torch.dtype) -> str:
     """How float32 operands are multiplied (half precision inputs are multiplied exactly)."""
     if dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest":

@@ -12,7 +12,7 @@ from alc_kernels.backends.prefix_interface import PrefixProblem, PrefixSides
 from alc_kernels.backends.triton_backend.active_bits import ActiveBits, bits_shape, rows_that_fit
 from alc_kernels.backends.triton_backend.active_product import add_active
 from alc_kernels.backends.triton_backend.config import device_limits
-from alc_kernels.backends.triton_backend.launch import dot_precision, on_device_of
+from alc_kernels.backends.triton_backend.launch import dot_precision, given_or, on_device_of
 from alc_kernels.backends.triton_backend.prefix_bits_kernel import prefix_bits_kernel
 from alc_kernels.backends.triton_backend.prefixes import (
     depth_constexprs,
@@ -20,7 +20,6 @@ from alc_kernels.backends.triton_backend.prefixes import (
     width_bounds,
 )
 from alc_kernels.backends.triton_backend.relation import walk_arguments, walk_kind
-from alc_kernels.backends.triton_backend.walk_launch import _or
 
 
 def bits_constexprs(
@@ -73,10 +72,10 @@ def active_prefix_gradient(
         )
         with on_device_of(queries):
             prefix_bits_kernel[(triton.cdiv(stop - start, tile.rows) * blocks,)](
-                queries, labels, _or(problem.query_scale, queries),
-                _or(problem.label_scale, queries), positives.row_ptr, positives.col_ptr,
-                exclude.row_ptr, exclude.col_ptr, _or(problem.guard, queries), bounds,
-                _or(positive, queries), _or(negative, queries),
+                queries, labels, given_or(problem.query_scale, queries),
+                given_or(problem.label_scale, queries), positives.row_ptr, positives.col_ptr,
+                exclude.row_ptr, exclude.col_ptr, given_or(problem.guard, queries), bounds,
+                given_or(positive, queries), given_or(negative, queries),
                 first.positive_margin or 0.0, first.negative_margin or 0.0, num_rows, num_labels,
                 d, num_widths, start, stop, *shape, **constexprs, num_warps=tile.warps,
                 num_stages=tile.stages,

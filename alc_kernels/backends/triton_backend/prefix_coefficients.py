@@ -15,7 +15,7 @@ from alc_kernels.backends.interface import GradientRequest
 from alc_kernels.backends.prefix_interface import PrefixProblem, PrefixSides
 from alc_kernels.backends.triton_backend import coefficients
 from alc_kernels.backends.triton_backend.config import Tile
-from alc_kernels.backends.triton_backend.launch import dot_precision, on_device_of
+from alc_kernels.backends.triton_backend.launch import dot_precision, given_or, on_device_of
 from alc_kernels.backends.triton_backend.matmul import add_product, upcasts
 from alc_kernels.backends.triton_backend.prefix_coefficients_kernel import (
     prefix_coefficients_kernel,
@@ -26,7 +26,6 @@ from alc_kernels.backends.triton_backend.prefixes import (
     width_bounds,
 )
 from alc_kernels.backends.triton_backend.relation import relation_arguments
-from alc_kernels.backends.triton_backend.walk_launch import _or
 
 # The sum that goes on and one width's coefficients live at the same time.
 MOST_COLS = 64
@@ -104,28 +103,28 @@ def dense_prefix_gradient(
     arguments = {
         "queries_ptr": queries,
         "labels_ptr": labels,
-        "query_scale_ptr": _or(problem.query_scale, queries),
-        "label_scale_ptr": _or(problem.label_scale, queries),
+        "query_scale_ptr": given_or(problem.query_scale, queries),
+        "label_scale_ptr": given_or(problem.label_scale, queries),
         "positive_row_ptr": positives.row_ptr,
         "positive_col_ptr": positives.col_ptr,
         "exclude_row_ptr": exclude.row_ptr,
         "exclude_col_ptr": exclude.col_ptr,
-        "guard_ptr": _or(problem.guard, queries),
+        "guard_ptr": given_or(problem.guard, queries),
         "row_scale_ptr": stack([request.row_scale for request in requests]),
         # The positives are those of every width.
-        "num_positives_ptr": _or(first.num_positives, queries),
+        "num_positives_ptr": given_or(first.num_positives, queries),
         "log_sum_exp_ptr": stack([request.log_sum_exp for request in requests]),
         "negative_scale_ptr": stack([request.negative_scale for request in requests]),
-        "slope_ptr": _or(slope, queries),
-        "label_offset_ptr": _or(first.label_offset, queries),
-        "bias_ptr": _or(first.bias, queries),
+        "slope_ptr": given_or(slope, queries),
+        "label_offset_ptr": given_or(first.label_offset, queries),
+        "bias_ptr": given_or(first.bias, queries),
         "positive_margin": first.positive_margin or 0.0,
         "positive_margin_scale_ptr": stack([r.positive_margin_scale for r in requests]),
         "negative_margin": first.negative_margin or 0.0,
         "negative_margin_scale_ptr": stack([r.negative_margin_scale for r in requests]),
         "widths_ptr": width_bounds(problem.widths, device),
         "out_ptr": space,
-        "out_scale_ptr": _or(scales, queries),
+        "out_scale_ptr": given_or(scales, queries),
         "num_queries": num_rows,
         "num_labels": num_labels,
         "d": d,

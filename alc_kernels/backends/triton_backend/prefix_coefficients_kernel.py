@@ -11,7 +11,7 @@ import triton.language as tl
 
 from alc_kernels.backends.triton_backend.arithmetic import LOG2_E
 from alc_kernels.backends.triton_backend.coefficient_rows import row_numbers
-from alc_kernels.backends.triton_backend.coefficients_kernel import _coefficients
+from alc_kernels.backends.triton_backend.coefficients_kernel import tile_coefficients
 from alc_kernels.backends.triton_backend.dense_tiles import store_tile, tile_of
 from alc_kernels.backends.triton_backend.prefix_tile import add_width, scale_tile
 from alc_kernels.backends.triton_backend.relation import take_tile
@@ -135,7 +135,7 @@ def prefix_coefficients_kernel(
                 EXCLUDE, exclude_col_ptr, excluded[0], excluded[1], excluded[2], column,
                 num_labels, ROWS, COLS,
             )[0]  # fmt: skip
-            b_total = _coefficients(
+            b_total = tile_coefficients(
                 b_scores, b_positive, b_excluded, b_guard, slope * LOG2_E, b_row_shift,
                 b_col_shift, b_share, b_negative_scale, b_row_scale, common, b_col_in, b_col_shift,
                 b_col_shift, b_col_shift, b_col_shift, positive_margin, positive_margin_scale,
@@ -143,7 +143,7 @@ def prefix_coefficients_kernel(
                 EXCLUDE != "empty", GUARD, LABEL_OFFSET, POSITIVE_MARGIN, NEGATIVE_MARGIN, False,
             )[0]  # fmt: skip
         else:
-            b_total = _coefficients(
+            b_total = tile_coefficients(
                 b_scores, b_scores, b_scores, b_guard, slope * LOG2_E, b_row_shift, b_col_shift,
                 b_share, b_negative_scale, b_row_scale, common, b_col_in, b_col_shift,
                 b_col_shift, b_col_shift, b_col_shift, positive_margin, positive_margin_scale,

@@ -16,6 +16,7 @@ from alc_kernels.backends.triton_backend import walk_launch, workspace
 from alc_kernels.backends.triton_backend.config import Tile, device_limits, walk_tile
 from alc_kernels.backends.triton_backend.launch import (
     dot_precision,
+    given_or,
     on_device_of,
     product_constexprs,
 )
@@ -89,7 +90,7 @@ def prefix_walk(problem: PrefixProblem, request: WalkRequest) -> list[RowStatist
     (b, d), m, num_widths = queries.shape, labels.shape[0], len(widths)
     if b == 0 or m == 0:
         nothing = Problem(queries, labels, problem.positives, problem.exclude, None)
-        return [walk_launch._nothing(nothing, request) for _ in widths]
+        return [walk_launch.nothing_found(nothing, request) for _ in widths]
     device, precision = queries.device, dot_precision(queries.dtype)
     capability, multiprocessors = device_limits(device)
     tile = prefix_tile(capability, queries.dtype, widths, precision, request.top_k)
@@ -105,7 +106,7 @@ def prefix_walk(problem: PrefixProblem, request: WalkRequest) -> list[RowStatist
     floats, ints = new((num_widths, 6, b)), new((num_widths, 5, b), dtype=torch.int64)
     scores, indices = new((num_widths, b, top)), new((num_widths, b, top), dtype=torch.int64)
     bounds = width_bounds(widths, device)
-    optional = functools.partial(walk_launch._or, dummy=floats)
+    optional = functools.partial(given_or, dummy=floats)
     tiles = triton.cdiv(m, tile.cols)
     at_once = multiprocessors * tile.programs
     start = 0
@@ -141,7 +142,7 @@ def prefix_walk(problem: PrefixProblem, request: WalkRequest) -> list[RowStatist
                 )  # fmt: skip
         start = stop
     return [
-        walk_launch._collect(request, scores[n], indices[n], floats[n], ints[n])
+        walk_launch.named_slots(request, scores[n], indices[n], floats[n], ints[n])
         for n in range(num_widths)
     ]
 

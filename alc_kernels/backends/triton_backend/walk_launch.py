@@ -22,6 +22,7 @@ from alc_kernels.backends.triton_backend.active_bits import (
 from alc_kernels.backends.triton_backend.config import Tile, device_limits, walk_tile
 from alc_kernels.backends.triton_backend.launch import (
     dot_precision,
+    given_or,
     on_device_of,
     product_constexprs,
 )
@@ -128,7 +129,7 @@ def walk_epilogue(request: WalkRequest, *, two_passes: bool = False) -> str:
     return "maximum"
 
 
-def _nothing(problem: Problem, request: WalkRequest) -> RowStatistics:
+def nothing_found(problem: Problem, request: WalkRequest) -> RowStatistics:
     """The statistics of rows that have no labels (or of no rows)."""
     b = problem.queries.shape[0]
     new = functools.partial(torch.full, device=problem.queries.device, dtype=torch.float32)
@@ -170,7 +171,7 @@ def walk(problem: Problem, request: WalkRequest) -> RowStatistics:
     """
     (b, _), m = problem.queries.shape, problem.labels.shape[0]
     if b == 0 or m == 0:
-        return _nothing(problem, request)
+        return nothing_found(problem, request)
     keep = _bits_to_keep(problem, request)
     if any(keep) and rows_that_fit(m, sum(keep)) < b:
         keep = (False, False)
@@ -285,10 +286,11 @@ class WalkLaunch:
         with on_device_of(queries):
             walk_kernel[(row_blocks * splits,)](
                 queries, labels, positives.row_ptr, positives.col_ptr,
-                exclude.row_ptr, exclude.col_ptr, _or(problem.guard, unused),
-                _or(request.label_offset, unused), _or(request.inverse_temperature, unused),
-                _or(request.scale, unused), _or(request.bias, unused), list_values, list_indices,
-                partial_floats, partial_ints, maxima, *bits, start, stop, m,
+                exclude.row_ptr, exclude.col_ptr, given_or(problem.guard, unused),
+                given_or(request.label_offset, unused),
+                given_or(request.inverse_temperature, unused), given_or(request.scale, unused),
+                given_or(request.bias, unused), list_values, list_indices, partial_floats,
+                partial_ints, maxima, *bits, start, stop, m,
                 queries.shape[1], length, stride, request.positive_margin or 0.0,
                 request.negative_margin or 0.0,
                 **self.constexprs, num_warps=tile.warps, num_stages=tile.stages,
@@ -311,15 +313,10 @@ class WalkLaunch:
 
     def results(self) -> RowStatistics:
         """The results by their names, to be filled by ``rows``."""
-        return _collect(self.request, self.scores, self.indices, self.floats, self.ints)
+        return named_slots(self.request, self.scores, self.indices, self.floats, self.ints)
 
 
-def _or(tensor: torch.Tensor | None, dummy: torch.Tensor) -> torch.Tensor:
-    """The tensor, or a pointer for an argument that the kernel does not read."""
-    return dummy if tensor is None else tensor.contiguous()
-
-
-def _collect(
+def named_slots(
     request: WalkRequest,
     scores: torch.Tensor,
     indices: torch.Tensor,
