@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,8 +18,9 @@ from alc_kernels.backends.interface import (
     WalkRequest,
     accumulation_dtype,
 )
-from alc_kernels.backends.prefix_interface import PrefixProblem, PrefixSides
+from alc_kernels.backends.prefix_interface import PrefixProblem, PrefixSides, PrefixTargets
 from alc_kernels.objective.evaluate import Evaluation, evaluate, guard_limit
+from alc_kernels.objective.prefix_gradient import JoinedGradient
 from alc_kernels.objective.prefix_rows import PrefixRows
 from alc_kernels.objective.specification import Objective
 from alc_kernels.positives import Positives
@@ -46,9 +49,13 @@ class SharedWalk:
         positives: Positives,
         exclude: Positives,
         widths: tuple[int, ...],
+        weights: tuple[float, ...],
         exclude_above: float | None,
     ) -> None:
         self.backend, self.widths, self.exclude_above = backend, widths, exclude_above
+        self.weights = weights
+        self.joined = JoinedGradient(queries, widths), JoinedGradient(labels, widths)
+        self.apart = False  # some width has a gradient of its own
         self.problems = [
             Problem(q, k, positives, exclude, None)
             for q, k in zip(queries.units, labels.units, strict=True)
@@ -59,6 +66,7 @@ class SharedWalk:
     def backend_of(self, n: int) -> Backend:
         """The backend itself where it has no walk over several widths."""
         if not hasattr(self.backend, "prefix_walk"):
+            self.apart = True
             return self.backend
         return _OneWidth(self, n)  # type: ignore[return-value]
 
@@ -76,18 +84,31 @@ class SharedWalk:
             queries.rows, labels.rows, problem.positives, problem.exclude, self.widths,
             queries.scales, labels.scales, guard,
         )  # fmt: skip
-        plain = replace(request, columns=None, keep_active=False, gradient=None)
-        found = self.backend.prefix_walk(shared, plain)  # type: ignore[attr-defined]
+        plain = replace(request, columns=None, gradient=None)
+        offer = request.gradient
+        if offer is not None and guard is None and hasattr(self.backend, "prefix_walk_gradient"):
+            found = self.backend.prefix_walk_gradient(
+                shared, plain, offer, partial(self._targets, number)
+            )
+        else:
+            found = self.backend.prefix_walk(shared, plain)  # type: ignore[attr-defined]
+        self.apart |= found is None
         self.directions.append(_Direction(shared, found))
         return self.directions[number]
 
+    def _targets(self, number: int) -> PrefixTargets:
+        """What a backend adds the gradients of direction ``number`` to, all widths at once."""
+        sides = self.joined if number == 0 else self.joined[::-1]
+        (grad_queries, query_dots), (grad_labels, label_dots) = (side.targets() for side in sides)
+        return PrefixTargets(self.weights, grad_queries, grad_labels, query_dots, label_dots)
+
     def finish(self) -> None:
         """Make the dense gradients that the widths have put off."""
-        for one in self.directions:
+        for number, one in enumerate(self.directions):
             if not one.requests:
                 continue
             served = len(one.requests) == len(self.widths) and self.backend.prefix_gradient(  # type: ignore[attr-defined]
-                one.problem, one.requests, one.sides
+                one.problem, one.requests, one.sides, partial(self._targets, number)
             )
             if served:
                 continue
@@ -136,6 +157,8 @@ class _OneWidth:
             return problem
         known = [number for number, (walked, _) in enumerate(self._walked) if walked is problem]
         number = known[0] if known else len(self._walked)  # a guard asks before its walk
+        if known and self._walked[number][1].found is None:
+            return problem
         if number not in self._exact:
             queries, labels = self._shared.sides if number == 0 else self._shared.sides[::-1]
             self._exact[number] = replace(
@@ -159,6 +182,11 @@ class _OneWidth:
             self._as_walked(problem), log_sum_exp, inverse_temperature, label_offset
         )
 
+    def pair_gradient(self, *arguments: Any) -> None:
+        """A gradient of this width."""
+        self._shared.apart = True
+        self._shared.backend.pair_gradient(*arguments)
+
     def dense_gradient(
         self,
         problem: Problem,
@@ -167,6 +195,7 @@ class _OneWidth:
         grad_labels: Tensor | None,
     ) -> GradientResult:
         """Put off, unless a result is wanted at once."""
+        self._shared.apart = True
         backend = self._shared.backend
         direction = next(found for walked, found in self._walked if walked is problem)
         later = hasattr(backend, "prefix_gradient") and direction.found is not None

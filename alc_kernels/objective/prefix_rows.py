@@ -18,6 +18,7 @@ class PrefixRows:
 
     rows: Tensor  # (n, d) compute dtype, contiguous: x times a power of two per row
     scales: Tensor | None  # (W, n) acc: what makes a prefix of ``rows`` a unit vector
+    power: Tensor | None  # (n,) acc: x / rows; None with ``scales``
     # Per width, as the plain losses have them: unit prefixes (n, w), inverse norms of x (n,)
     units: list[Tensor]
     inverse: list[Tensor | None]
@@ -41,7 +42,7 @@ def prefix_rows(
     made = [backend.normalize_rows(x[:, :w].contiguous(), dtype, normalize) for w in widths]
     units, inverse = [unit for unit, _, _ in made], [norm for _, norm, _ in made]
     if not normalize:
-        return PrefixRows(x.to(dtype).contiguous(), None, units, inverse, finite)
+        return PrefixRows(x.to(dtype).contiguous(), None, None, units, inverse, finite)
     wide = x.to(accumulation_dtype(x.dtype))
     size = wide.abs().amax(dim=1)
     power = size / (2.0 * torch.frexp(size).mantissa)  # exactly 2^e, size in [2^e, 2^(e+1))
@@ -53,4 +54,4 @@ def prefix_rows(
     lengths = torch.stack([norm for norm in inverse if norm is not None])  # (W, n)
     largest = torch.finfo(acc).max
     scales = (lengths * power).to(acc).clamp(max=largest)
-    return PrefixRows(rows, scales, units, inverse, finite)
+    return PrefixRows(rows, scales, power.to(acc), units, inverse, finite)

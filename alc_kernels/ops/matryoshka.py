@@ -9,7 +9,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 
 from alc_kernels.backends.choose import choose_backend
-from alc_kernels.backends.interface import Backend, accumulation_dtype
+from alc_kernels.backends.interface import accumulation_dtype
 from alc_kernels.objective import Objective
 from alc_kernels.objective.matryoshka import SharedWalk, evaluate_widths
 from alc_kernels.objective.prefix_rows import PrefixRows, prefix_rows
@@ -60,13 +60,14 @@ def _matryoshka_loss(
         columns = prefix_rows(chosen, labels, compute_dtype, settings.normalize, steps)
         poison = poison_unless(acc, rows.finite, columns.finite, inside, excluded_inside)
         shared = SharedWalk(
-            chosen, rows, columns, positive, excluded, steps, settings.exclude_above
-        )
+            chosen, rows, columns, positive, excluded, steps, tuple(weights),
+            settings.exclude_above,
+        )  # fmt: skip
         wants = want_queries, want_labels, want_scalars
         found = evaluate_widths(shared, settings, scalars, label_offset, row_weight, *wants)
         losses = torch.stack([one.loss for one in found]) * poison
-        by_queries = _joined(chosen, [f.grad_queries for f in found], queries, rows, weights, acc)
-        by_labels = _joined(chosen, [f.grad_labels for f in found], labels, columns, weights, acc)
+        by_queries = _joined(shared, 0, [f.grad_queries for f in found], queries, rows, acc)
+        by_labels = _joined(shared, 1, [f.grad_labels for f in found], labels, columns, acc)
         by_scalars = [w * one.grad_scalars for w, one in zip(weights, found, strict=True)]
         total = torch.stack([w * one.loss for w, one in zip(weights, found, strict=True)]).sum()
         return MatryoshkaResult(
@@ -80,18 +81,23 @@ def _matryoshka_loss(
 
 
 def _joined(
-    backend: Backend,
+    shared: SharedWalk,
+    side: int,
     grads: list[Tensor | None],
     x: Tensor,
     prepared: PrefixRows,
-    weights: list[float],
     acc: torch.dtype,
 ) -> Tensor:
     """(n, d) acc: the sum over widths, each taken back through its own norm."""
     if any(grad is None for grad in grads):
         return x.new_empty(0, dtype=acc)
-    joined = torch.zeros(x.shape, dtype=acc, device=x.device)
-    for grad, inverse, weight in zip(grads, prepared.inverse, weights, strict=True):
+    backend = shared.backend
+    joined = shared.joined[side].by_embeddings(shared.weights)
+    if joined is None:
+        joined = torch.zeros(x.shape, dtype=acc, device=x.device)
+    elif not shared.apart:
+        return joined
+    for grad, inverse, weight in zip(grads, prepared.inverse, shared.weights, strict=True):
         assert grad is not None
         width = grad.shape[1]
         prefix = x[:, :width].to(acc).contiguous()

@@ -24,6 +24,21 @@ TORCH_LIBRARY_FRAGMENT(alc_kernels_native, library) {
       "Tensor(b!)? grad_labels, bool want_scalars, int columns_softmax, bool keep_similarities) "
       "-> Tensor[]");
   library.def(
+      "prefix_walk(" ALC_RELATIONS
+      "int[] widths, Tensor? query_scale, Tensor? label_scale, Tensor? guard, int top_k, "
+      "bool hardest_positive, int softmax, Tensor? inverse_temperature, Tensor? label_offset, "
+      "bool sigmoid, Tensor? scale, Tensor? bias, float? positive_margin, float? negative_margin, "
+      "int active_capacity, Tensor? row_scale, float[] factors, Tensor(a!)? grad_queries, "
+      "Tensor(b!)? grad_labels, bool want_scalars) -> Tensor[]");
+  library.def(
+      "prefix_gradient(" ALC_RELATIONS
+      "int[] widths, Tensor? query_scale, Tensor? label_scale, Tensor? guard, int kind, "
+      "Tensor? row_scale, Tensor? num_positives, Tensor? log_sum_exp, Tensor? negative_scale, "
+      "Tensor? inverse_temperature, Tensor? label_offset, Tensor? scale, Tensor? bias, "
+      "float? positive_margin, float[] positive_margin_scales, float? negative_margin, "
+      "float[] negative_margin_scales, float[] factors, Tensor(a!)? grad_queries, "
+      "Tensor(b!)? grad_labels) -> Tensor[]");
+  library.def(
       "count_pairs(Tensor queries, Tensor labels, str positives_kind, Tensor[] positives, "
       "str exclude_kind, Tensor[] exclude) -> Tensor[]");
   library.def(
@@ -61,6 +76,8 @@ TORCH_LIBRARY_FRAGMENT(alc_kernels_native, library) {
 
 TORCH_LIBRARY_IMPL(alc_kernels_native, CPU, library) {
   library.impl("walk", walk);
+  library.impl("prefix_walk", prefix_walk);
+  library.impl("prefix_gradient", prefix_gradient);
   library.impl("count_pairs", count_pairs);
   library.impl("dense_gradient", dense_gradient);
   library.impl("positive_pass", positive_pass);

@@ -24,6 +24,30 @@ Tensors walk(
     const MaybeTensor& grad_queries, const MaybeTensor& grad_labels, bool want_scalars,
     int64_t columns_softmax, bool keep_similarities);
 
+Tensors prefix_walk(
+    const Tensor& queries, const Tensor& labels, const std::string& positives_kind,
+    const Tensors& positives, const std::string& exclude_kind, const Tensors& exclude,
+    at::IntArrayRef widths, const MaybeTensor& query_scale, const MaybeTensor& label_scale,
+    const MaybeTensor& guard, int64_t top_k, bool hardest_positive, int64_t softmax,
+    const MaybeTensor& inverse_temperature, const MaybeTensor& label_offset, bool sigmoid,
+    const MaybeTensor& scale, const MaybeTensor& bias, std::optional<double> positive_margin,
+    std::optional<double> negative_margin, int64_t active_capacity, const MaybeTensor& row_scale,
+    at::ArrayRef<double> factors, const MaybeTensor& grad_queries,
+    const MaybeTensor& grad_labels, bool want_scalars);
+
+Tensors prefix_gradient(
+    const Tensor& queries, const Tensor& labels, const std::string& positives_kind,
+    const Tensors& positives, const std::string& exclude_kind, const Tensors& exclude,
+    at::IntArrayRef widths, const MaybeTensor& query_scale, const MaybeTensor& label_scale,
+    const MaybeTensor& guard, int64_t kind, const MaybeTensor& row_scale,
+    const MaybeTensor& num_positives, const MaybeTensor& log_sum_exp,
+    const MaybeTensor& negative_scale, const MaybeTensor& inverse_temperature,
+    const MaybeTensor& label_offset, const MaybeTensor& scale, const MaybeTensor& bias,
+    std::optional<double> positive_margin, at::ArrayRef<double> positive_margin_scales,
+    std::optional<double> negative_margin, at::ArrayRef<double> negative_margin_scales,
+    at::ArrayRef<double> factors, const MaybeTensor& grad_queries,
+    const MaybeTensor& grad_labels);
+
 Tensors count_pairs(
     const Tensor& queries, const Tensor& labels, const std::string& positives_kind,
     const Tensors& positives, const std::string& exclude_kind, const Tensors& exclude);

@@ -54,6 +54,16 @@ double positive_slope(
   return -row.row_scale * share * sigmoid(-gap);
 }
 
+// `RowSlope::negative_scale` of a complete row: the positives' mean of sigmoid(lse - z).
+template <typename T>
+T decoupled_scale(
+    const SlopeOptions<T>& options, const RowSlope<T>& row, const std::vector<Pair<T>>& positives) {
+  double sum = 0;
+  for (const Pair<T>& pair : positives)
+    sum += sigmoid(static_cast<double>(row.log_sum_exp) - logit_of(options, pair));
+  return static_cast<T>(sum / std::max<int64_t>(1, row.num_positives));
+}
+
 // The columns' softmax, whose coefficients are added to the rows' (`GradientRequest.columns`).
 template <typename T>
 struct ColumnSlopes {

@@ -9,7 +9,7 @@ import torch
 
 from alc_kernels.backends import torch_backend, triton_backend
 from alc_kernels.backends.interface import GradientRequest, WalkRequest
-from alc_kernels.backends.prefix_interface import PrefixProblem, PrefixSides
+from alc_kernels.backends.prefix_interface import PrefixProblem, PrefixSides, PrefixTargets
 from alc_kernels.backends.triton_backend import (
     coefficients,
     prefix_bits,
@@ -86,10 +86,15 @@ def sides(given: PrefixProblem, queries: bool = True, labels: bool = True) -> li
     return made
 
 
+def unused() -> PrefixTargets:
+    """Both add to the sides."""
+    raise AssertionError
+
+
 def agree(given: PrefixProblem, asked: list[GradientRequest], **wanted: bool) -> list[PrefixSides]:
     expected, found = sides(given, **wanted), sides(given, **wanted)
-    assert torch_backend.prefix_gradient(given, asked, expected)
-    assert triton_backend.prefix_gradient(given, asked, found)
+    assert torch_backend.prefix_gradient(given, asked, expected, unused)
+    assert triton_backend.prefix_gradient(given, asked, found, unused)
     allowed = TOLERANCES[given.queries.dtype].gradient
     for n, (a, b) in enumerate(zip(expected, found, strict=True)):
         for name in ("grad_queries", "grad_labels"):
@@ -154,8 +159,8 @@ def test_float16_coefficients_neither_vanish_nor_overflow(size, device):
         )
         for side in zero
     ]
-    triton_backend.prefix_gradient(given, asked, zero)
-    torch_backend.prefix_gradient(given, asked, expected)
+    triton_backend.prefix_gradient(given, asked, zero, unused)
+    torch_backend.prefix_gradient(given, asked, expected, unused)
     for a, b in zip(expected, zero, strict=True):
         for x, y in ((a.grad_queries, b.grad_queries), (a.grad_labels, b.grad_labels)):
             assert_close("gradient", y / size, x / size, TOLERANCES[torch.float16].gradient)

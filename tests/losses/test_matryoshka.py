@@ -18,7 +18,8 @@ from alc_kernels import (
     Triplet,
     reference,
 )
-from alc_kernels.backends import torch_backend, triton_backend
+from alc_kernels.backends import native_backend, torch_backend, triton_backend
+from alc_kernels.backends.native_backend import prefixes
 from alc_kernels.backends.torch_backend import chunks
 from alc_kernels.objective import Objective
 from alc_kernels.ops.matryoshka import matryoshka_loss_op
@@ -26,6 +27,7 @@ from tests.backends.common import NATIVE
 from tests.losses.cases import Data, make_data
 from tests.tolerances import TOLERANCES, assert_close, relative_error
 
+needs_native = pytest.mark.skipif(NATIVE is not None, reason=str(NATIVE))
 WIDTHS, WEIGHTS = (5, 8, 24), (1.0, 2.0, 0.5)
 TCM = ThresholdMargin(0.8, 0.3)
 HARDEST = ThresholdMargin(0.8, 0.3, negative_scope="hardest", reduction="rows")
@@ -88,9 +90,17 @@ def test_guard_of_each_width(name, device):
     check(name, "csr", torch.float64, "torch", device, guard=0.05)
 
 
+@pytest.mark.parametrize("relation", ["diagonal", "ids", "csr", "pairs+exclude-ids"])
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@needs_native
+def test_native_backend(name, relation, dtype):
+    check(name, relation, dtype, "native", "cpu")
+
+
 @pytest.mark.parametrize("name", ["triplet+tcm", "softmax-columns", "sigmoid"])
-@pytest.mark.skipif(NATIVE is not None, reason=str(NATIVE))
-def test_native_backend(name):
+@needs_native
+def test_guard_on_the_native_backend(name):
     check(name, "pairs+exclude-ids", torch.float32, "native", "cpu", guard=0.05)
 
 
@@ -113,6 +123,8 @@ def test_triton_backend_of_every_loss(name, device):
         *itertools.product(
             ("triplet+tcm", "softmax", "decoupled"), (torch.float16, torch.bfloat16), ("torch",)
         ),
+        pytest.param("softmax", torch.float16, "native", marks=needs_native),
+        pytest.param("decoupled", torch.bfloat16, "native", marks=needs_native),
         pytest.param("triplet+tcm", torch.bfloat16, "triton", marks=pytest.mark.slow),
         pytest.param("decoupled", torch.float16, "triton", marks=pytest.mark.slow),
     ],
@@ -146,6 +158,7 @@ def test_half_precision_errs_no_more_than_the_plain_loss_per_width(name, dtype, 
         (torch_backend, "softmax-columns", 2),  # rows and columns
         pytest.param(triton_backend, "softmax-columns", 2, marks=pytest.mark.slow),
         (triton_backend, "sigmoid", 1),
+        pytest.param(native_backend, "tcm", 1, marks=needs_native),
         pytest.param(triton_backend, "tcm", 1, marks=pytest.mark.slow),
     ],
 )
@@ -159,6 +172,67 @@ def test_one_walk_and_one_gradient_pass(backend, name, directions, monkeypatch, 
     data = make_data("csr").to(torch.float32, device)
     call(module(SETTINGS[name], backend.__name__.split(".")[-1].split("_")[0]), data).backward()
     assert (len(walks), len(passes)) == (directions, directions)
+
+
+@needs_native
+@pytest.mark.parametrize(("name", "directions"), [("softmax-columns", 2), ("sigmoid", 1)])
+def test_one_walk_makes_the_gradient_too(name, directions, monkeypatch):
+    calls, walk = [], native_backend.prefix_walk_gradient
+    counted = lambda *a: calls.append(1) or walk(*a)  # noqa: E731
+    monkeypatch.setattr(native_backend, "prefix_walk_gradient", counted)
+    for alone in ("walk", "prefix_walk", "dense_gradient"):
+        monkeypatch.setattr(native_backend, alone, None)
+    call(module(SETTINGS[name], "native"), make_data("csr").to(torch.float32)).backward()
+    assert len(calls) == directions
+
+
+@needs_native
+def test_widths_with_few_active_pairs_are_sums_over_them(monkeypatch):
+    """Of unit vectors, the narrow prefixes have most pairs above the margin."""
+    chosen, dense = [], prefixes._dense
+    monkeypatch.setattr(prefixes, "_dense", lambda *a: chosen.append(a[-1]) or dense(*a))
+    rows = torch.randn(2, 60, 64, generator=torch.Generator().manual_seed(0))
+    ours, plain = ([x.clone().requires_grad_() for x in rows] for _ in range(2))
+    settings = {"base": None, "threshold": ThresholdMargin(-0.5, 0.4, negative_weight=2.0)}
+    for backend, given in (("native", ours), ("torch", plain)):
+        module(settings, backend, (4, 8, 64), None)(*given).backward()
+    assert chosen == [[0, 1]]
+    assert_close("queries", ours[0].grad, plain[0].grad, 4e-6)
+    assert_close("labels", ours[1].grad, plain[1].grad, 4e-6)
+
+
+@needs_native
+@pytest.mark.parametrize("name", ["softmax-columns", "triplet+tcm", "decoupled"])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_several_chunks_and_threads_on_the_native_backend(name, threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        data = make_data("csr", rows=420, columns=2100)  # 320 rows of three planes in 16 MiB
+        found, plain = data.to(torch.float64), data.to(torch.float64)
+        for backend, given in (("native", found), ("torch", plain)):
+            call(module(SETTINGS[name], backend), given).backward()
+    finally:
+        torch.set_num_threads(before)
+    assert_close("queries", found.queries.grad, plain.queries.grad, 1e-12)
+    assert_close("labels", found.labels.grad, plain.labels.grad, 1e-12)
+
+
+@needs_native
+@pytest.mark.parametrize("why", ["many labels", "short prefixes"])
+def test_what_the_native_walk_leaves_to_each_width(why, monkeypatch):
+    data = make_data("ids")
+    if why == "many labels":
+        monkeypatch.setattr(prefixes, "MAX_PLANES", 1)
+    else:
+        data.labels[:, :8] *= 2.0**-20
+        data.labels[:, 8:] *= 2.0**25
+    found, plain = data.to(torch.float64), data.to(torch.float64)
+    monkeypatch.setattr(prefixes, "_walk", None)  # nothing may be taken up
+    call(module(SETTINGS["softmax"], "native"), found).backward()
+    call(module(SETTINGS["softmax"], "torch"), plain).backward()
+    assert_close("queries", found.queries.grad, plain.queries.grad, 1e-12)
+    assert_close("labels", found.labels.grad, plain.labels.grad, 1e-12)
 
 
 def test_many_chunks(monkeypatch):
@@ -204,9 +278,13 @@ def test_rows_whose_prefix_is_zero(backend):
 
 
 @pytest.mark.parametrize("factor", [1e-9, 1e30])
-def test_rows_of_any_length_have_the_same_loss(factor):
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [("triplet+tcm", "torch"), pytest.param("softmax", "native", marks=needs_native)],
+)
+def test_rows_of_any_length_have_the_same_loss(factor, name, backend):
     data = make_data("diagonal").to(torch.float32)
-    loss = module(SETTINGS["triplet+tcm"], "torch")
+    loss = module(SETTINGS[name], backend)
     scaled = [(x.detach() * factor).requires_grad_() for x in (data.queries, data.labels)]
     found, plain = loss(*scaled), call(loss, data)
     found.backward()
@@ -248,12 +326,13 @@ def test_auxiliary_parts_run_at_the_full_width():
     assert_close("parts", parts, total.detach(), 1e-12)
 
 
-def test_learnable_scalars_and_vectors():
+@pytest.mark.parametrize("backend", ["torch", pytest.param("native", marks=needs_native)])
+def test_learnable_scalars_and_vectors(backend):
     data = make_data("csr").to(torch.float64)
     temperature = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
     settings = {"base": Softmax(temperature), "threshold": None}
     vectors = {"label_offset": data.offset, "row_weight": data.weight}
-    loss = call(module(settings, "torch"), data, **vectors)
+    loss = call(module(settings, backend), data, **vectors)
     loss.backward()
     found, grad = temperature.grad.clone(), data.queries.grad.clone()
     temperature.grad = None
@@ -263,10 +342,11 @@ def test_learnable_scalars_and_vectors():
     assert_close("queries", grad, by_queries, 1e-11)
 
 
-def test_inner_products_of_one_tensor_with_itself():
+@pytest.mark.parametrize("backend", ["torch", pytest.param("native", marks=needs_native)])
+def test_inner_products_of_one_tensor_with_itself(backend):
     x = make_data("diagonal").queries.requires_grad_()
     settings = {"base": Softmax(1.0, symmetric=True), "threshold": None, "normalize": False}
-    loss = MatryoshkaLoss(ALCLoss(auxiliary=None, backend="torch", **settings), (3, 24))
+    loss = MatryoshkaLoss(ALCLoss(auxiliary=None, backend=backend, **settings), (3, 24))
     loss(x, x).backward()
     y = x.detach().clone().requires_grad_()
     reference.matryoshka_loss(y, y, widths=(3, 24), **settings).backward()

@@ -11,6 +11,7 @@ from alc_kernels import BackendUnavailableError, Positives, functional
 from alc_kernels.backends import native_backend
 from alc_kernels.backends.choose import choose_backend
 from alc_kernels.backends.interface import GradientRequest, Problem, WalkGradient, WalkRequest
+from alc_kernels.backends.prefix_interface import PrefixProblem, PrefixSides, PrefixTargets
 from tests.native.common import needs_native
 
 pytestmark = needs_native
@@ -77,6 +78,50 @@ def test_bad_requests():
     both = WalkGradient(lambda p, n: torch.ones(4), None, None)
     with pytest.raises(ValueError, match="one softmax or sigmoid loss"):
         native_backend.walk(good, WalkRequest(softmax="all", sigmoid=True, gradient=both))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"widths": ()}, ValueError, "widths: expected one or more"),
+        ({"widths": (2, 2)}, ValueError, "widths: expected ascending numbers in 1 .. 3"),
+        ({"widths": (1, 4)}, ValueError, "widths: expected ascending numbers in 1 .. 3"),
+        ({"label_scale": None}, ValueError, "expected both or neither"),
+        ({"label_scale": torch.ones(2, 4)}, ValueError, r"label_scale: expected \(2, 5\)"),
+        ({"guard": torch.ones(2, 4).double()}, TypeError, "guard: expected Float"),
+    ],
+)
+def test_bad_prefix_problems(changes, error, message):
+    good = problem()
+    prefixes = PrefixProblem(
+        good.queries, good.labels, good.positives, good.exclude, (1, 3), torch.ones(2, 4),
+        torch.ones(2, 5), None,
+    )  # fmt: skip
+    native_backend.prefix_walk(prefixes, WalkRequest(top_k=1))
+    with pytest.raises(error, match=message):
+        native_backend.prefix_walk(dataclasses.replace(prefixes, **changes), WalkRequest(top_k=1))
+
+
+def test_bad_prefix_gradients():
+    good = problem()
+    prefixes = PrefixProblem(
+        good.queries, good.labels, good.positives, good.exclude, (1, 3), None, None, None
+    )
+    zeros = torch.zeros(4, 3), torch.zeros(5, 3), torch.zeros(2, 4), torch.zeros(2, 5)
+    sides = [
+        PrefixSides(good.queries[:, :w], good.labels[:, :w], zeros[0], zeros[1]) for w in (1, 3)
+    ]
+
+    def call(request: GradientRequest, weights: tuple[float, ...] = (1.0, 1.0)) -> None:
+        targets = PrefixTargets(weights, *zeros)
+        native_backend.prefix_gradient(prefixes, [request, request], sides, lambda: targets)
+
+    with pytest.raises(ValueError, match="row_scale is missing"):
+        call(GradientRequest("sigmoid"))
+    with pytest.raises(ValueError, match="log_sum_exp is missing"):
+        call(GradientRequest("softmax", row_scale=torch.ones(4)))
+    with pytest.raises(ValueError, match=r"row_scale: expected \(2, 4\)"):
+        call(GradientRequest("sigmoid", row_scale=torch.ones(3)))
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,11 @@ from alc_kernels.backends.native_backend.pairs import (
     pair_logits_backward,
     score_pairs,
 )
+from alc_kernels.backends.native_backend.prefixes import (
+    prefix_gradient,
+    prefix_walk,
+    prefix_walk_gradient,
+)
 from alc_kernels.backends.native_backend.walk import positive_pass, walk
 
 _PROBLEM = library.load()  # loads the operators where it can
@@ -39,6 +44,9 @@ __all__ = [
     "pair_logits",
     "pair_logits_backward",
     "positive_pass",
+    "prefix_gradient",
+    "prefix_walk",
+    "prefix_walk_gradient",
     "score_pairs",
     "unsupported",
     "walk",

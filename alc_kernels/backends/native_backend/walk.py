@@ -36,13 +36,36 @@ class ActivePairs:
     negative_col: Tensor  # (n,) int32
 
 
+def active_capacity(shape: tuple[int, int], request: WalkRequest) -> int:
+    """Active pairs to keep at most; 0: none are wanted."""
+    rows, columns = shape
+    margins = request.positive_margin is not None or request.negative_margin is not None
+    if not request.keep_active or not margins or max(rows, columns) > MAX_INDEX:
+        return 0
+    return max(64, min(MAX_ACTIVE, rows * columns // ACTIVE_SHARE))
+
+
+def name(out: list[Tensor], request: WalkRequest) -> RowStatistics:
+    """The results that the request asked for, by their names."""
+    found = RowStatistics(out[0], out[1])
+    if request.top_k:
+        found.top_score, found.top_index = out[2], out[3]
+    if request.hardest_positive:
+        found.positive_score, found.positive_index = out[4], out[5]
+    if request.softmax is not None:
+        found.log_sum_exp, found.positive_logit_sum = out[6], out[7]
+    if request.sigmoid:
+        found.sigmoid_sum = out[8]
+    if request.positive_margin is not None:
+        found.positive_margin_sum, found.positive_margin_count = out[9], out[10]
+    if request.negative_margin is not None:
+        found.negative_margin_sum, found.negative_margin_count = out[11], out[12]
+    return found
+
+
 def walk(problem: Problem, request: WalkRequest) -> RowStatistics:
     """See ``interface.Backend.walk``."""
-    rows, columns = problem.positives.shape
-    margins = request.positive_margin is not None or request.negative_margin is not None
-    capacity = 0
-    if request.keep_active and margins and max(rows, columns) <= MAX_INDEX:
-        capacity = max(64, min(MAX_ACTIVE, rows * columns // ACTIVE_SHARE))
+    columns = problem.positives.shape[1]
     row_scale = grad_queries = grad_labels = None
     want_scalars = False
     gradient = request.gradient
@@ -78,7 +101,7 @@ def walk(problem: Problem, request: WalkRequest) -> RowStatistics:
         request.bias,
         request.positive_margin,
         request.negative_margin,
-        capacity,
+        active_capacity(problem.positives.shape, request),
         row_scale,
         grad_queries,
         grad_labels,
@@ -86,19 +109,7 @@ def walk(problem: Problem, request: WalkRequest) -> RowStatistics:
         SOFTMAX[request.columns] if both else 0,
         both and request.keep_active,
     )
-    found = RowStatistics(out[0], out[1])
-    if request.top_k:
-        found.top_score, found.top_index = out[2], out[3]
-    if request.hardest_positive:
-        found.positive_score, found.positive_index = out[4], out[5]
-    if request.softmax is not None:
-        found.log_sum_exp, found.positive_logit_sum = out[6], out[7]
-    if request.sigmoid:
-        found.sigmoid_sum = out[8]
-    if request.positive_margin is not None:
-        found.positive_margin_sum, found.positive_margin_count = out[9], out[10]
-    if request.negative_margin is not None:
-        found.negative_margin_sum, found.negative_margin_count = out[11], out[12]
+    found = name(out, request)
     if fused:
         found.gradient = GradientResult(out[13], out[14]) if want_scalars else GradientResult()
     if both:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 
 from torch import Tensor
@@ -13,7 +13,7 @@ from alc_kernels.backends.interface import (
     RowStatistics,
     WalkRequest,
 )
-from alc_kernels.backends.prefix_interface import PrefixProblem, PrefixSides
+from alc_kernels.backends.prefix_interface import PrefixProblem, PrefixSides, PrefixTargets
 from alc_kernels.backends.torch_backend.chunks import accumulated, row_chunks
 from alc_kernels.backends.torch_backend.gradient import coefficients
 from alc_kernels.backends.torch_backend.similarity import Chunk, product
@@ -67,7 +67,10 @@ def prefix_walk(problem: PrefixProblem, request: WalkRequest) -> list[RowStatist
 
 
 def prefix_gradient(
-    problem: PrefixProblem, requests: list[GradientRequest], sides: list[PrefixSides]
+    problem: PrefixProblem,
+    requests: list[GradientRequest],
+    sides: list[PrefixSides],
+    targets: Callable[[], PrefixTargets],
 ) -> bool:
     """See ``prefix_interface.PrefixBackend.prefix_gradient``."""
     labels = [None if s.grad_queries is None else accumulated(s.labels) for s in sides]

@@ -8,15 +8,20 @@ A chunk is what fits in the workspace with the planes of all widths.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from alc_kernels.backends.interface import GradientRequest
-from alc_kernels.backends.prefix_interface import PrefixProblem, PrefixSides
+from alc_kernels.backends.prefix_interface import PrefixProblem, PrefixSides, PrefixTargets
 from alc_kernels.backends.triton_backend.active_bits import MAX_LABELS
 from alc_kernels.backends.triton_backend.prefix_bits import active_prefix_gradient
 from alc_kernels.backends.triton_backend.prefix_coefficients import dense_prefix_gradient
 
 
 def prefix_gradient(
-    problem: PrefixProblem, requests: list[GradientRequest], sides: list[PrefixSides]
+    problem: PrefixProblem,
+    requests: list[GradientRequest],
+    sides: list[PrefixSides],
+    targets: Callable[[], PrefixTargets],
 ) -> bool:
     """See ``prefix_interface.PrefixBackend.prefix_gradient``. Every request is served."""
     first = requests[0]

@@ -66,6 +66,11 @@ struct Kernels {
   void (*scale)(T* y, const T* x, T c, int64_t n);
   // y <- c (g - x along)
   void (*reject)(T* y, const T* g, const T* x, T along, T c, int64_t n);
+
+  // y[j] <- c f[j] x[j]
+  void (*scale_each)(T* y, const T* x, const T* f, T c, int64_t n);
+  // sum[j] += c g[j] x[j], then g[j] <- e f[j] g[j]; returns the sum of g f x.
+  double (*weigh_slopes)(T* g, const T* x, const T* f, T c, T e, T* sum, int64_t n);
 };
 
 // The best set that this processor has.

@@ -365,6 +365,30 @@ void reject(T* y, const T* g, const T* x, T along, T c, int64_t n) {
   for (int64_t j = 0; j < n; ++j) y[j] = c * (g[j] - x[j] * along);
 }
 
+template <typename T>
+void scale_each(T* y, const T* x, const T* f, T c, int64_t n) {
+#pragma omp simd
+  for (int64_t j = 0; j < n; ++j) y[j] = c * f[j] * x[j];
+}
+
+template <typename T>
+double weigh_slopes(T* g, const T* x, const T* f, T c, T e, T* sum, int64_t n) {
+  double total = 0;
+  for (int64_t from = 0; from < n; from += 256) {
+    const int64_t stop = from + 256 < n ? from + 256 : n;
+    T part = 0;
+#pragma omp simd reduction(+ : part)
+    for (int64_t j = from; j < stop; ++j) {
+      sum[j] += c * g[j] * x[j];
+      const T h = f[j] * g[j];
+      part += h * x[j];
+      g[j] = e * h;
+    }
+    total += part;
+  }
+  return total;
+}
+
 }  // namespace
 
 template <typename T>
@@ -392,7 +416,9 @@ constexpr Kernels<T> table(const char* name) {
           largest_magnitude<T>,
           sum_squares<T>,
           scale<T>,
-          reject<T>};
+          reject<T>,
+          scale_each<T>,
+          weigh_slopes<T>};
 }
 
 }  // namespace ALC_SIMD
