@@ -35,20 +35,24 @@ def prefix_rows(
 ) -> PrefixRows:
     """Prepare ``x`` (n, d). The power of two keeps products in range and rounds nothing.
 
-    float16 rows get their largest element into [2^14, 2^15), so that no element of float16 input
-    falls below its range; others into [1, 2).
+    It gets the norm of the widest prefix into (1, 2]; that of float16 rows their largest element
+    into [2^14, 2^15), so that no element of float16 input falls below its range.
     """
-    finite = torch.isfinite(x).all()
     made = [backend.normalize_rows(x[:, :w].contiguous(), dtype, normalize) for w in widths]
     units, inverse = [unit for unit, _, _ in made], [norm for _, norm, _ in made]
+    finite = made[-1][2] if widths[-1] == x.shape[1] else torch.isfinite(x).all()
     if not normalize:
         return PrefixRows(x.to(dtype).contiguous(), None, None, units, inverse, finite)
     wide = x.to(accumulation_dtype(x.dtype))
-    size = wide.abs().amax(dim=1)
-    power = size / (2.0 * torch.frexp(size).mantissa)  # exactly 2^e, size in [2^e, 2^(e+1))
-    power = torch.where(size > SMALL, power, 1.0)
     if torch.float16 in (x.dtype, dtype):
-        power = power * 2.0**-14
+        size = wide.abs().amax(dim=1)
+        power = size / (2.0 * torch.frexp(size).mantissa)  # 2^e, size in [2^e, 2^(e+1))
+        power = torch.where(size > SMALL, power, 1.0) * 2.0**-14
+    else:
+        assert inverse[-1] is not None
+        length = inverse[-1].to(wide.dtype)
+        power = torch.frexp(length).mantissa / length  # 2^e, 1 / length in (2^e, 2^(e+1)]
+        power = torch.where(length > 0, power, 1.0)
     rows = (wide / power[:, None]).to(x.dtype).to(dtype).contiguous()
     acc = accumulation_dtype(dtype)
     lengths = torch.stack([norm for norm in inverse if norm is not None])  # (W, n)
