@@ -97,7 +97,8 @@ def _arguments(
     compute_dtype = checks.check_embeddings(queries, labels)
     check_backend(backend)
     guard = checks.check_exclude_above(objective.exclude_above)
-    objective = replace(objective, exclude_above=guard)
+    if guard is not None:
+        objective = replace(objective, exclude_above=guard)
     checks.check_flag("normalize", objective.normalize)
     checks.check_flag("deterministic", objective.deterministic)
     across = bool(group)
@@ -150,8 +151,10 @@ def _scalars(base: object, queries: Tensor, compute_dtype: torch.dtype) -> Tenso
         first = base.temperature
     elif isinstance(base, Sigmoid):
         first, second = base.scale, base.bias
-    if not isinstance(first, Tensor) and not isinstance(second, Tensor) and first == second == 0.0:
-        return torch.zeros(2, dtype=accumulation_dtype(compute_dtype), device=queries.device)
+    if not isinstance(first, Tensor) and not isinstance(base, Sigmoid):
+        # The second is not used.
+        acc = accumulation_dtype(compute_dtype)
+        return torch.full((2,), first, dtype=acc, device=queries.device)
     names = ("temperature", "") if isinstance(base, Softmax) else ("scale", "bias")
     parts = [
         checks.scalar_tensor(name, value, queries, compute_dtype)

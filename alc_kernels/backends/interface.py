@@ -54,6 +54,9 @@ class WalkGradient:
     want_scalars: bool = False
     # What ``row_scale`` would give, where it is known without counting; else None.
     known_scale: Callable[[], Tensor] | None = None
+    # The two tensors hold nothing yet: to be written, not added to. Only for a backend with
+    # ``WRITES_GRADIENTS``, and only where it takes up the offer.
+    fresh: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,10 @@ class RowStatistics:
     positive_margin_count: Tensor | None = None  # (B,) int64
     negative_margin_sum: Tensor | None = None  # sum of (s - negative_margin) over active negatives
     negative_margin_count: Tensor | None = None  # (B,) int64
+    # These four over all rows, where the backend adds them up: the positives' number, then the
+    # negatives', 0 for a side not asked for.
+    margin_sums: Tensor | None = None  # (2,) acc
+    margin_counts: Tensor | None = None  # (2,) int64
     # The backend's own list of active pairs, for ``GradientRequest.active``; None: it has none.
     active: object | None = None
     # Of the base loss, when the walk has made it (see ``WalkGradient``).
@@ -148,6 +155,7 @@ class GradientRequest:
     columns: GradientRequest | None = None
     # ``RowStatistics.similarities`` of that walk; the pass overwrites them.
     similarities: Tensor | None = None
+    fresh: bool = False  # as in ``WalkGradient``, of the tensors that ``dense_gradient`` adds to
 
 
 @dataclass
@@ -165,7 +173,11 @@ class GradientResult:
 
 
 class Backend(Protocol):
-    """A module with these functions is a backend."""
+    """A module with these functions is a backend.
+
+    One that sets ``WRITES_GRADIENTS = True`` is given gradients that hold nothing yet, and writes
+    them (``WalkGradient.fresh``, ``GradientRequest.fresh``); the others get zeros.
+    """
 
     def normalize_rows(
         self, x: Tensor, dtype: torch.dtype, normalize: bool
@@ -182,6 +194,17 @@ class Backend(Protocol):
             rows (n, d) contiguous in ``dtype`` (zeros for a row with norm <= 1e-12); the
             inverse norms (n,) acc, 0 for zero rows, or None; and ``finite``, a 0-d bool tensor:
             every element of x is finite. Large finite rows must not overflow in the norm.
+        """
+        ...
+
+    def normalize_both(
+        self, queries: Tensor, labels: Tensor, dtype: torch.dtype, normalize: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None, Tensor]:
+        """``normalize_rows`` of both sides.
+
+        Returns:
+            rows and inverse norms of the queries, then of the labels; and ``poison``, 0-d acc of
+            ``dtype``: 1 when every element of both is finite, else NaN.
         """
         ...
 

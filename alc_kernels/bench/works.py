@@ -55,11 +55,15 @@ class _Module:
     def __init__(self, width: int, device: str, backend: str, **options: Any) -> None:
         torch.manual_seed(0)
         self.loss: nn.Module = ALCLoss(width, backend=backend, **options).to(device)
+        self.dtype = torch.float32
 
     def __call__(self, queries: Tensor, labels: Tensor) -> Tensor:
-        return self.loss.to(queries.dtype if queries.dtype == torch.float64 else torch.float32)(
-            queries, labels
-        )
+        dtype = queries.dtype if queries.dtype == torch.float64 else torch.float32
+        if dtype != self.dtype:
+            self.dtype = dtype
+            self.loss.to(dtype)
+        found: Tensor = self.loss(queries, labels)
+        return found
 
 
 def _mining(backend: str, negative_margin: float) -> Step:

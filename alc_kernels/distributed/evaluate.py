@@ -24,7 +24,12 @@ from alc_kernels.objective.rows import RowLoss
 from alc_kernels.objective.sigmoid import sigmoid_rows
 from alc_kernels.objective.softmax import ONE_POSITIVE, softmax_rows
 from alc_kernels.objective.specification import Objective
-from alc_kernels.objective.threshold import ThresholdSums, threshold_sums, threshold_terms
+from alc_kernels.objective.threshold import (
+    ThresholdSums,
+    sides_of,
+    threshold_sums,
+    threshold_terms,
+)
 from alc_kernels.objective.triplet import triplet_rows
 from alc_kernels.settings import Base, DynamicTriplet, Sigmoid, Softmax, Triplet
 
@@ -112,10 +117,9 @@ def evaluate_globally(
     _weigh(sums, "columns", columns, None)
     own_sums = None if threshold is None else threshold_sums(forward.found, threshold)
     if own_sums is not None:
-        sums.put("short", own_sums.short)
-        sums.put("over", own_sums.over)
-        sums.put("active_positives", own_sums.active_positives)
-        sums.put("active_negatives", own_sums.active_negatives)
+        for name, own in (("threshold", own_sums.values), ("active", own_sums.counts)):
+            for side in range(2):
+                sums.put(f"{name} {side}", own[side])
     pair_slope = None
     if pair_head is not None:
         assert walked.pairs is not None
@@ -138,13 +142,12 @@ def evaluate_globally(
     terms = None
     if threshold is not None and own_sums is not None:
         total = ThresholdSums(
-            sums.get("short"), sums.get("over"),
-            sums.get("active_positives", torch.int64), sums.get("active_negatives", torch.int64),
+            torch.stack([sums.get(f"threshold {side}") for side in range(2)]),
+            torch.stack([sums.get(f"active {side}", torch.int64) for side in range(2)]),
             own_sums.hardest_active,
         )  # fmt: skip
         terms = threshold_terms(total, threshold, part.sizes.total_queries)
-        loss = loss + threshold.positive_weight * terms.positive
-        loss = loss + threshold.negative_weight * terms.negative
+        loss = loss + terms.total
     if objective.reduction == "none" and values is not None:
         loss = objective.base_weight * values
     pair_value = zero
@@ -184,15 +187,13 @@ def evaluate_globally(
                 grad_scalars = grad_scalars + scalar_gradient(direction.rows, *sums_of)
     if want_labels and made.labels is None:
         made.labels = part.queries.new_zeros(num_labels, part.width, dtype=acc)
-    none = torch.zeros((), dtype=torch.int64, device=part.queries.device)
+    sides, active = sides_of(terms, scalars)
     values_found = Evaluation(
         loss=loss,
         base=base_value,
-        tcm_positive=zero if terms is None else terms.positive,
-        tcm_negative=zero if terms is None else terms.negative,
+        threshold=sides,
         pair=pair_value,
-        active_positives=none if terms is None else terms.active_positives,
-        active_negatives=none if terms is None else terms.active_negatives,
+        active=active,
         hardest_score=hardest_score,
         hardest_index=hardest_index,
         pair_index=pair_index,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from alc_kernels.backends.interface import (
     WalkRequest,
 )
 from alc_kernels.objective.average import RowAverage
+from alc_kernels.objective.gradient_sums import GradientSums
 from alc_kernels.objective.pair_head import PairHead, PairPart, pair_part
 from alc_kernels.objective.plan import gradient_plan, scalar_gradient
 from alc_kernels.objective.request import base_request, mined_pairs, walk_request
@@ -24,7 +26,12 @@ from alc_kernels.objective.rows import RowLoss, times
 from alc_kernels.objective.sigmoid import sigmoid_rows
 from alc_kernels.objective.softmax import ONE_POSITIVE, log_sum_exp_over, softmax_rows
 from alc_kernels.objective.specification import Objective
-from alc_kernels.objective.threshold import ThresholdTerms, threshold_sums, threshold_terms
+from alc_kernels.objective.threshold import (
+    ThresholdTerms,
+    sides_of,
+    threshold_sums,
+    threshold_terms,
+)
 from alc_kernels.objective.triplet import triplet_rows
 from alc_kernels.settings import Base, DynamicTriplet, Sigmoid, Softmax, Triplet
 
@@ -35,11 +42,9 @@ class Evaluation:
 
     loss: Tensor  # 0-d acc; (B,) with reduction="none"
     base: Tensor  # 0-d acc, unweighted
-    tcm_positive: Tensor  # 0-d acc, unweighted
-    tcm_negative: Tensor  # 0-d acc, unweighted
+    threshold: Tensor  # (2,) acc: positive and negative side of TCM, unweighted
     pair: Tensor  # 0-d acc, unweighted
-    active_positives: Tensor  # 0-d int64
-    active_negatives: Tensor  # 0-d int64
+    active: Tensor  # (2,) int64: active positives and negatives of TCM
     hardest_score: Tensor  # (B,) acc, -inf where there is none; empty unless mined
     hardest_index: Tensor  # (B,) int64, -1 where there is none; empty unless mined
     # (B, 2) int64: hardest positive and negative, -1 outside R; empty without pair part and gather
@@ -88,8 +93,7 @@ def evaluate(
     share = 0.5 if getattr(base, "symmetric", False) in (True, "mean") else 1.0
     weight = objective.base_weight * share
     acc = problem.acc
-    grad_queries = _zeros_like_rows(problem.queries, acc) if want_queries else None
-    grad_labels = _zeros_like_rows(problem.labels, acc) if want_labels else None
+    grads = GradientSums.of(backend, problem, want_queries, want_labels)
     want_gradient = want_queries or want_labels or want_scalars
     every_row = isinstance(base, Sigmoid)
     full = every_row or all_members(problem, objective)
@@ -100,27 +104,35 @@ def evaluate(
     if isinstance(base, Softmax | Sigmoid) and want_gradient:
         row_scale = partial(average.over_counts, weight)
         known = average.known_scale(weight)
-        offer = WalkGradient(row_scale, grad_queries, grad_labels, want_scalars, known)
-    request = walk_request(base, objective, one_positive(problem), scalars, label_offset)
-    if one_positive(problem) and not isinstance(base, Softmax | Sigmoid):
+        offer = WalkGradient(
+            row_scale, grads.queries, grads.labels, want_scalars, known, grads.fresh
+        )
+    one = one_positive(problem)
+    more: dict[str, Any] = {"keep_active": want_gradient, "gradient": offer}
+    if one and not isinstance(base, Softmax | Sigmoid):
         # The walk meets each row's positive anyway: its score need not be computed again.
-        request = replace(request, hardest_positive=True)
+        more["hardest_positive"] = True
     # With a guard, rows and columns exclude different pairs.
     if exchanged is not None and isinstance(base, Softmax) and objective.exclude_above is None:
-        request = replace(request, columns=log_sum_exp_over(one_positive(exchanged), base))
-    request = replace(request, keep_active=want_gradient, gradient=offer)
+        more["columns"] = log_sum_exp_over(one_positive(exchanged), base)
+    request = walk_request(base, objective, one, scalars, label_offset, **more)
     forward = _direction(backend, problem, objective, base, scalars, label_offset, request, average)
+    if forward.found.gradient is not None:
+        grads.fresh = False
     columns = None
     if exchanged is not None:
         full = every_row or all_members(exchanged, objective)
         columns_average = RowAverage(full, exchanged.queries, "mean", None, acc)
-        if offer is not None:
+        if offer is not None and forward.found.columns is None:
             row_scale = partial(columns_average.over_counts, weight)
             known = columns_average.known_scale(weight)
-            offer = WalkGradient(row_scale, grad_labels, grad_queries, want_scalars, known)
+            # The rows' gradient may come later: what this walk adds to must be there.
+            grads.begin()
+            offer = WalkGradient(row_scale, grads.labels, grads.queries, want_scalars, known)
         # An offset shifts every logit of a column alike and so cancels on that side.
-        request = base_request(base, one_positive(exchanged), scalars, None)
-        request = replace(request, keep_active=want_gradient, gradient=offer)
+        request = base_request(
+            base, one_positive(exchanged), scalars, None, keep_active=want_gradient, gradient=offer
+        )
         columns = _direction(
             backend, exchanged, objective, base, scalars, None, request, columns_average,
             forward.found.columns,
@@ -139,13 +151,11 @@ def evaluate(
         base_value = share * (base_value + columns.average.of(columns.rows.values)[1])
 
     loss = times(objective.base_weight, base_value)
-    if threshold is not None and terms is not None:
-        loss = loss + times(threshold.positive_weight, terms.positive)
-        loss = loss + times(threshold.negative_weight, terms.negative)
+    if terms is not None:
+        loss = loss + terms.total
     if objective.reduction == "none" and values is not None:
         loss = times(objective.base_weight, values)
 
-    device = problem.queries.device
     grad_scalars = None
     if want_gradient:
         # Statistics of both sides from one pass: their coefficients are made in one pass as well.
@@ -153,12 +163,12 @@ def evaluate(
         if forward.found.columns is not None and forward.found.gradient is None:
             columns, joint = None, columns
         grad_scalars = _add_gradient(
-            backend, forward, objective, terms, weight, grad_queries, grad_labels, want_scalars,
-            joint,
-        )  # fmt: skip
+            backend, forward, objective, terms, weight, grads, want_scalars, joint
+        )
         if columns is not None:
+            grads.begin()
             by_columns = _add_gradient(
-                backend, columns, objective, None, weight, grad_labels, grad_queries, want_scalars
+                backend, columns, objective, None, weight, grads.exchanged(), want_scalars
             )
             if grad_scalars is not None and by_columns is not None:
                 grad_scalars = grad_scalars + by_columns
@@ -166,33 +176,29 @@ def evaluate(
     hardest_score, hardest_index, pair_index = mined_pairs(found, objective, acc)
     pair = PairPart(zero, scalars.new_empty(0), zero)
     if pair_head is not None:
+        grads.begin()
         pair = pair_part(
-            backend, problem, pair_head, pair_index, objective.pair_weight, grad_queries,
-            grad_labels, want_head, objective.deterministic,
+            backend, problem, pair_head, pair_index, objective.pair_weight, grads.queries,
+            grads.labels, want_head, objective.deterministic,
         )  # fmt: skip
         loss = loss + objective.pair_weight * pair.value
-    none = torch.zeros((), dtype=torch.int64, device=device)
+    sides, active = sides_of(terms, scalars)
+    grads.begin()
     return Evaluation(
         loss=loss,
         base=base_value,
-        tcm_positive=zero if terms is None else terms.positive,
-        tcm_negative=zero if terms is None else terms.negative,
+        threshold=sides,
         pair=pair.value,
-        active_positives=none if terms is None else terms.active_positives,
-        active_negatives=none if terms is None else terms.active_negatives,
+        active=active,
         hardest_score=hardest_score,
         hardest_index=hardest_index,
         pair_index=pair_index,
-        grad_queries=grad_queries,
-        grad_labels=grad_labels,
+        grad_queries=grads.queries,
+        grad_labels=grads.labels,
         grad_scalars=torch.zeros_like(scalars) if grad_scalars is None else grad_scalars,
         grad_head_weight=pair.grad_weight,
         grad_head_bias=pair.grad_bias,
     )
-
-
-def _zeros_like_rows(rows: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.zeros(rows.shape, dtype=dtype, device=rows.device)
 
 
 def _exchanged(problem: Problem) -> Problem:
@@ -283,8 +289,7 @@ def _add_gradient(
     objective: Objective,
     terms: ThresholdTerms | None,
     weight: float,
-    grad_queries: Tensor | None,
-    grad_labels: Tensor | None,
+    grads: GradientSums,
     want_scalars: bool,
     joint: _Direction | None = None,
 ) -> Tensor | None:
@@ -298,6 +303,8 @@ def _add_gradient(
         assert joint.rows is not None and joint.rows.dense is not None
         exchanged = replace(joint.rows.dense, row_scale=joint.average.scale(weight))
     made = found.gradient is not None  # the base loss's, during the walk
+    if made and terms is None:
+        return _scalar_gradient(rows, found.gradient)
     plan = gradient_plan(
         found,
         None if made else rows,
@@ -309,15 +316,21 @@ def _add_gradient(
         want_scalars,
         exchanged,
     )
-    if plan.index is not None and (grad_queries is not None or grad_labels is not None):
+    if plan.index is not None and (grads.queries is not None or grads.labels is not None):
         assert plan.slope is not None
+        grads.begin()
         backend.pair_gradient(
-            problem, plan.index, plan.slope, grad_queries, grad_labels, objective.deterministic
+            problem, plan.index, plan.slope, grads.queries, grads.labels, objective.deterministic
         )
     result = GradientResult()
     if plan.dense is not None:
-        result = backend.dense_gradient(problem, plan.dense, grad_queries, grad_labels)
-    result = found.gradient or result
-    if result.weighted_sum is None or result.plain_sum is None or rows is None:
+        dense = replace(plan.dense, fresh=True) if grads.take_fresh() else plan.dense
+        result = backend.dense_gradient(problem, dense, grads.queries, grads.labels)
+    return _scalar_gradient(rows, found.gradient or result)
+
+
+def _scalar_gradient(rows: RowLoss | None, made: GradientResult | None) -> Tensor | None:
+    """(2,) acc: gradients of the scalars, where the backend has made their sums."""
+    if made is None or made.weighted_sum is None or made.plain_sum is None or rows is None:
         return None
-    return scalar_gradient(rows, result.weighted_sum.sum(), result.plain_sum.sum())
+    return scalar_gradient(rows, made.weighted_sum.sum(), made.plain_sum.sum())

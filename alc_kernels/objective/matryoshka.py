@@ -135,6 +135,8 @@ def _first_scores(
 class _OneWidth:
     """The backend of one width, with the walk that all widths share."""
 
+    WRITES_GRADIENTS = False  # they are put off and added together
+
     def __init__(self, shared: SharedWalk, n: int) -> None:
         self._shared, self._n = shared, n
         self._walked: list[tuple[Problem, _Direction]] = []

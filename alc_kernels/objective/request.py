@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,20 +14,14 @@ from alc_kernels.settings import Base, DynamicTriplet, Sigmoid, Softmax, Triplet
 
 
 def base_request(
-    base: Base | None, one_positive: bool, scalars: Tensor, label_offset: Tensor | None
+    base: Base | None,
+    one_positive: bool,
+    scalars: Tensor,
+    label_offset: Tensor | None,
+    **more: Any,
 ) -> WalkRequest:
-    """What the base loss needs of a walk. ``one_positive``: every row has exactly one."""
-    if isinstance(base, Triplet | DynamicTriplet):
-        return WalkRequest(top_k=base.num_negatives, hardest_positive=base.positive == "hardest")
-    if isinstance(base, Softmax):
-        return WalkRequest(
-            softmax=log_sum_exp_over(one_positive, base),
-            inverse_temperature=scalars[0].reciprocal(),
-            label_offset=label_offset,
-        )
-    if isinstance(base, Sigmoid):
-        return WalkRequest(sigmoid=True, scale=scalars[0], bias=scalars[1])
-    return WalkRequest()
+    """What the base loss needs of a walk, and ``more``. ``one_positive``: every row has one."""
+    return WalkRequest(**_base_fields(base, one_positive, scalars, label_offset) | more)
 
 
 def walk_request(
@@ -36,19 +30,37 @@ def walk_request(
     one_positive: bool,
     scalars: Tensor,
     label_offset: Tensor | None,
+    **more: Any,
 ) -> WalkRequest:
-    """Everything that the walk over the rows must leave."""
-    request = base_request(base, one_positive, scalars, label_offset)
+    """Everything that the walk over the rows must leave, and ``more``."""
+    wanted = _base_fields(base, one_positive, scalars, label_offset) | more
     threshold = objective.threshold
     if threshold is not None:
-        request = replace(request, positive_margin=threshold.positive_margin)
+        wanted["positive_margin"] = threshold.positive_margin
         if threshold.negative_scope == "all":
-            request = replace(request, negative_margin=threshold.negative_margin)
-        else:
-            request = replace(request, top_k=max(request.top_k, 1))
+            wanted["negative_margin"] = threshold.negative_margin
+    if objective.mine or (threshold is not None and threshold.negative_scope == "hardest"):
+        wanted["top_k"] = max(wanted.get("top_k", 0), 1)
     if objective.mine:
-        request = replace(request, top_k=max(request.top_k, 1), hardest_positive=True)
-    return request
+        wanted["hardest_positive"] = True
+    return WalkRequest(**wanted)
+
+
+def _base_fields(
+    base: Base | None, one_positive: bool, scalars: Tensor, label_offset: Tensor | None
+) -> dict[str, Any]:
+    """Fields of ``WalkRequest``."""
+    if isinstance(base, Triplet | DynamicTriplet):
+        return {"top_k": base.num_negatives, "hardest_positive": base.positive == "hardest"}
+    if isinstance(base, Softmax):
+        return {
+            "softmax": log_sum_exp_over(one_positive, base),
+            "inverse_temperature": scalars[0].reciprocal(),
+            "label_offset": label_offset,
+        }
+    if isinstance(base, Sigmoid):
+        return {"sigmoid": True, "scale": scalars[0], "bias": scalars[1]}
+    return {}
 
 
 def mined_pairs(

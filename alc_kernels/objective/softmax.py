@@ -13,6 +13,7 @@ from alc_kernels.backends.interface import GradientRequest, RowStatistics
 from alc_kernels.objective.rows import RowLoss
 from alc_kernels.settings import Softmax
 
+LINEAR = 50.0  # softplus(x) is x from here on, in float64 too
 ONE_POSITIVE = ("diagonal", "index")  # relations with exactly one positive in every row
 
 
@@ -48,7 +49,9 @@ def softmax_rows(
         # D_p = exp(z_p) + sum over negatives, so -log(exp(z_p) / D_p) = softplus(lse_N - z_p).
         if one_positive:
             gap = found.log_sum_exp - found.positive_logit_sum
-            values, negative_scale = -F.logsigmoid(-gap), gap.sigmoid()
+            values = F.softplus(gap, threshold=LINEAR)
+            if found.gradient is None:
+                negative_scale = gap.sigmoid()
         else:
             count = found.num_positives.clamp(min=1)
             softplus_sum, sigmoid_sum = positive_sums(found.log_sum_exp)

@@ -14,71 +14,82 @@ from alc_kernels.settings import ThresholdMargin
 
 @dataclass(frozen=True)
 class ThresholdTerms:
-    """Both sides of the loss, unweighted, and what their gradients need."""
+    """Both sides of the loss, unweighted, and what their gradients need. Positives come first."""
 
-    positive: Tensor  # 0-d acc
-    negative: Tensor  # 0-d acc
-    active_positives: Tensor  # 0-d int64
-    active_negatives: Tensor  # 0-d int64
-    positive_scale: Tensor  # 0-d acc: -d total / d s of an active positive
-    negative_scale: Tensor  # 0-d acc: +d total / d s of an active negative
+    values: Tensor  # (2,) acc
+    counts: Tensor  # (2,) int64: active pairs
+    share: Tensor  # (2,) acc: of an active pair in its side's value
+    settings: ThresholdMargin
     hardest_active: Tensor | None  # (B,) bool with negative_scope="hardest"
+
+    @property
+    def total(self) -> Tensor:
+        """0-d acc: the weighted sum of both sides."""
+        by_positive, by_negative = self.settings.positive_weight, self.settings.negative_weight
+        if by_positive == by_negative:
+            return times(by_positive, self.values.sum())
+        return times(by_positive, self.values[0]) + times(by_negative, self.values[1])
+
+    @property
+    def positive_scale(self) -> Tensor:
+        """0-d acc: -d total / d s of an active positive."""
+        return times(self.settings.positive_weight, self.share[0])
+
+    @property
+    def negative_scale(self) -> Tensor:
+        """0-d acc: d total / d s of an active negative."""
+        return times(self.settings.negative_weight, self.share[1])
 
 
 @dataclass(frozen=True)
 class ThresholdSums:
-    """A walk's sums over all rows. They add up over parts of a batch."""
+    """A walk's sums over all rows, of positives and negatives. They add up over parts of a batch.
 
-    short: Tensor  # 0-d acc: sum of (positive_margin - s) over the active positives
-    over: Tensor  # 0-d acc: sum of (s - negative_margin) over the active negatives
-    active_positives: Tensor  # 0-d int64
-    active_negatives: Tensor  # 0-d int64
+    ``values`` are the sums of (positive_margin - s) and (s - negative_margin) over active pairs.
+    """
+
+    values: Tensor  # (2,) acc
+    counts: Tensor  # (2,) int64: active pairs
     hardest_active: Tensor | None  # (B,) bool with negative_scope="hardest"
 
 
 def threshold_sums(found: RowStatistics, settings: ThresholdMargin) -> ThresholdSums:
     """Sum a walk's numbers per row."""
-    assert found.positive_margin_sum is not None and found.positive_margin_count is not None
     hardest_active = None
     if settings.negative_scope == "hardest":
         assert found.top_score is not None and found.top_index is not None
         hardest = found.top_score[:, 0]
         hardest_active = (found.top_index[:, 0] >= 0) & (hardest >= settings.negative_margin)
-        over = torch.where(hardest_active, hardest - settings.negative_margin, 0.0).sum()
-        active_negatives = hardest_active.sum()
+        over = torch.where(hardest_active, hardest - settings.negative_margin, 0.0)
+        active_negatives = hardest_active
+    elif found.margin_sums is not None and found.margin_counts is not None:
+        return ThresholdSums(found.margin_sums, found.margin_counts, None)
     else:
         assert found.negative_margin_sum is not None and found.negative_margin_count is not None
-        over, active_negatives = found.negative_margin_sum.sum(), found.negative_margin_count.sum()
-    short, active_positives = found.positive_margin_sum.sum(), found.positive_margin_count.sum()
-    return ThresholdSums(short, over, active_positives, active_negatives, hardest_active)
+        over, active_negatives = found.negative_margin_sum, found.negative_margin_count
+    assert found.positive_margin_sum is not None and found.positive_margin_count is not None
+    return ThresholdSums(
+        torch.stack([found.positive_margin_sum.sum(), over.sum()]),
+        torch.stack([found.positive_margin_count.sum(), active_negatives.sum()]),
+        hardest_active,
+    )
 
 
 def threshold_terms(sums: ThresholdSums, settings: ThresholdMargin, rows: int) -> ThresholdTerms:
     """From the sums of a batch of ``rows`` rows to the two sides of the loss."""
     # An empty set has a sum of 0, so that its count does not matter.
-    per_positive: float | Tensor = 1.0 / max(rows, 1)
-    per_negative = per_positive
     if settings.reduction == "active":
-        per_positive, per_negative = (
-            count.clamp(min=1).to(sums.short.dtype).reciprocal()
-            for count in (sums.active_positives, sums.active_negatives)
-        )
-    return ThresholdTerms(
-        positive=sums.short * per_positive,
-        negative=sums.over * per_negative,
-        active_positives=sums.active_positives,
-        active_negatives=sums.active_negatives,
-        positive_scale=_scale(settings.positive_weight, per_positive, sums.short),
-        negative_scale=_scale(settings.negative_weight, per_negative, sums.over),
-        hardest_active=sums.hardest_active,
-    )
+        share = sums.counts.clamp(min=1).to(sums.values.dtype).reciprocal()
+    else:
+        share = torch.full_like(sums.values, 1.0 / max(rows, 1))
+    return ThresholdTerms(sums.values * share, sums.counts, share, settings, sums.hardest_active)
 
 
-def _scale(weight: float, per_pair: float | Tensor, like: Tensor) -> Tensor:
-    """0-d acc: the weight of an active pair."""
-    if isinstance(per_pair, Tensor):
-        return times(weight, per_pair)
-    return torch.full_like(like, weight * per_pair)
+def sides_of(terms: ThresholdTerms | None, like: Tensor) -> tuple[Tensor, Tensor]:
+    """(2,) values and counts to report; zeros without a threshold loss."""
+    if terms is None:
+        return like.new_zeros(2), like.new_zeros(2, dtype=torch.int64)
+    return terms.values, terms.counts
 
 
 def single_positive_slope(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch._ops import OpOverload
 
+from alc_kernels.backends.both_sides import poison_unless
 from alc_kernels.backends.choose import choose_backend
 from alc_kernels.backends.interface import accumulation_dtype
 from alc_kernels.objective import Objective
@@ -15,7 +16,7 @@ from alc_kernels.objective.matryoshka import SharedWalk, evaluate_widths
 from alc_kernels.objective.prefix_rows import PrefixRows, prefix_rows
 from alc_kernels.ops.finish import scale_gradient
 from alc_kernels.ops.operator import below_autograd, define
-from alc_kernels.ops.prepare import plain_arithmetic, poison_unless, relation
+from alc_kernels.ops.prepare import plain_arithmetic, relation
 
 
 class MatryoshkaResult(NamedTuple):
@@ -153,9 +154,9 @@ class _Gradients(torch.autograd.Function):
         return (*grads, None)
 
 
-def _attach(operator: OpOverload, *arguments: Any) -> tuple[Tensor, ...]:
+def _attach(function: Callable[..., Any], *arguments: Any) -> tuple[Tensor, ...]:
     """Evaluate, and give the loss its backward."""
-    result = MatryoshkaResult(*below_autograd(operator, *arguments))
+    result = MatryoshkaResult(*below_autograd(function, *arguments))
     return (_Gradients.apply(*arguments[:3], result), *result[1:])
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch._ops import OpOverload
 
 from alc_kernels.backends.interface import WalkRequest, accumulation_dtype
 from alc_kernels.distributed.operator import global_hardest, global_pair_gradient, join
@@ -127,8 +127,8 @@ class _Scores(torch.autograd.Function):
     """The scores' gradient at the chosen labels."""
 
     @staticmethod
-    def forward(ctx: Any, operator: OpOverload, *arguments: Any) -> Any:
-        result = Mined(*below_autograd(operator, *arguments))
+    def forward(ctx: Any, function: Callable[..., Any], *arguments: Any) -> Any:
+        result = Mined(*below_autograd(function, *arguments))
         queries, labels, *_ = arguments
         ctx.mark_non_differentiable(result.indices, result.poison)
         ctx.set_materialize_grads(False)

@@ -2,7 +2,9 @@
 
 ``torch.library.custom_op`` with ``register_autograd`` flattens all arguments into a tree and looks
 for aliases among the results, in every call: as long as a whole small loss takes. Here the same
-registrations are made directly.
+registrations are made directly, and a call leaves the dispatcher out where nobody listens to it:
+turning some twenty arguments and results into its own kind and back, twice, is a tenth of a small
+loss.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch._ops import OpOverload
 
 NAMESPACE = "alc_kernels"
@@ -21,18 +24,73 @@ SECOND_DERIVATIVE = (
 )
 
 
-def below_autograd(operator: OpOverload, *arguments: Any) -> Any:
-    """Call ``operator`` past autograd, whose part the caller has done."""
+class Operator:
+    """An operator. A call leaves the dispatcher out where nobody listens to it.
+
+    Attributes:
+        overload: as ``torch.ops`` has it.
+    """
+
+    def __init__(
+        self,
+        overload: OpOverload,
+        function: Callable[..., Any],
+        num_differentiable: int,
+        differentiable: Callable[..., Any],
+    ) -> None:
+        """Internal: :func:`define` makes one."""
+        self.overload = overload
+        self._function = function
+        self._num_differentiable = num_differentiable
+        self._differentiable = differentiable
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Evaluate, with a backward where an argument wants a gradient."""
+        if torch.compiler.is_compiling() or self._heard(arguments):
+            return self.overload(*arguments)
+        return self.attached(self._function, arguments)
+
+    def attached(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        """The autograd part of a call; ``function`` is the rest."""
+        if torch.is_grad_enabled():
+            for x in arguments[: self._num_differentiable]:
+                if x is not None and x.requires_grad:
+                    return self._differentiable(function, *arguments)
+        return below_autograd(function, *arguments)
+
+    def _heard(self, arguments: tuple[Any, ...]) -> bool:
+        """Whether somebody listens to the dispatcher, or its work is needed.
+
+        Tracers, modes, function transforms and profilers listen there; tensors of other kinds
+        (subclasses, fake ones, those without data) are taken apart there.
+        """
+        for x in arguments[: self._num_differentiable]:
+            if x is not None and (type(x) not in _PLAIN or not (x.is_cpu or x.is_cuda)):
+                return True
+        return (
+            torch._C._len_torch_dispatch_stack() > 0
+            or torch._C._len_torch_function_stack() > 0
+            or torch._C._functorch.peek_interpreter_stack() is not None
+            or torch._C._get_tracing_state() is not None
+            or torch.autograd._profiler_enabled()
+        )
+
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def below_autograd(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call what :class:`Operator` gave a backward, past autograd, whose part the caller does."""
     with torch._C._AutoDispatchBelowAutograd():
-        return operator(*arguments)
+        return function(*arguments)
 
 
 class _FirstDerivative(torch.autograd.Function):
     """Of an operator that is itself a backward: differentiating it again raises."""
 
     @staticmethod
-    def forward(ctx: Any, operator: OpOverload, *arguments: Any) -> Any:
-        return below_autograd(operator, *arguments)
+    def forward(ctx: Any, function: Callable[..., Any], *arguments: Any) -> Any:
+        return below_autograd(function, *arguments)
 
     @staticmethod
     def backward(ctx: Any, *upstreams: Any) -> Any:
@@ -45,7 +103,7 @@ def define(
     fake: Callable[..., Any],
     num_differentiable: int,
     differentiable: Callable[..., Any] = _FirstDerivative.apply,
-) -> OpOverload:
+) -> Operator:
     """Register an operator and return it.
 
     Args:
@@ -55,26 +113,23 @@ def define(
         fake: the same on tensors without data: shapes and dtypes, for ``torch.compile``. It is
             called by name and states only the arguments that it reads, and ``**_``.
         num_differentiable: so many of the first arguments may want a gradient.
-        differentiable: called when one does, with the operator and its arguments: calls it by
-            :func:`below_autograd` and attaches the backward.
+        differentiable: called when one does, with what computes the results and its arguments:
+            calls it by :func:`below_autograd` and attaches the backward.
     """
     schema = torch.library.infer_schema(function, mutates_args=())
     _LIBRARY.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
     _LIBRARY.impl(name, function, "CompositeExplicitAutograd")
-    operator: OpOverload = getattr(getattr(torch.ops, NAMESPACE), name).default
-    names = [argument.name for argument in operator._schema.arguments]
+    overload: OpOverload = getattr(getattr(torch.ops, NAMESPACE), name).default
+    names = [argument.name for argument in overload._schema.arguments]
 
     def fake_by_name(*arguments: Any) -> Any:
         return fake(**dict(zip(names, arguments, strict=True)))
 
     torch.library.register_fake(f"{NAMESPACE}::{name}", fake_by_name, lib=_LIBRARY)
+    operator = Operator(overload, function, num_differentiable, differentiable)
 
     def autograd(*arguments: Any) -> Any:
-        if torch.is_grad_enabled():
-            for x in arguments[:num_differentiable]:
-                if x is not None and x.requires_grad:
-                    return differentiable(operator, *arguments)
-        return below_autograd(operator, *arguments)
+        return operator.attached(overload, arguments)
 
     _LIBRARY.impl(name, autograd, "Autograd")
     return operator

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from alc_kernels.backends.both_sides import poison_unless
 from alc_kernels.backends.choose import choose_backend
 from alc_kernels.backends.interface import Backend, Problem, accumulation_dtype
 from alc_kernels.checks import OVER_ALL_LABELS
@@ -28,7 +29,7 @@ class Prepared:
 def plain_arithmetic(device: torch.device) -> AbstractContextManager[object]:
     """No autograd and no autocast: the operator decides on every dtype itself."""
     if not torch.is_autocast_enabled(device.type):
-        return torch.no_grad()
+        return torch.no_grad() if torch.is_grad_enabled() else nullcontext()
     both = ExitStack()
     both.enter_context(torch.no_grad())
     both.enter_context(torch.autocast(device.type, enabled=False))
@@ -56,15 +57,6 @@ def relation(
     return Positives(kind, num_queries, num_labels, (clamped,)), inside
 
 
-def poison_unless(acc: torch.dtype, good: Tensor, *others: Tensor | None) -> Tensor:
-    """0-d ``acc``: 1 where every 0-d bool holds (None: nothing to check), else NaN."""
-    for other in others:
-        if other is not None:
-            good = good & other
-    ones = good.to(acc)
-    return ones / ones  # 0 / 0 is NaN
-
-
 def prepare(
     queries: Tensor,
     labels: Tensor,
@@ -89,13 +81,13 @@ def prepare(
 
     positive, positive_inside = rebuilt("positives", *positives)
     excluded, excluded_inside = rebuilt("exclude", *exclude)
-    unit_queries, inverse_queries, finite_queries = chosen.normalize_rows(
-        queries, compute_dtype, normalize
-    )
-    unit_labels, inverse_labels, finite_labels = chosen.normalize_rows(
-        labels, compute_dtype, normalize
+    unit_queries, inverse_queries, unit_labels, inverse_labels, poison = chosen.normalize_both(
+        queries, labels, compute_dtype, normalize
     )
     acc = accumulation_dtype(compute_dtype)
+    for inside in (positive_inside, excluded_inside):
+        if inside is not None:
+            poison = poison * poison_unless(acc, inside)
     if inverse_queries is None or inverse_labels is None:
         inverse_queries, inverse_labels = (queries.new_empty(0, dtype=acc) for _ in range(2))
     return Prepared(
@@ -103,5 +95,5 @@ def prepare(
         problem=Problem(unit_queries, unit_labels, positive, excluded, None),
         inverse_queries=inverse_queries,
         inverse_labels=inverse_labels,
-        poison=poison_unless(acc, finite_queries, finite_labels, positive_inside, excluded_inside),
+        poison=poison,
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch._ops import OpOverload
 
 from alc_kernels.backends.interface import Problem, accumulation_dtype
 from alc_kernels.distributed.operator import global_loss, join, push_rows_op
@@ -97,13 +97,13 @@ def _similarity_loss(
             )
             rows, pairs = _gather(prepared.problem, found.pair_index, settings.gather)
             poison, sizes = prepared.poison, scalars.new_empty(0, dtype=torch.int64)
-        parts = torch.stack([found.base, found.tcm_positive, found.tcm_negative, found.pair])
+        parts = torch.stack([found.base, *found.threshold.unbind(), found.pair])
         return SimilarityLoss(
             loss=found.loss * poison,
             rows=rows,
             pairs=pairs,
             parts=parts * poison,
-            active=torch.stack([found.active_positives, found.active_negatives]),
+            active=found.active,
             hardest_score=found.hardest_score * poison,
             hardest_index=found.hardest_index.contiguous(),  # a column of the k hardest
             pair_index=found.pair_index,
@@ -227,9 +227,9 @@ class _Gradients(torch.autograd.Function):
         return (*_finished(ctx, wanted, upstream, upstream_rows, upstream_pairs), None, None)
 
 
-def _attach(operator: OpOverload, *arguments: Any) -> tuple[Tensor, ...]:
+def _attach(function: Callable[..., Any], *arguments: Any) -> tuple[Tensor, ...]:
     """Evaluate, and give the three results that carry gradients their backward."""
-    result = SimilarityLoss(*below_autograd(operator, *arguments))
+    result = SimilarityLoss(*below_autograd(function, *arguments))
     return (*_Gradients.apply(*arguments[:5], arguments[5:], result), *result[3:])
 
 
@@ -262,8 +262,8 @@ def _finished(
         weight = upstream if weight is None else upstream * weight
         summed = replace(objective, reduction="sum").encode()
         output = similarity_loss_op(
-            *inputs, relations[:split], relations[split:], offset, weight, *kinds,
-            summed, dtype, backend, group, *want[:3], False,
+            *inputs, relations[:split], relations[split:], offset, weight,
+            *kinds, summed, dtype, backend, group, *want[:3], False,
         )  # fmt: skip
         gradients = list(SimilarityLoss(*output)[9:16])
         upstream = torch.ones_like(poison)

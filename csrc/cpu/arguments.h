@@ -58,4 +58,11 @@ T* target_of(const char* name, const std::optional<at::Tensor>& x, int64_t n, in
   return x->mutable_data_ptr<T>();
 }
 
+// Zeros where there is something to add to but nothing will be: no query, or no label.
+inline void clear_gradients(
+    const std::optional<at::Tensor>& grad_queries, const std::optional<at::Tensor>& grad_labels) {
+  for (const auto& grad : {grad_queries, grad_labels})
+    if (grad.has_value()) grad->zero_();
+}
+
 }  // namespace alc

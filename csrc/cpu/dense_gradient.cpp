@@ -23,7 +23,8 @@ Tensors dense_gradient(
     const MaybeTensor& label_offset, const MaybeTensor& scale, const MaybeTensor& bias,
     std::optional<double> positive_margin, const MaybeTensor& positive_margin_scale,
     std::optional<double> negative_margin, const MaybeTensor& negative_margin_scale,
-    const MaybeTensor& grad_queries, const MaybeTensor& grad_labels, bool want_scalars,
+    const MaybeTensor& grad_queries, const MaybeTensor& grad_labels, bool fresh,
+    bool want_scalars,
     int64_t columns_kind, const MaybeTensor& columns_row_scale,
     const MaybeTensor& columns_num_positives, const MaybeTensor& columns_log_sum_exp,
     const MaybeTensor& columns_negative_scale, const MaybeTensor& similarities) {
@@ -31,6 +32,7 @@ Tensors dense_gradient(
   TORCH_CHECK_VALUE(kind >= 0 && kind <= 3, "kind: expected 0 to 3, got ", kind);
   const Tensor q = queries.contiguous(), k = labels.contiguous();
   const int64_t b = q.size(0), m = k.size(0);
+  if (fresh && (b == 0 || m == 0)) clear_gradients(grad_queries, grad_labels);
   const Relation positive("positives", positives_kind, positives, b, m);
   const Relation excluded("exclude", exclude_kind, exclude, b, m);
   return by_accumulation_type(q, [&](auto zero) {
@@ -92,7 +94,7 @@ Tensors dense_gradient(
     T* plain_sum = plain.mutable_data_ptr<T>();
 
     const Rows<T> q_rows(q), k_rows(k);
-    GradientChunk<T> chunk(q_rows, k_rows, kMaxColumns, grad_q, grad_k, known);
+    GradientChunk<T> chunk(q_rows, k_rows, kMaxColumns, grad_q, grad_k, fresh, known);
     for (int64_t row = 0; row < b; row += chunk.max_rows()) {
       const int64_t r = std::min(chunk.max_rows(), b - row);
       for (int64_t col = 0; col < m; col += chunk.max_columns()) {

@@ -23,18 +23,18 @@ struct ChunkScratch {
 template <typename T>
 class GradientChunk {
  public:
-  // max_columns: of one chunk. similarities: all of them (B, M) where a walk has kept them: they
+  // max_columns: of one chunk. fresh: the gradients hold nothing yet. similarities: all of them (B, M) where a walk has kept them: they
   // are the only chunk, and are overwritten; else null.
   GradientChunk(const Rows<T>& queries, const Rows<T>& labels, int64_t max_columns, T* grad_queries,
-                T* grad_labels, T* similarities = nullptr)
+                T* grad_labels, bool fresh, T* similarities = nullptr)
       : queries_(queries), labels_(labels), grad_queries_(grad_queries), grad_labels_(grad_labels),
-        known_(similarities != nullptr), data_(similarities) {
+        fresh_(fresh), known_(similarities != nullptr), data_(similarities) {
     const int64_t wanted = kChunkBytes / static_cast<int64_t>(sizeof(T));
     columns_ = std::max<int64_t>(1, known_ ? labels.count() : std::min(max_columns, labels.count()));
     rows_ = known_ ? queries.count()
                    : std::min(std::max<int64_t>(16, wanted / columns_), queries.count());
     const int64_t threads = at::get_num_threads();
-    step_ = std::clamp<int64_t>(round_up(blocks_of(rows_, 2 * threads), 16), 32, 128);
+    step_ = std::clamp<int64_t>(round_up(blocks_of(rows_, threads), 16), 32, 128);
     if (known_) return;
     storage_ = at::empty(
         {rows_ * columns_}, at::TensorOptions().dtype(c10::CppTypeToScalarType<T>::value));
@@ -66,7 +66,7 @@ class GradientChunk {
             const int64_t n = std::min(tile, cols - c);
             add_product(
                 s + c, columns_, r, n, labels_.block(col + c, n, scratch.labels), d,
-                grad_queries_ + (row + first) * d);
+                grad_queries_ + (row + first) * d, fresh_ && col + c == 0);
           }
         });
     if (grad_labels_ == nullptr) return;
@@ -77,14 +77,15 @@ class GradientChunk {
         round_up(blocks_of(cols, 2 * at::get_num_threads()), 64), 128, kTileColumns);
     for_each_block(blocks_of(cols, share), [&](int64_t number) {
       const int64_t c = number * share, n = std::min(share, cols - c);
-      add_transposed_product(data_ + c, columns_, rows, n, q, d, grad_labels_ + (col + c) * d);
+      add_transposed_product(
+          data_ + c, columns_, rows, n, q, d, grad_labels_ + (col + c) * d, fresh_ && row == 0);
     });
   }
 
  private:
   const Rows<T>&queries_, &labels_;
   T *grad_queries_, *grad_labels_;
-  bool known_;
+  bool fresh_, known_;
   int64_t rows_ = 0, columns_ = 0, step_ = 0;
   at::Tensor storage_;
   T* data_;

@@ -21,7 +21,7 @@ TORCH_LIBRARY_FRAGMENT(alc_kernels_native, library) {
       "Tensor? guard, int top_k, bool hardest_positive, int softmax, Tensor? inverse_temperature, "
       "Tensor? label_offset, bool sigmoid, Tensor? scale, Tensor? bias, float? positive_margin, "
       "float? negative_margin, int active_capacity, Tensor? row_scale, Tensor(a!)? grad_queries, "
-      "Tensor(b!)? grad_labels, bool want_scalars, int columns_softmax, bool keep_similarities) "
+      "Tensor(b!)? grad_labels, bool fresh, bool want_scalars, int columns_softmax, bool keep_similarities) "
       "-> Tensor[]");
   library.def(
       "prefix_walk(" ALC_RELATIONS
@@ -47,7 +47,8 @@ TORCH_LIBRARY_FRAGMENT(alc_kernels_native, library) {
       "Tensor? negative_scale, Tensor? inverse_temperature, Tensor? label_offset, Tensor? scale, "
       "Tensor? bias, float? positive_margin, Tensor? positive_margin_scale, "
       "float? negative_margin, Tensor? negative_margin_scale, Tensor(a!)? grad_queries, "
-      "Tensor(b!)? grad_labels, bool want_scalars, int columns_kind, Tensor? columns_row_scale, "
+      "Tensor(b!)? grad_labels, bool fresh, bool want_scalars, int columns_kind, "
+      "Tensor? columns_row_scale, "
       "Tensor? columns_num_positives, Tensor? columns_log_sum_exp, "
       "Tensor? columns_negative_scale, Tensor(c!)? similarities) -> Tensor[]");
   library.def(
@@ -69,6 +70,9 @@ TORCH_LIBRARY_FRAGMENT(alc_kernels_native, library) {
   library.def(
       "normalize_rows(Tensor x, ScalarType dtype, bool normalize) -> (Tensor, Tensor, Tensor)");
   library.def(
+      "normalize_both(Tensor queries, Tensor labels, ScalarType dtype, bool normalize) "
+      "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  library.def(
       "normalize_rows_backward(Tensor grad, Tensor x, Tensor? inverse_norm, Tensor upstream) "
       "-> Tensor");
   library.def("simd() -> str", simd);
@@ -87,6 +91,7 @@ TORCH_LIBRARY_IMPL(alc_kernels_native, CPU, library) {
   library.impl("pair_logits", pair_logits);
   library.impl("pair_logits_backward", pair_logits_backward);
   library.impl("normalize_rows", normalize_rows);
+  library.impl("normalize_both", normalize_both);
   library.impl("normalize_rows_backward", normalize_rows_backward);
 }
 

@@ -21,7 +21,8 @@ Tensors walk(
     const MaybeTensor& inverse_temperature, const MaybeTensor& label_offset, bool sigmoid,
     const MaybeTensor& scale, const MaybeTensor& bias, std::optional<double> positive_margin,
     std::optional<double> negative_margin, int64_t active_capacity, const MaybeTensor& row_scale,
-    const MaybeTensor& grad_queries, const MaybeTensor& grad_labels, bool want_scalars,
+    const MaybeTensor& grad_queries, const MaybeTensor& grad_labels, bool fresh,
+    bool want_scalars,
     int64_t columns_softmax, bool keep_similarities);
 
 Tensors prefix_walk(
@@ -61,7 +62,8 @@ Tensors dense_gradient(
     const MaybeTensor& label_offset, const MaybeTensor& scale, const MaybeTensor& bias,
     std::optional<double> positive_margin, const MaybeTensor& positive_margin_scale,
     std::optional<double> negative_margin, const MaybeTensor& negative_margin_scale,
-    const MaybeTensor& grad_queries, const MaybeTensor& grad_labels, bool want_scalars,
+    const MaybeTensor& grad_queries, const MaybeTensor& grad_labels, bool fresh,
+    bool want_scalars,
     int64_t columns_kind, const MaybeTensor& columns_row_scale,
     const MaybeTensor& columns_num_positives, const MaybeTensor& columns_log_sum_exp,
     const MaybeTensor& columns_negative_scale, const MaybeTensor& similarities);
@@ -91,6 +93,9 @@ Tensor pair_logits_backward(
 
 std::tuple<Tensor, Tensor, Tensor> normalize_rows(
     const Tensor& x, at::ScalarType dtype, bool normalize);
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> normalize_both(
+    const Tensor& queries, const Tensor& labels, at::ScalarType dtype, bool normalize);
 
 Tensor normalize_rows_backward(
     const Tensor& grad, const Tensor& x, const MaybeTensor& inverse_norm, const Tensor& upstream);

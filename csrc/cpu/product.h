@@ -23,19 +23,28 @@ void multiply_rows(
   at::mm_out(result, matrix(a, r, d, d), matrix(b, c, d, d).t());
 }
 
+// out += a b, or where `fresh` (it holds nothing yet) out <- a b
+inline void accumulate(at::Tensor& out, const at::Tensor& a, const at::Tensor& b, bool fresh) {
+  if (fresh)
+    at::mm_out(out, a, b);
+  else
+    at::addmm_out(out, out, a, b);
+}
+
 // out (r, d) += g (r, c) b, b (c, d)
 template <typename T>
-void add_product(const T* g, int64_t stride, int64_t r, int64_t c, const T* b, int64_t d, T* out) {
+void add_product(
+    const T* g, int64_t stride, int64_t r, int64_t c, const T* b, int64_t d, T* out, bool fresh) {
   at::Tensor result = matrix(out, r, d, d);
-  at::addmm_out(result, result, matrix(g, r, c, stride), matrix(b, c, d, d));
+  accumulate(result, matrix(g, r, c, stride), matrix(b, c, d, d), fresh);
 }
 
 // out (c, d) += g^T a, g (r, c), a (r, d)
 template <typename T>
 void add_transposed_product(
-    const T* g, int64_t stride, int64_t r, int64_t c, const T* a, int64_t d, T* out) {
+    const T* g, int64_t stride, int64_t r, int64_t c, const T* a, int64_t d, T* out, bool fresh) {
   at::Tensor result = matrix(out, c, d, d);
-  at::addmm_out(result, result, matrix(g, r, c, stride).t(), matrix(a, r, d, d));
+  accumulate(result, matrix(g, r, c, stride).t(), matrix(a, r, d, d), fresh);
 }
 
 }  // namespace alc

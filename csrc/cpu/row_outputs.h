@@ -8,6 +8,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
 
 #include "operators.h"
 #include "row_scan.h"
@@ -19,16 +20,19 @@ template <typename T>
 struct RowOutputs {
   RowOutputs(const ScanOptions<T>& options, int64_t rows, bool sums) : k(options.top_k) {
     const auto real = at::TensorOptions().dtype(c10::CppTypeToScalarType<T>::value);
+    const Tensor no_real = at::empty({0}, real), no_index = at::empty({0}, at::kLong);
     const auto made = [&](bool wanted, at::TensorOptions type) {
-      all.push_back(at::empty({wanted ? rows : 0}, type));
+      const Tensor& none = type.dtype() == caffe2::TypeMeta::Make<int64_t>() ? no_index : no_real;
+      all.push_back(wanted ? at::empty({rows}, type) : none);
       return all.back();
     };
     const bool softmax = options.softmax != Softmax::kNone;
     num_positives = made(true, at::kLong).template mutable_data_ptr<int64_t>();
     num_negatives = made(true, at::kLong).template mutable_data_ptr<int64_t>();
-    all.push_back(at::full({rows, k}, -std::numeric_limits<double>::infinity(), real));
+    all.push_back(
+        k > 0 ? at::full({rows, k}, -std::numeric_limits<double>::infinity(), real) : no_real);
     top_score = all.back().template mutable_data_ptr<T>();
-    all.push_back(at::full({rows, k}, -1, at::kLong));
+    all.push_back(k > 0 ? at::full({rows, k}, -1, at::kLong) : no_index);
     top_index = all.back().template mutable_data_ptr<int64_t>();
     positive_score = made(options.hardest_positive, real).template mutable_data_ptr<T>();
     positive_index = made(options.hardest_positive, at::kLong).template mutable_data_ptr<int64_t>();
@@ -77,6 +81,35 @@ struct RowOutputs {
   int64_t *positive_margin_count, *negative_margin_count;
   T *top_score, *positive_score, *log_sum_exp, *positive_logit_sum, *sigmoid_sum;
   T *positive_margin_sum, *negative_margin_sum, *weighted_sum, *plain_sum;
+};
+
+// The margins' sums and counts over all rows: of the positives, then of the negatives.
+template <typename T>
+struct MarginTotals {
+  MarginTotals(const ScanOptions<T>& options, const RowOutputs<T>& rows, int64_t n) {
+    const bool pm = options.has_positive_margin, nm = options.has_negative_margin;
+    const int64_t size = pm || nm ? 2 : 0;
+    sums = at::zeros({size}, at::TensorOptions().dtype(c10::CppTypeToScalarType<T>::value));
+    counts = at::zeros({size}, at::kLong);
+    if (pm) add(0, rows.positive_margin_sum, rows.positive_margin_count, n);
+    if (nm) add(1, rows.negative_margin_sum, rows.negative_margin_count, n);
+  }
+
+  Tensor sums, counts;
+  int64_t active = 0;
+
+ private:
+  void add(int64_t side, const T* sum, const int64_t* count, int64_t n) {
+    double total = 0;
+    int64_t pairs = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      total += sum[i];
+      pairs += count[i];
+    }
+    sums.mutable_data_ptr<T>()[side] = static_cast<T>(total);
+    counts.mutable_data_ptr<int64_t>()[side] = pairs;
+    active += pairs;
+  }
 };
 
 // Collects the active pairs of all rows while there are few enough of them.

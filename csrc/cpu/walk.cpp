@@ -18,7 +18,7 @@ namespace alc {
 namespace {
 
 constexpr int64_t kTileElements = 128 * 1024;
-constexpr size_t kWithColumns = 19;  // results before the similarities and the active pairs
+constexpr size_t kWithColumns = 19;  // results before the similarities, sums and active pairs
 
 template <typename T>
 struct WalkScratch {
@@ -111,9 +111,10 @@ struct Walk {
 
   // The same with whole rows in a chunk, followed by their gradient.
   void run_with_gradient(
-      const SlopeOptions<T>& slopes, const T* row_scale, T* grad_queries, T* grad_labels) const {
+      const SlopeOptions<T>& slopes, const T* row_scale, T* grad_queries, T* grad_labels,
+      bool fresh) const {
     const int64_t rows = queries.count(), columns = labels.count();
-    GradientChunk<T> chunk(queries, labels, columns, grad_queries, grad_labels);
+    GradientChunk<T> chunk(queries, labels, columns, grad_queries, grad_labels, fresh);
     for (int64_t row = 0; row < rows; row += chunk.max_rows()) {
       const int64_t r = std::min(chunk.max_rows(), rows - row);
       chunk.run(row, r, 0, columns, [&](int64_t i, T* s, ChunkScratch<T>& scratch) {
@@ -173,7 +174,8 @@ Tensors walk(
     const MaybeTensor& inverse_temperature, const MaybeTensor& label_offset, bool sigmoid,
     const MaybeTensor& scale, const MaybeTensor& bias, std::optional<double> positive_margin,
     std::optional<double> negative_margin, int64_t active_capacity, const MaybeTensor& row_scale,
-    const MaybeTensor& grad_queries, const MaybeTensor& grad_labels, bool want_scalars,
+    const MaybeTensor& grad_queries, const MaybeTensor& grad_labels, bool fresh,
+    bool want_scalars,
     int64_t columns_softmax, bool keep_similarities) {
   check_rows(queries, labels);
   TORCH_CHECK_VALUE(
@@ -186,6 +188,7 @@ Tensors walk(
   TORCH_CHECK_VALUE(softmax >= 0 && softmax <= 2, "softmax: expected 0, 1 or 2, got ", softmax);
   const Tensor q = queries.contiguous(), k = labels.contiguous();
   const int64_t b = q.size(0), m = k.size(0);
+  if (fresh && (b == 0 || m == 0)) clear_gradients(grad_queries, grad_labels);
   const Relation positive("positives", positives_kind, positives, b, m);
   const Relation excluded("exclude", exclude_kind, exclude, b, m);
   return by_accumulation_type(q, [&](auto zero) {
@@ -237,17 +240,15 @@ Tensors walk(
       slopes.scale = options.scale;
       slopes.bias = options.bias;
       slopes.want_sums = want_scalars;
-      walk.run_with_gradient(slopes, scales, grad_q, grad_k);
+      walk.run_with_gradient(slopes, scales, grad_q, grad_k, fresh);
     }
     outputs.all.resize(kWithColumns);
     outputs.all.push_back(similarities);
-    int64_t total = 0;
-    for (int64_t i = 0; i < b; ++i) {
-      if (options.has_positive_margin) total += outputs.positive_margin_count[i];
-      if (options.has_negative_margin) total += outputs.negative_margin_count[i];
-    }
+    const MarginTotals<T> totals(options, outputs, b);
     Tensors made = outputs.all;
-    for (Tensor& part : active.tensors(total)) made.push_back(part);
+    made.push_back(totals.sums);
+    made.push_back(totals.counts);
+    for (Tensor& part : active.tensors(totals.active)) made.push_back(part);
     return made;
   });
 }

@@ -77,6 +77,20 @@ def dense_walk(
     return stats
 
 
+def add_margin_totals(stats: RowStatistics) -> None:
+    """Set the margins' totals from the numbers per row, as a backend that adds them up has them."""
+    sums = stats.positive_margin_sum, stats.negative_margin_sum
+    counts = stats.positive_margin_count, stats.negative_margin_count
+    if sums == (None, None):
+        return
+    zero = torch.zeros((), device=stats.num_positives.device)
+    dtype = next(x.dtype for x in sums if x is not None)
+    stats.margin_sums = torch.stack([(zero if x is None else x.sum()).to(dtype) for x in sums])
+    stats.margin_counts = torch.stack(
+        [(zero if x is None else x.sum()).to(torch.int64) for x in counts]
+    )
+
+
 def dense_positive_pass(
     problem: Problem,
     log_sum_exp: Tensor,

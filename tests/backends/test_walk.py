@@ -20,7 +20,7 @@ from tests.backends.common import (
     backend,
     random_problem,
 )
-from tests.backends.dense import dense_positive_pass, dense_walk
+from tests.backends.dense import add_margin_totals, dense_positive_pass, dense_walk
 from tests.backends.relations import KINDS, random_relation
 
 every_backend = pytest.mark.parametrize("name", BACKENDS)
@@ -63,6 +63,9 @@ def check(name: str, problem: Problem, request: WalkRequest, *, tiles=None) -> R
         found = backend(name).walk(problem, request)
     exact = dense_walk(problem, request)
     plain = dense_walk(problem, request, torch.float32)
+    if found.margin_sums is not None:
+        add_margin_totals(exact)
+        add_margin_totals(plain)
     for field in dataclasses.fields(RowStatistics):
         a, b, c = (getattr(x, field.name) for x in (found, exact, plain))
         if b is None:

@@ -407,7 +407,7 @@ def test_opcheck():
     data = make_data("csr", rows=9, columns=11, width=8).to(torch.float32)
     objective = Objective(base=Triplet(num_negatives=3), threshold=TCM).encode()
     torch.library.opcheck(
-        matryoshka_loss_op,
+        matryoshka_loss_op.overload,
         (
             data.queries, data.labels, torch.zeros(2), list(data.positives.tensors), [], None,
             None, "csr", "empty", objective, [3, 8], [1.0, 0.5], torch.float32, "torch", True,

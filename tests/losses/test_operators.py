@@ -39,7 +39,7 @@ def operator_arguments(objective: Objective, want: bool = True) -> tuple:
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_opcheck_similarity_loss(name):
-    torch.library.opcheck(similarity_loss_op, operator_arguments(OBJECTIVES[name]))
+    torch.library.opcheck(similarity_loss_op.overload, operator_arguments(OBJECTIVES[name]))
 
 
 def test_opcheck_the_other_operators():
@@ -47,20 +47,65 @@ def test_opcheck_the_other_operators():
     q, k, relation = data.queries, data.labels, list(data.positives.tensors)
     tail = (True, torch.float32, "torch", False)
     torch.library.opcheck(
-        hardest_negatives_op, (q, k, relation, [], "ids", "empty", 3, None, *tail, "")
+        hardest_negatives_op.overload, (q, k, relation, [], "ids", "empty", 3, None, *tail, "")
     )
     index, one = torch.zeros(9, 3, dtype=torch.int64), torch.ones(())
     checks = ("test_schema", "test_faketensor", "test_autograd_registration")
     torch.library.opcheck(
-        score_gradient_op, (q, k, index, torch.ones(9, 3), one, *tail, "", True, False),
+        score_gradient_op.overload, (q, k, index, torch.ones(9, 3), one, *tail, "", True, False),
         test_utils=checks,
     )  # fmt: skip
     torch.library.opcheck(
-        finish_gradient,
+        finish_gradient.overload,
         (torch.ones(9, 8), q, torch.ones(9), one, None, None, True, False, "torch"),
         test_utils=checks,
     )
-    torch.library.opcheck(scale_gradient, (torch.ones(3), torch.ones(3), one), test_utils=checks)
+    torch.library.opcheck(
+        scale_gradient.overload, (torch.ones(3), torch.ones(3), one), test_utils=checks
+    )
+
+
+class _Names(TorchDispatchMode):
+    """The operators that are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_call_passes_the_dispatcher_where_somebody_listens(monkeypatch):
+    """And gives the same either way."""
+    data = make_data("diagonal").to(torch.float32)
+    calls = []
+    through = similarity_loss_op.overload
+    monkeypatch.setattr(
+        similarity_loss_op, "overload", lambda *given: calls.append(1) or through(*given)
+    )
+
+    def run() -> list[torch.Tensor]:
+        data.queries.grad = None
+        loss = functional.softmax_loss(data.queries, data.labels)
+        loss.backward()
+        return [loss.detach(), data.queries.grad]
+
+    direct = run()
+    assert not calls
+    with _Names() as seen:
+        listened = run()
+    assert len(calls) == 1 and any("alc_kernels.similarity_loss" in n for n in seen.names)
+    with torch.profiler.profile() as profile:
+        profiled = run()
+    assert len(calls) == 2
+    assert any(e.key == "alc_kernels::similarity_loss" for e in profile.key_averages())
+    for found in (listened, profiled):
+        assert all(torch.equal(a, b) for a, b in zip(found, direct, strict=True))
+    with torch.inference_mode():
+        assert torch.equal(functional.softmax_loss(data.queries, data.labels), direct[0])
+    assert len(calls) == 2
 
 
 @pytest.mark.parametrize("case", CASES[::3], ids=lambda case: case.name)

@@ -18,6 +18,7 @@ from alc_kernels.backends.interface import (
     WalkGradient,
     WalkRequest,
 )
+from tests.backends.dense import add_margin_totals
 from tests.backends.relations import KINDS, random_relation
 from tests.native.common import LAYOUTS, laid_out, needs_native, threads
 
@@ -85,6 +86,7 @@ def test_walk(count, data):
     with threads(count):
         found = native_backend.walk(problem, request)
     expected = torch_backend.walk(problem, request)
+    add_margin_totals(expected)
     for field in dataclasses.fields(RowStatistics):
         a, b = getattr(found, field.name), getattr(expected, field.name)
         if field.name == "active":

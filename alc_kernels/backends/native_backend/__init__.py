@@ -7,7 +7,11 @@ from torch import Tensor
 
 from alc_kernels.backends.native_backend import library
 from alc_kernels.backends.native_backend.gradient import dense_gradient
-from alc_kernels.backends.native_backend.normalize import normalize_rows, normalize_rows_backward
+from alc_kernels.backends.native_backend.normalize import (
+    normalize_both,
+    normalize_rows,
+    normalize_rows_backward,
+)
 from alc_kernels.backends.native_backend.pairs import (
     pair_gradient,
     pair_logits,
@@ -22,6 +26,7 @@ from alc_kernels.backends.native_backend.prefixes import (
 from alc_kernels.backends.native_backend.walk import positive_pass, walk
 
 _PROBLEM = library.load()  # loads the operators where it can
+WRITES_GRADIENTS = True
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -38,6 +43,7 @@ def unsupported(tensor: Tensor) -> str | None:
 
 __all__ = [
     "dense_gradient",
+    "normalize_both",
     "normalize_rows",
     "normalize_rows_backward",
     "pair_gradient",

@@ -20,6 +20,9 @@ def dense_gradient(
 ) -> GradientResult:
     """See ``interface.Backend.dense_gradient``."""
     if request.kind is None and isinstance(request.active, ActivePairs):
+        for grad in (grad_queries, grad_labels):
+            if request.fresh and grad is not None:
+                grad.zero_()
         _active_gradient(problem, request, request.active, grad_queries, grad_labels)
         return _zero_sums(problem, request)
     columns = request.columns or GradientRequest(kind=None)
@@ -44,6 +47,7 @@ def dense_gradient(
         request.negative_margin_scale,
         grad_queries,
         grad_labels,
+        request.fresh,
         request.want_scalars,
         KINDS[columns.kind],
         columns.row_scale,

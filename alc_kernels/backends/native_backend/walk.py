@@ -105,6 +105,7 @@ def walk(problem: Problem, request: WalkRequest) -> RowStatistics:
         row_scale,
         grad_queries,
         grad_labels,
+        gradient is not None and fused and gradient.fresh,
         want_scalars,
         SOFTMAX[request.columns] if both else 0,
         both and request.keep_active,
@@ -118,8 +119,10 @@ def walk(problem: Problem, request: WalkRequest) -> RowStatistics:
         )
         if out[19].numel():
             found.similarities = out[19]
-    if len(out) > 20:
-        found.active = ActivePairs(*out[20:])
+    if out[20].numel():
+        found.margin_sums, found.margin_counts = out[20], out[21]
+    if len(out) > 22:
+        found.active = ActivePairs(*out[22:])
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from alc_kernels.backends.both_sides import one_by_one
 from alc_kernels.backends.interface import accumulation_dtype
 
 ZERO_NORM = 1e-12  # a row with a norm up to this is a zero row
@@ -33,6 +34,9 @@ def normalize_rows(
     inverse = inverse_norms(wide)
     rows = (wide * inverse[:, None]).to(x.dtype).to(dtype)
     return rows.contiguous(), inverse, finite
+
+
+normalize_both = one_by_one(normalize_rows)
 
 
 def normalize_rows_backward(

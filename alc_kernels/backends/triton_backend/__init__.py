@@ -31,6 +31,7 @@ if _PROBLEM is None:
     from alc_kernels.backends.triton_backend.gradient import dense_gradient
     from alc_kernels.backends.triton_backend.launch import INTERPRETED
     from alc_kernels.backends.triton_backend.normalize import (
+        normalize_both,
         normalize_rows,
         normalize_rows_backward,
     )
@@ -66,6 +67,7 @@ def unsupported(tensor: Tensor) -> str | None:
 
 __all__ = [
     "dense_gradient",
+    "normalize_both",
     "normalize_rows",
     "normalize_rows_backward",
     "pair_gradient",

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from alc_kernels.backends.both_sides import one_by_one
 from alc_kernels.backends.triton_backend.arithmetic import rounded
 from alc_kernels.backends.triton_backend.launch import on_device_of
 
@@ -146,6 +147,9 @@ def normalize_rows(
                 num_warps=NUM_WARPS,
             )
     return rows, inverse if normalize else None, finite
+
+
+normalize_both = one_by_one(normalize_rows)
 
 
 def normalize_rows_backward(

@@ -60,8 +60,6 @@ struct Kernels {
 
   // Largest |x|; *finite is cleared when an element is not finite.
   T (*largest_magnitude)(const T* x, int64_t n, bool* finite);
-  // Sum of (c x)^2.
-  T (*sum_squares)(const T* x, T c, int64_t n);
   // y <- c x
   void (*scale)(T* y, const T* x, T c, int64_t n);
   // y <- c (g - x along)

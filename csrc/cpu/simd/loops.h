@@ -285,12 +285,20 @@ void add_scaled(T* y, const T* x, T c, int64_t n) {
   for (int64_t j = 0; j < n; ++j) y[j] += c * x[j];
 }
 
+// Sums over four quarters at once: one sum would wait for itself in every step.
 template <typename T>
 T dot(const T* a, const T* b, int64_t n) {
-  T sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t j = 0; j < n; ++j) sum += a[j] * b[j];
-  return sum;
+  const int64_t q = n / 4, q2 = 2 * q, q3 = 3 * q;
+  T s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+#pragma omp simd reduction(+ : s0, s1, s2, s3)
+  for (int64_t j = 0; j < q; ++j) {
+    s0 += a[j] * b[j];
+    s1 += a[q + j] * b[q + j];
+    s2 += a[q2 + j] * b[q2 + j];
+    s3 += a[q3 + j] * b[q3 + j];
+  }
+  for (int64_t j = 4 * q; j < n; ++j) s0 += a[j] * b[j];
+  return (s0 + s1) + (s2 + s3);
 }
 
 template <typename T>
@@ -330,27 +338,23 @@ void pair_weight(T* sums, const T* a, const T* b, T g, int64_t n) {
 
 template <typename T>
 T largest_magnitude(const T* x, int64_t n, bool* finite) {
-  T top = 0;
+  const int64_t half = n / 2;
+  T top = 0, top2 = 0;
   int bad = 0;
-#pragma omp simd reduction(max : top) reduction(| : bad)
-  for (int64_t j = 0; j < n; ++j) {
+#pragma omp simd reduction(max : top, top2) reduction(| : bad)
+  for (int64_t j = 0; j < half; ++j) {
+    const T m = magnitude(x[j]), m2 = magnitude(x[half + j]);
+    top = m > top ? m : top;
+    top2 = m2 > top2 ? m2 : top2;
+    bad |= !(m < kInfinity<T>) | !(m2 < kInfinity<T>);
+  }
+  for (int64_t j = 2 * half; j < n; ++j) {
     const T m = magnitude(x[j]);
     top = m > top ? m : top;
     bad |= !(m < kInfinity<T>);
   }
   if (bad) *finite = false;
-  return top;
-}
-
-template <typename T>
-T sum_squares(const T* x, T c, int64_t n) {
-  T sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t j = 0; j < n; ++j) {
-    const T y = c * x[j];
-    sum += y * y;
-  }
-  return sum;
+  return top > top2 ? top : top2;
 }
 
 template <typename T>
@@ -414,7 +418,6 @@ constexpr Kernels<T> table(const char* name) {
           pair_label<T>,
           pair_weight<T>,
           largest_magnitude<T>,
-          sum_squares<T>,
           scale<T>,
           reject<T>,
           scale_each<T>,
