@@ -152,7 +152,7 @@ def evaluate(
 
     loss = times(objective.base_weight, base_value)
     if terms is not None:
-        loss = loss + terms.total
+        loss = terms.total if base is None else loss + terms.total
     if objective.reduction == "none" and values is not None:
         loss = times(objective.base_weight, values)
 

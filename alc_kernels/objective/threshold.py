@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -18,9 +19,14 @@ class ThresholdTerms:
 
     values: Tensor  # (2,) acc
     counts: Tensor  # (2,) int64: active pairs
-    share: Tensor  # (2,) acc: of an active pair in its side's value
+    divisor: Tensor | float  # (2,) int64, or the same for both sides: of a sum, to its value
     settings: ThresholdMargin
     hardest_active: Tensor | None  # (B,) bool with negative_scope="hardest"
+
+    @cached_property
+    def share(self) -> Tensor:
+        """(2,) acc: of an active pair in its side's value."""
+        return torch.ones_like(self.values) / self.divisor
 
     @property
     def total(self) -> Tensor:
@@ -78,11 +84,10 @@ def threshold_sums(found: RowStatistics, settings: ThresholdMargin) -> Threshold
 def threshold_terms(sums: ThresholdSums, settings: ThresholdMargin, rows: int) -> ThresholdTerms:
     """From the sums of a batch of ``rows`` rows to the two sides of the loss."""
     # An empty set has a sum of 0, so that its count does not matter.
-    if settings.reduction == "active":
-        share = sums.counts.clamp(min=1).to(sums.values.dtype).reciprocal()
-    else:
-        share = torch.full_like(sums.values, 1.0 / max(rows, 1))
-    return ThresholdTerms(sums.values * share, sums.counts, share, settings, sums.hardest_active)
+    active = settings.reduction == "active"
+    divisor = sums.counts.clamp(min=1) if active else float(max(rows, 1))
+    values = sums.values / divisor
+    return ThresholdTerms(values, sums.counts, divisor, settings, sums.hardest_active)
 
 
 def sides_of(terms: ThresholdTerms | None, like: Tensor) -> tuple[Tensor, Tensor]:

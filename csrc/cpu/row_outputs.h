@@ -7,8 +7,6 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/full.h>
-#include <ATen/ops/zeros.h>
 
 #include "operators.h"
 #include "row_scan.h"
@@ -29,10 +27,9 @@ struct RowOutputs {
     const bool softmax = options.softmax != Softmax::kNone;
     num_positives = made(true, at::kLong).template mutable_data_ptr<int64_t>();
     num_negatives = made(true, at::kLong).template mutable_data_ptr<int64_t>();
-    all.push_back(
-        k > 0 ? at::full({rows, k}, -std::numeric_limits<double>::infinity(), real) : no_real);
+    all.push_back(k > 0 ? at::empty({rows, k}, real) : no_real);
     top_score = all.back().template mutable_data_ptr<T>();
-    all.push_back(k > 0 ? at::full({rows, k}, -1, at::kLong) : no_index);
+    all.push_back(k > 0 ? at::empty({rows, k}, at::kLong) : no_index);
     top_index = all.back().template mutable_data_ptr<int64_t>();
     positive_score = made(options.hardest_positive, real).template mutable_data_ptr<T>();
     positive_index = made(options.hardest_positive, at::kLong).template mutable_data_ptr<int64_t>();
@@ -55,6 +52,10 @@ struct RowOutputs {
     for (const Pair<T>& found : scan.top.found()) {
       top_score[place] = found.score;
       top_index[place++] = found.column;
+    }
+    for (; place < (i + 1) * k; ++place) {
+      top_score[place] = -std::numeric_limits<T>::infinity();
+      top_index[place] = -1;
     }
     if (options.hardest_positive) {
       positive_score[i] = scan.positive_score;
@@ -89,10 +90,11 @@ struct MarginTotals {
   MarginTotals(const ScanOptions<T>& options, const RowOutputs<T>& rows, int64_t n) {
     const bool pm = options.has_positive_margin, nm = options.has_negative_margin;
     const int64_t size = pm || nm ? 2 : 0;
-    sums = at::zeros({size}, at::TensorOptions().dtype(c10::CppTypeToScalarType<T>::value));
-    counts = at::zeros({size}, at::kLong);
-    if (pm) add(0, rows.positive_margin_sum, rows.positive_margin_count, n);
-    if (nm) add(1, rows.negative_margin_sum, rows.negative_margin_count, n);
+    sums = at::empty({size}, at::TensorOptions().dtype(c10::CppTypeToScalarType<T>::value));
+    counts = at::empty({size}, at::kLong);
+    if (size == 0) return;
+    add(0, rows.positive_margin_sum, rows.positive_margin_count, pm ? n : 0);
+    add(1, rows.negative_margin_sum, rows.negative_margin_count, nm ? n : 0);
   }
 
   Tensor sums, counts;
