@@ -37,11 +37,22 @@ Tensor checked_numbers(const char* name, const Tensor& x, const Tensor& index) {
   return x.contiguous();
 }
 
-template <typename Visit>
-void for_each_row(int64_t rows, const Visit& visit_block) {
-  for_each_block(blocks_of(rows, kPairRows), [&](int64_t number) {
-    visit_block(number * kPairRows, std::min(rows, (number + 1) * kPairRows));
+// (B, t): value(a, b) of each listed pair, a its query and b its label; 0 where there is none.
+template <typename T, typename Value>
+Tensor values_of_pairs(const Embeddings<T>& rows, const Tensor& index, const Value& value) {
+  const Tensor values =
+      at::zeros(index.sizes(), at::TensorOptions().dtype(c10::CppTypeToScalarType<T>::value));
+  T* out = values.mutable_data_ptr<T>();
+  const int64_t* label = index.const_data_ptr<int64_t>();
+  const int64_t b = rows.q.count(), t = index.size(1);
+  for_each_block(blocks_of(b, kPairRows), [&](int64_t number) {
+    PairScratch<T> scratch;
+    const int64_t first = number * kPairRows, last = std::min(b, first + kPairRows);
+    visit_pairs(label, t, first, last, [&](int64_t i, int64_t j, int64_t place) {
+      out[place] = value(rows.q.row(i, scratch.a), rows.k.row(j, scratch.b));
+    });
   });
+  return values;
 }
 
 }  // namespace
@@ -50,22 +61,13 @@ Tensor score_pairs(const Tensor& queries, const Tensor& labels, const Tensor& in
   check_rows(queries, labels);
   const Tensor q = queries.contiguous(), k = labels.contiguous();
   const Tensor at_index = checked_index(index, q.size(0), k.size(0));
-  const int64_t t = index.size(1), d = q.size(1);
+  const int64_t d = q.size(1);
   return by_accumulation_type(q, [&](auto zero) {
     using T = decltype(zero);
     const Embeddings<T> rows(q, k);
-    const Tensor scores =
-        at::zeros(index.sizes(), at::TensorOptions().dtype(c10::CppTypeToScalarType<T>::value));
-    T* out = scores.mutable_data_ptr<T>();
-    const int64_t* label = at_index.const_data_ptr<int64_t>();
-    for_each_row(q.size(0), [&](int64_t first, int64_t last) {
-      PairScratch<T> scratch;
-      visit_pairs(label, t, first, last, [&](int64_t i, int64_t j, int64_t place) {
-        out[place] =
-            kernels<T>().dot(rows.q.row(i, scratch.a), rows.k.row(j, scratch.b), d);
-      });
+    return values_of_pairs(rows, at_index, [&](const T* a, const T* b) {
+      return kernels<T>().dot(a, b, d);
     });
-    return scores;
   });
 }
 
@@ -124,25 +126,16 @@ Tensor pair_logits(
   check_rows(queries, labels);
   const Tensor q = queries.contiguous(), k = labels.contiguous();
   const Tensor at_index = checked_index(index, q.size(0), k.size(0));
-  const int64_t t = index.size(1), d = q.size(1);
+  const int64_t d = q.size(1);
   return by_accumulation_type(q, [&](auto zero) {
     using T = decltype(zero);
     const Embeddings<T> rows(q, k);
     Tensor keep;
     const T* w = vector_of<T>("weight", weight, 4 * d, keep);
     const T shift = number_of<T>("bias", bias, 0);
-    const Tensor logits =
-        at::zeros(index.sizes(), at::TensorOptions().dtype(c10::CppTypeToScalarType<T>::value));
-    T* out = logits.mutable_data_ptr<T>();
-    const int64_t* label = at_index.const_data_ptr<int64_t>();
-    for_each_row(q.size(0), [&](int64_t first, int64_t last) {
-      PairScratch<T> scratch;
-      visit_pairs(label, t, first, last, [&](int64_t i, int64_t j, int64_t place) {
-        out[place] = shift +
-            kernels<T>().pair_logit(rows.q.row(i, scratch.a), rows.k.row(j, scratch.b), w, d);
-      });
+    return values_of_pairs(rows, at_index, [&](const T* a, const T* b) {
+      return shift + kernels<T>().pair_logit(a, b, w, d);
     });
-    return logits;
   });
 }
 
