@@ -160,6 +160,7 @@ class ALCLoss(SimilarityModule):
             queries, labels, positives, exclude, exclude_above, label_offset, row_weight, True
         )
         base, positive, negative, pair = found.parts.unbind()
+        active_positives, active_negatives = found.active.unbind()
         return LossTerms(
             total=total,
             base=base,
@@ -169,8 +170,8 @@ class ALCLoss(SimilarityModule):
             tcm_negative=negative,
             hardest_score=found.hardest_score,
             hardest_index=found.hardest_index,
-            active_positives=found.active[0],
-            active_negatives=found.active[1],
+            active_positives=active_positives,
+            active_negatives=active_negatives,
         )
 
     def _evaluate(

@@ -3,7 +3,8 @@
 Everything a loss needs is one *walk* over S = Q K^T, which leaves numbers per row, some
 arithmetic on those rows (``alc_kernels.objective``, the same for every backend), and one
 *gradient* pass. No pass stores S. "acc" below is the accumulation dtype: float64 for float64
-inputs, float32 otherwise.
+inputs, float32 otherwise. What every call makes anew is a plain dataclass and treated as
+unchangeable: freezing one costs more than filling it, which small batches feel.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-@dataclass(frozen=True)
+@dataclass
 class Problem:
     """Prepared embeddings and the relation between them. All tensors on one device."""
 
@@ -59,7 +60,7 @@ class WalkGradient:
     fresh: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass
 class WalkRequest:
     """What the walk should leave per row. What is not asked for costs nothing."""
 

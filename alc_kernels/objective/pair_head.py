@@ -19,7 +19,7 @@ class PairHead:
     bias: Tensor  # 0-d acc
 
 
-@dataclass(frozen=True)
+@dataclass
 class PairPart:
     """Its value and gradients with unit weight."""
 

@@ -14,7 +14,7 @@ from alc_kernels.backends.interface import GradientRequest
 FirstPositive = Callable[[], tuple[Tensor, Tensor]]
 
 
-@dataclass(frozen=True)
+@dataclass
 class RowLoss:
     """One direction of a base loss.
 

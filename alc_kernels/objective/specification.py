@@ -7,6 +7,9 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Literal
 
+import torch
+from torch import Tensor
+
 from alc_kernels.settings import Base, DynamicTriplet, Sigmoid, Softmax, ThresholdMargin, Triplet
 
 _BASES: dict[str, type[Base]] = {
@@ -37,8 +40,16 @@ class Objective:
     def encode(self) -> str:
         """As a string (a Python literal): operators accept tensors and plain values only.
 
-        Written for ``torch.compile`` to trace: string formatting of plain fields, nothing else.
+        A learnable scalar is a new tensor in every call and not part of the string: objectives
+        that hold one are written each time.
         """
+        held = any(isinstance(getattr(self.base, name, None), Tensor) for name in _TENSORS)
+        if held or torch.compiler.is_compiling():
+            return self._text()
+        return _text_of(self)
+
+    def _text(self) -> str:
+        """Plain string formatting, for ``torch.compile`` to trace."""
         base, threshold = "None", "None"
         if self.base is not None:
             name = next(n for n, made in _BASES.items() if isinstance(self.base, made))
@@ -57,6 +68,11 @@ class Objective:
             threshold=None if threshold is None else ThresholdMargin(**threshold),
             **plain,
         )
+
+
+@lru_cache(maxsize=256)
+def _text_of(objective: Objective) -> str:
+    return objective._text()
 
 
 def _literal(settings: object, names: tuple[str, ...]) -> str:

@@ -13,7 +13,7 @@ from alc_kernels.objective.rows import FirstPositive, times
 from alc_kernels.settings import ThresholdMargin
 
 
-@dataclass(frozen=True)
+@dataclass
 class ThresholdTerms:
     """Both sides of the loss, unweighted, and what their gradients need. Positives come first."""
 
@@ -47,7 +47,7 @@ class ThresholdTerms:
         return times(self.settings.negative_weight, self.share[1])
 
 
-@dataclass(frozen=True)
+@dataclass
 class ThresholdSums:
     """A walk's sums over all rows, of positives and negatives. They add up over parts of a batch.
 

@@ -15,7 +15,7 @@ from alc_kernels.checks import OVER_ALL_LABELS
 from alc_kernels.positives import Positives, _check_range
 
 
-@dataclass(frozen=True)
+@dataclass
 class Prepared:
     """A problem with what is needed to take its gradients back to the inputs."""
 

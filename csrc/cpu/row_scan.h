@@ -192,8 +192,14 @@ class RowScan {
     const Kernels<T>& simd = kernels<T>();
     T least = top.threshold();
     if (!(largest > least)) return;
-    // Of one, only the tile's largest can be it: nothing below is worth a look.
-    if (top.size() == 1) least = std::nextafter(largest, -kInfinity);
+    if (top.size() == 1) {  // the first that is as large as the largest
+      int64_t j = simd.next_above(s, n, 0, std::nextafter(largest, -kInfinity));
+      while (j < n && !(s[j] >= largest)) ++j;
+      if (j == n)  // numbers next to 0 that are taken for 0 are not above each other
+        for (j = 0; j < n && !(s[j] >= largest);) ++j;
+      if (j < n) top.insert(start + j, s[j]);
+      return;
+    }
     for (int64_t j = 0; j < n;) {
       j = simd.next_above(s, n, j, least);
       const int64_t stop = std::min(n, j + 32);
