@@ -1,10 +1,9 @@
 """The default training (NGAME, shuffled batches) gives what it gave when its figures were taken.
 
 ``golden/training.json`` holds the loss of every step and a digest of the trained weights. They
-were recorded with the trainer as it was before it learned anything beyond that one method (three
-losses were renewed in their last bit, with the weights unchanged, when averages were taken in
-another order). With
-the same PyTorch and the same vector instructions everything must agree bit for bit; elsewhere
+were recorded with the trainer as it was before it learned anything beyond that one method (four
+losses were renewed in their last bit, with the weights unchanged, when averages and sums were
+taken in another order). With the same PyTorch and the same vector instructions everything must agree bit for bit; elsewhere
 sums are taken in another order, and the curves may drift apart by a thousandth.
 """
 
