@@ -9,7 +9,7 @@ of groups).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import Any
 
@@ -69,9 +69,10 @@ def group_loss(
     return torch.where(members, losses, 0.0).sum()
 
 
-def _groups(size: int | None, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+def _groups(size: int | None, *tensors: Tensor) -> list[tuple[Tensor, ...]]:
+    # A list of views: the compiler of torch 2.15 fails at the end of a generator.
     rows = tensors[0].shape[0]
-    yield from zip(*(t.split(size or max(rows, 1)) for t in tensors), strict=True)
+    return list(zip(*[t.split(size or max(rows, 1)) for t in tensors], strict=True))
 
 
 class _GroupwiseLoss(torch.autograd.Function):
