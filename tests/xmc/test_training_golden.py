@@ -3,8 +3,9 @@
 ``golden/training.json`` holds the loss of every step and a digest of the trained weights. They
 were recorded with the trainer as it was before it learned anything beyond that one method (four
 losses were renewed in their last bit, with the weights unchanged, when averages and sums were
-taken in another order). With the same PyTorch and the same vector instructions everything must agree bit for bit; elsewhere
-sums are taken in another order, and the curves may drift apart by a thousandth.
+taken in another order). With the same PyTorch and the same vector instructions everything must
+agree bit for bit; elsewhere sums are taken in another order, and the curves may drift apart by a
+thousandth.
 """
 
 from __future__ import annotations
