@@ -38,6 +38,11 @@ class Problem:
     def acc(self) -> torch.dtype:
         return accumulation_dtype(self.queries.dtype)
 
+    def exchanged(self, guard: Tensor | None = None) -> Problem:
+        """Labels by queries. ``guard`` is of the labels."""
+        positives, exclude = self.positives.transpose(), self.exclude.transpose()
+        return Problem(self.labels, self.queries, positives, exclude, guard)
+
 
 @dataclass(frozen=True)
 class WalkGradient:

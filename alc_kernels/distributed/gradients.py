@@ -11,7 +11,7 @@ from torch import Tensor
 from alc_kernels.backends.interface import GradientRequest, GradientResult, Problem
 from alc_kernels.backends.torch_backend.pairs import add_by_label
 from alc_kernels.distributed.exchange import Exchange, Tensors, add
-from alc_kernels.distributed.part import Part, exchanged
+from alc_kernels.distributed.part import Part
 from alc_kernels.distributed.relations import Block
 from alc_kernels.objective.pair_head import PairHead
 from alc_kernels.objective.plan import GradientPlan
@@ -92,7 +92,7 @@ def gradients(
         if plan is not None:
             _own_rows(part, made, plan, problem, block, grad_labels, deterministic)
         if columns is not None:
-            turned = exchanged(problem, block.tensors.get("guard"))
+            turned = problem.exchanged(block.tensors.get("guard"))
             _labels_rows(part, made, columns, turned, block, grad_labels, deterministic)
         if pair_head is not None and pair_slope is not None:
             made.head_weight += part.backend.pair_logits_backward(

@@ -45,17 +45,6 @@ class Part:
         )
 
 
-def exchanged(problem: Problem, guard: Tensor | None) -> Problem:
-    """Labels by queries. ``guard`` is of the labels."""
-    return Problem(
-        problem.labels,
-        problem.queries,
-        problem.positives.transpose(),
-        problem.exclude.transpose(),
-        guard,
-    )
-
-
 def make_exchange(
     constant: Tensors, sizes: Sizes, group: Group, mode: str, width: int, dtype: torch.dtype
 ) -> Exchange:

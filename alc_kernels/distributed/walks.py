@@ -10,7 +10,7 @@ from torch import Tensor
 from alc_kernels.backends.interface import Problem, RowStatistics, WalkRequest
 from alc_kernels.distributed.exchange import Tensors
 from alc_kernels.distributed.first import First, earlier, first_of_labels, first_of_queries
-from alc_kernels.distributed.part import Part, exchanged
+from alc_kernels.distributed.part import Part
 from alc_kernels.distributed.relations import Block
 from alc_kernels.distributed.statistics import (
     from_tensors,
@@ -40,7 +40,7 @@ def find_first(part: Part, columns: bool) -> tuple[First, First | None]:
         _add_first(found, part, problem, block)
         if not columns:
             return {}
-        return _label_first(part, exchanged(problem, None), block).tensors()
+        return _label_first(part, problem.exchanged(), block).tensors()
 
     left = part.exchange.visit({}, visitor, _merge_first)
     return found[0], First.of(left) if columns else None
@@ -80,7 +80,7 @@ def walk_all(
             _keep_pairs(pairs, found[0], block)
         left: Tensors = {}
         if label_request is not None:
-            problem = exchanged(problem, block.tensors.get("guard"))
+            problem = problem.exchanged(block.tensors.get("guard"))
             shown = part.backend.walk(problem, label_request)
             left = to_tensors(shift_indices(shown, part.sizes.query_start))
             if want_first[1]:
@@ -128,7 +128,7 @@ def positive_sums(
         if label_log_sum_exp is None:
             return {}
         softplus, sigmoid = part.backend.positive_pass(
-            exchanged(problem, None),
+            problem.exchanged(),
             block.tensors["log_sum_exp"],
             label_request.inverse_temperature,
             None,

@@ -99,7 +99,7 @@ def evaluate(
     full = every_row or all_members(problem, objective)
     average = RowAverage(full, problem.queries, objective.reduction, row_weight, acc)
     symmetric = bool(getattr(base, "symmetric", False))
-    exchanged = _exchanged(problem) if symmetric else None
+    exchanged = problem.exchanged() if symmetric else None
     offer = None
     if isinstance(base, Softmax | Sigmoid) and want_gradient:
         row_scale = partial(average.over_counts, weight)
@@ -198,17 +198,6 @@ def evaluate(
         grad_scalars=torch.zeros_like(scalars) if grad_scalars is None else grad_scalars,
         grad_head_weight=pair.grad_weight,
         grad_head_bias=pair.grad_bias,
-    )
-
-
-def _exchanged(problem: Problem) -> Problem:
-    """Queries and labels exchanged."""
-    return Problem(
-        problem.labels,
-        problem.queries,
-        problem.positives.transpose(),
-        problem.exclude.transpose(),
-        None,
     )
 
 
