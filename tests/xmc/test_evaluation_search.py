@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
 from alc_kernels.xmc.evaluation.search import topk_labels
+from alc_kernels.xmc.evaluation.shared_search import SharedSearch
 
 PASS = "alc_kernels.xmc.negatives.index.QUERIES_PER_PASS"
 CHECK = "alc_kernels.xmc.evaluation.search.ROWS_PER_CHECK"
@@ -18,7 +19,10 @@ WORKSPACE = "alc_kernels.backends.torch_backend.chunks.WORKSPACE_BYTES"
 
 def full_sort(queries, labels, k, candidates):
     """Score everything, sort by (score descending, label ascending), cut."""
-    scores = (queries @ labels.T).numpy()
+    return full_sort_of((queries @ labels.T).numpy(), k, candidates)
+
+
+def full_sort_of(scores, k, candidates):
     rows = [sorted(candidates, key=lambda j, row=row: (-row[j], j))[:k] for row in scores]
     return np.array(rows), np.array([row[found] for row, found in zip(scores, rows, strict=True)])
 
@@ -86,6 +90,19 @@ def test_parts_do_not_change_the_result():
         parts = topk_labels(queries, labels, 5, None, excluded)
     np.testing.assert_array_equal(whole[0], parts[0])
     np.testing.assert_allclose(whole[1], parts[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("shards", [1, 2, 5])
+def test_shards_agree_on_equal_scores(shards):
+    """Twins among the labels, in and across the shards: the smaller number goes first."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randn(40, 37, generator=generator)[torch.arange(400) * 7 % 40]
+    queries, candidates = torch.randn(30, 37, generator=generator), np.arange(3, 400)
+    indices, scores = SharedSearch(None, label_shards=shards).topk(queries, labels, 25, candidates)
+    exact = (queries.double() @ labels.double().T).float().numpy()
+    expected, _ = full_sort_of(exact, 25, candidates.tolist())
+    np.testing.assert_array_equal(indices, expected)
+    np.testing.assert_allclose(scores, np.take_along_axis(exact, expected, 1), rtol=1e-5)
 
 
 def test_names_the_row_that_is_not_finite_in_a_later_part():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, vstack
 from torch.nn import functional as F
 
 from alc_kernels.xmc.data.dataset import relation_from_rows
@@ -122,6 +122,59 @@ def test_the_approximate_index_finds_most(monkeypatch: pytest.MonkeyPatch) -> No
     # What both found has the same score.
     where = exact[1] == approximate[1]
     np.testing.assert_allclose(exact[0][where], approximate[0][where], atol=1e-5)
+
+
+def full_ranking(queries: torch.Tensor, labels: torch.Tensor, left_out: np.ndarray) -> np.ndarray:
+    """(n, L) labels by exact score, ties to the smaller one; -1 instead of what is left out."""
+    scores = (F.normalize(queries).double() @ F.normalize(labels).double().T).float().numpy()
+    scores[left_out > 0] = -np.inf
+    order = np.lexsort((np.broadcast_to(np.arange(len(labels)), scores.shape), -scores), axis=1)
+    return np.where(np.isneginf(np.take_along_axis(scores, order, 1)), -1, order)
+
+
+@pytest.mark.parametrize("kind", ["exact", "approximate"])
+@pytest.mark.parametrize("distinct", [1, 7, 60])
+@pytest.mark.parametrize("dim", [3, 64, 127])
+def test_equal_scores_go_to_the_smaller_label(kind: str, distinct: int, dim: int) -> None:
+    generator = torch.Generator().manual_seed(distinct + dim)
+    rng = np.random.default_rng(distinct)
+    base = torch.randn(distinct, dim, generator=generator)
+    labels = base[torch.randint(distinct, (900,), generator=generator)]
+    queries = torch.randn(23, dim, generator=generator)
+    relation, excluded = relations(rng, 23, 900)
+    # Few queries of the call have positives, and those have many.
+    relation = vstack([relation[:3], csr_matrix((20, 900), dtype=np.float32)], "csr")
+    wrong = full_ranking(queries, labels, (relation + excluded).toarray())
+    index = build_index(kind, labels)
+    scores, found = index.search(queries, 40, relation, excluded)
+    np.testing.assert_array_equal(found, wrong[:, :40])
+    for row in range(len(queries)):
+        alone = slice(row, row + 1)
+        again, same = index.search(queries[alone], 40, relation[alone], excluded[alone])
+        np.testing.assert_array_equal(same[0], found[row])
+        np.testing.assert_allclose(again[0], scores[row], atol=0 if kind == "approximate" else 1e-6)
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.1])
+def test_a_query_of_the_approximate_index_is_alone(
+    monkeypatch: pytest.MonkeyPatch, margin: float
+) -> None:
+    """With inverted lists, many twins, and a guard: what the others have changes nothing."""
+    monkeypatch.setattr("alc_kernels.xmc.negatives.index.SCANNED_LABELS", 1000)
+    labels, queries = grouped(3000, 16, 300, 1)[np.arange(6000) % 3000], grouped(40, 16, 300, 2)
+    relation = relation_from_rows([[i, *range(i * (i % 9))] for i in range(40)], 6000)
+    index = ApproximateIndex(labels)
+    scores, found = index.search(queries, 12, relation, None, margin)
+    for row in range(len(queries)):
+        again, same = index.search(queries[row : row + 1], 12, relation[row], None, margin)
+        np.testing.assert_array_equal(same[0], found[row])
+        np.testing.assert_array_equal(again[0], scores[row])
+        mine = found[row][found[row] >= 0]
+        twins = np.where(mine < 3000, mine + 3000, mine - 3000)
+        missing = mine[~np.isin(twins, mine) & ~(relation[row].toarray()[0][twins] > 0)]
+        assert (missing < 3000).all() and len(missing) <= 1  # the cut, in favour of the smaller
+    # A twin of the only positive is never a negative, however it is rounded.
+    assert not np.isin(found[0], [0, 3000]).any()
 
 
 def test_more_labels_are_asked_for_than_there_are() -> None:

@@ -22,14 +22,23 @@ def best_first(queries: Tensor, labels: Tensor, relation: csr_matrix) -> csr_mat
     """
     row = np.repeat(np.arange(relation.shape[0]), np.diff(relation.indptr))
     col = relation.indices.astype(np.int64)
+    scores = pair_scores(queries, labels, row, col)
+    order = np.lexsort((col, -scores, row))
+    return csr_matrix((scores[order], col[order], relation.indptr), shape=relation.shape)
+
+
+def pair_scores(queries: Tensor, labels: Tensor, row: np.ndarray, col: np.ndarray) -> np.ndarray:
+    """(p,) float32: inner products of ``queries[row]`` and ``labels[col]``, summed in float64.
+
+    Rounded once: equal vectors have equal scores, in any company.
+    """
     scores = np.empty(len(col), np.float32)
     for start in range(0, len(col), PAIRS_PER_PASS):
         part = slice(start, start + PAIRS_PER_PASS)
         ours = queries[torch.from_numpy(row[part]).to(queries.device)]  # (p, d)
         theirs = labels[torch.from_numpy(col[part]).to(labels.device)]  # (p, d)
-        scores[part] = (ours * theirs).sum(dim=1).cpu().numpy()
-    order = np.lexsort((col, -scores, row))
-    return csr_matrix((scores[order], col[order], relation.indptr), shape=relation.shape)
+        scores[part] = (ours.double() * theirs.double()).sum(dim=1).float().cpu().numpy()
+    return scores
 
 
 def drop_known(

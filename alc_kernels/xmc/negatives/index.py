@@ -12,9 +12,10 @@ from torch.nn import functional as F
 
 from alc_kernels import Positives
 from alc_kernels.functional import hardest_negatives, topk_similarity
-from alc_kernels.xmc.negatives.filters import best_first, drop_known
+from alc_kernels.xmc.negatives.filters import best_first, drop_known, pair_scores
 from alc_kernels.xmc.negatives.library import load_faiss
 
+UNIT = 2.0**-24  # of rounding, in float32
 # Processes are dealt whole passes, so that these have the same bits for any number of them.
 QUERIES_PER_PASS = 2048
 # Below this an approximate search saves nothing over a scan.
@@ -22,6 +23,8 @@ SCANNED_LABELS = 10_000
 LISTS_PER_ROOT = 4  # inverted lists per square root of the number of labels, as FAISS advises
 SEARCHED_SHARE = 16  # one list in so many is searched
 MIN_PROBES = 32
+SLACK = 8  # labels asked for beyond those needed, which settles most ties at once
+GPU_WIDTH = 2048  # faiss-gpu returns no more labels of a query
 
 
 class LabelIndex(Protocol):
@@ -142,8 +145,12 @@ class ApproximateIndex:
             index.cp.max_points_per_centroid = 64
             index.train(self.labels.numpy())
         index.add(self.labels.numpy())
+        # Two scores of FAISS that differ by no more may belong to equal vectors.
+        self.rounding = np.float32(2 * (dim + 4) * UNIT)
+        self.widest = count
         device = torch.device(device)
         if device.type == "cuda" and hasattr(faiss, "StandardGpuResources"):
+            self.widest = min(count, GPU_WIDTH)
             self._resources = faiss.StandardGpuResources()  # has to live as long as the index
             index = faiss.index_cpu_to_gpu(self._resources, device.index or 0, index)
         self.index = index
@@ -158,8 +165,9 @@ class ApproximateIndex:
     ) -> tuple[np.ndarray, np.ndarray]:
         """See :class:`LabelIndex`; true neighbours may be missing, see :meth:`recall`.
 
-        With a ``margin``, 2 k labels are looked at; a query for which more than k of them are too
-        similar gets fewer than k.
+        Equal scores go to the smaller label, and what a query gets does not depend on the others
+        of the call. With a ``margin``, 2 k labels are looked at; a query for which more than k of
+        them are too similar gets fewer than k.
         """
         scores = np.empty((len(queries), k), np.float32)
         found = np.empty((len(queries), k), np.int64)
@@ -167,21 +175,57 @@ class ApproximateIndex:
             part = slice(start, start + QUERIES_PER_PASS)
             rows = F.normalize(queries[part].detach().float().cpu(), dim=1).contiguous()
             known = [pairs[part] for pairs in (relation, excluded) if pairs is not None]
-            counts = sum(np.diff(pairs.indptr) for pairs in known)
-            wanted = k * (1 if margin is None else 2) + int(np.max(counts, initial=0))
-            top, labels = self.index.search(rows.numpy(), min(wanted, len(self.labels)))
+            counts = sum((np.diff(pairs.indptr) for pairs in known), np.zeros(len(rows), np.int64))
+            looked_at = k * (1 if margin is None else 2) + counts  # (n,)
             ceiling = None
             if relation is not None and margin is not None:
                 ceiling = self._ceilings(rows, relation[part], margin)
+            top, labels = self._nearest(rows, looked_at)
             scores[part], found[part] = drop_known(top, labels, k, known, ceiling)
         return scores, found
+
+    def _nearest(self, rows: Tensor, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The nearest ``counts`` (n,) labels of each row (n, d), ties to the smaller label.
+
+        FAISS orders equal scores by descending number, cuts a list of them anywhere, and its last
+        bits depend on how many queries it is given. So more is asked for than needed, scored
+        anew, and asked again where the cut falls among labels that rounding could exchange.
+        """
+        top = np.full((len(rows), int(counts.max(initial=1))), -np.inf, np.float32)
+        found = np.full(top.shape, -1, np.int64)
+        open_rows, width = np.arange(len(rows)), top.shape[1] + SLACK
+        while len(open_rows):
+            width = min(width, self.widest)
+            asked, wanted = rows[torch.from_numpy(open_rows)], counts[open_rows, None]
+            by_faiss, labels = self.index.search(asked.numpy(), width)
+            labels, scores = self._rescored(asked, labels)
+            last = np.take_along_axis(scores, np.minimum(wanted, width) - 1, 1)[:, 0]
+            # At -inf the searched lists hold no more.
+            unsure = (last <= by_faiss[:, -1] + self.rounding) & (last > -np.inf)
+            unsure &= width < self.widest
+            kept = np.arange(width) < wanted
+            shown = min(width, top.shape[1])
+            sure = open_rows[~unsure]
+            top[sure, :shown] = np.where(kept, scores, -np.inf)[~unsure, :shown]
+            found[sure, :shown] = np.where(kept, labels, -1)[~unsure, :shown]
+            open_rows, width = open_rows[unsure], 4 * width
+        return top, found
+
+    def _rescored(self, rows: Tensor, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(n, w) labels in order, and their scores: of each pair alone, rounded once."""
+        scores = np.full(labels.shape, -np.inf, np.float32)
+        row, place = np.nonzero(labels >= 0)
+        scores[row, place] = pair_scores(rows, self.labels, row, labels[row, place])
+        order = np.lexsort((labels, -scores), axis=1)
+        return np.take_along_axis(labels, order, 1), np.take_along_axis(scores, order, 1)
 
     def _ceilings(self, rows: Tensor, relation: csr_matrix, margin: float) -> np.ndarray:
         """(n,) float32: the best positive's score less ``margin``, inf where there is none."""
         ordered = best_first(rows, self.labels, relation)
         filled = np.diff(ordered.indptr) > 0
         ceilings = np.full(len(rows), np.inf, np.float32)
-        ceilings[filled] = ordered.data[ordered.indptr[:-1][filled]] - np.float32(margin)
+        guard = np.float32(margin) + self.rounding  # what rounding may lift over it counts as over
+        ceilings[filled] = ordered.data[ordered.indptr[:-1][filled]] - guard
         return ceilings
 
     def recall(self, queries: Tensor, k: int) -> float:
