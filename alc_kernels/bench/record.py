@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from alc_kernels.xmc.whole import write_whole
+
 
 def environment() -> dict[str, Any]:
     """Hardware, driver, versions and commit."""
@@ -61,4 +63,4 @@ def write(path: Path, rows: list[dict[str, Any]], command: str) -> None:
     """Write a result of record as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     record = {"environment": environment(), "command": command, "rows": rows}
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(record, indent=1) + "\n")

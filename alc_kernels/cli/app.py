@@ -25,6 +25,8 @@ EXTRAS = {
     "transformers": ("transformers", "transformers"),
     "faiss": ("faiss", "faiss-cpu"),
     "pyarrow": ("pyarrow", "parquet"),
+    "openpyxl": ("openpyxl", "tables"),
+    "zstandard": ("zstandard", "tables"),
     "tensorboard": ("tensorboard", "tensorboard"),
 }
 BAD_INPUT, INTERNAL, INTERRUPTED = 2, 1, 130

@@ -10,6 +10,7 @@ from typing import Any
 from alc_kernels.cli.arguments import number
 from alc_kernels.cli.bench_tune import DTYPES, add_tune
 from alc_kernels.cli.errors import BadInput
+from alc_kernels.cli.outputs import check_ending
 
 NAME = "bench"
 
@@ -76,6 +77,8 @@ def run_table(arguments: argparse.Namespace) -> None:
     from alc_kernels.bench.run import HEADER, line, measure_case, provider_names
     from alc_kernels.bench.works import works
 
+    if arguments.output is not None:
+        check_ending(arguments.output, (".json",))
     gpu = torch.cuda.is_available()
     device = "cuda" if gpu else "cpu"
     if not gpu:

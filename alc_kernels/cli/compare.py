@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alc_kernels.cli.errors import BadInput
+from alc_kernels.cli.outputs import PAGES, check_ending, check_place
 
 if TYPE_CHECKING:
     from alc_kernels.xmc.data import Dataset
@@ -48,7 +49,8 @@ def run(arguments: argparse.Namespace) -> None:
         seen[folder.resolve()] = folder
     if arguments.output is not None:
         require_matplotlib()
-        check_page_path(arguments.output)
+        check_place(arguments.output, [*folders, *([arguments.data] if arguments.data else [])])
+        check_ending(arguments.output, PAGES)
     runs = [load_scored(folder) for folder in folders]
     groups = group_runs(runs)
     baselines = (load_baseline(folder, runs[0].fingerprint) for folder in folders)
@@ -63,12 +65,13 @@ def run(arguments: argparse.Namespace) -> None:
         print(text)
         return
     from alc_kernels.xmc.report.build import Report
+    from alc_kernels.xmc.whole import write_whole
 
     names = " and ".join(group.name for group in groups)
     title = f"Comparison of {names}" if len(groups) < 4 else "Comparison of runs"
     report = Report(title, shown, dataset, missing)
     # Before the text is printed: `alc compare ... | head` gets its page as well.
-    arguments.output.write_text(report.html(), encoding="utf-8")
+    write_whole(arguments.output, report.html())
     print(f"{text}\n\nWritten: {arguments.output}")
 
 
@@ -102,11 +105,3 @@ def texts_of(run: Scored, folder: Path | None) -> tuple[Dataset | None, str]:
     if data_fingerprint(dataset) != run.fingerprint:
         return None, f"{recorded} has changed since the run; --data DIR names its data."
     return dataset, ""
-
-
-def check_page_path(page: Path) -> None:
-    """Refuse a page that cannot be written, before the work is done."""
-    if page.is_dir():
-        raise BadInput(f"{page}: is a folder, expected the name of a page")
-    if not page.parent.is_dir():
-        raise BadInput(f"{page.parent}: no such folder to write {page.name} into")

@@ -134,13 +134,15 @@ def _train(config: TrainConfig, dataset: Dataset, folder: Path) -> Group:
 def _show(groups: list[Group], dataset: Dataset, output: Path) -> None:
     from alc_kernels.xmc.report.build import Report
     from alc_kernels.xmc.report.terminal import figures_text
+    from alc_kernels.xmc.whole import whole_file, write_whole
 
     print("How many titles can be matched without a person?", flush=True)
     print(figures_text(groups))
     print("\nDrawing the report ...", file=sys.stderr)
     report = Report("How many product titles can be matched without a person?", groups, dataset)
     picture, page = output / "coverage.png", output / "report.html"
-    report.coverage_figure().savefig(picture, dpi=150)
-    page.write_text(report.html(), encoding="utf-8")
+    with whole_file(picture) as partial:
+        report.coverage_figure().savefig(partial, dpi=150, format="png")
+    write_whole(page, report.html())
     print(f"\n{textwrap.fill(report.advice(), 100)}")
     print(f"\nThe report: {page}\nThe picture: {picture}")

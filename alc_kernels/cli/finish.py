@@ -110,10 +110,11 @@ def evaluate_and_report(
 def write_report(groups: Sequence[Group], dataset: Dataset, folder: Path) -> Path:
     """The run's page."""
     from alc_kernels.xmc.report.build import Report
+    from alc_kernels.xmc.whole import write_whole
 
     title = f"{dataset.name}: {groups[-1].name}"
     page = folder / REPORT
-    page.write_text(Report(title, groups, dataset).html(), encoding="utf-8")
+    write_whole(page, Report(title, groups, dataset).html())
     return page
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from alc_kernels.cli.arguments import number, one_of
 from alc_kernels.cli.errors import BadInput
+from alc_kernels.cli.outputs import FORMATS, table_target
 
 if TYPE_CHECKING:
     from alc_kernels.xmc.evaluation import Scored
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 NAME = "predict"
 PRECISION = 0.9
-FORMATS = ("csv", "jsonl")
+COLUMNS = {"query": str, "rank": int, "label": str, "score": float, "decision": str}
 
 
 def add_command(commands: Any) -> None:
@@ -58,21 +59,25 @@ def add_command(commands: Any) -> None:
     )
     parser.add_argument("--k", type=number(int, 1), default=1, help="labels per title (1)")
     parser.add_argument(
-        "--output", metavar="OUT", type=Path, help="write into this file, not on the terminal"
+        "--output",
+        metavar="OUT",
+        type=Path,
+        help="write into this file, not on the terminal; the ending says how: "
+        f"{', '.join(FORMATS)}, the first three also with .gz or .zst",
     )
     parser.add_argument(
         "--format",
         metavar="FORMAT",
         type=one_of(FORMATS),
-        help=f"{' or '.join(FORMATS)} (by the name of OUT, else csv)",
+        help=f"{', '.join(FORMATS)} (by the name of OUT; csv without one)",
     )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from alc_kernels.cli.compare import check_page_path
     from alc_kernels.cli.finish import load_trained
-    from alc_kernels.cli.titles import STDIN, match_writer, read_titles
+    from alc_kernels.cli.table_files import table_writer
+    from alc_kernels.cli.titles import STDIN, read_titles
     from alc_kernels.xmc.evaluation import load_scored
     from alc_kernels.xmc.evaluation.matching import ACCEPT, Matcher
 
@@ -80,8 +85,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise BadInput("--precision and --threshold exclude each other")
     if arguments.file != STDIN and not Path(arguments.file).is_file():
         raise BadInput(f"{arguments.file}: no such file")
-    if arguments.output is not None:
-        check_page_path(arguments.output)
+    target = table_target(arguments.output, arguments.format, _inputs(arguments))
     scored = load_scored(arguments.run_folder)
     checkpoint = load_trained(arguments.run_folder)
     if len(scored.history) != len(checkpoint.position.history):
@@ -94,16 +98,15 @@ def run(arguments: argparse.Namespace) -> None:
     matcher = Matcher(checkpoint.model, texts, label_ids, threshold, arguments.k)
 
     total = accepted = blank = 0
-    kind = arguments.format or _kind(arguments.output)
-    with match_writer(arguments.output, kind) as write:
+    with table_writer(target, COLUMNS) as write:
         for rows in matcher.match(read_titles(arguments.file, arguments.column)):
             for row in rows:
                 write(row)
             total += 1
             accepted += rows[0].decision == ACCEPT
             blank += rows[0].score is None
-    if not total:
-        raise BadInput(f"{arguments.file}: holds no title")
+        if not total:
+            raise BadInput(f"{arguments.file}: holds no title")
     # The matches may be on standard output: then the summary must not be.
     stream = sys.stderr if arguments.output is None else sys.stdout
     share = f" ({100 * accepted / total:.1f} %)"
@@ -180,6 +183,7 @@ def _labels(
     return texts, label_ids
 
 
-def _kind(output: Path | None) -> str:
-    suffix = "" if output is None else output.suffix.removeprefix(".").lower()
-    return suffix if suffix in FORMATS else "csv"
+def _inputs(arguments: argparse.Namespace) -> list[Path]:
+    """What the command reads, so that it is not written over."""
+    given = (Path(arguments.file), arguments.catalogue, arguments.data, arguments.run_folder)
+    return [path for path in given if path is not None]

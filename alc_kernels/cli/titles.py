@@ -1,19 +1,17 @@
-"""Titles from a file or from standard input, one at a time, and matches into a file."""
+"""Titles from a file or from standard input, one at a time."""
 
 from __future__ import annotations
 
 import csv
 import gzip
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
 from alc_kernels.cli.arguments import suggestion
 from alc_kernels.cli.errors import BadInput
-from alc_kernels.xmc.evaluation.matching import Match
 
 STDIN = "-"
 TABLES = {".csv": ",", ".tsv": "\t"}
@@ -95,49 +93,3 @@ def _open(source: str) -> Iterator[IO[bytes]]:
     else:
         with open(source, "rb") as plain:
             yield plain
-
-
-class Writer(Protocol):
-    """Takes one match after the other."""
-
-    def __call__(self, match: Match) -> None: ...
-
-
-@contextmanager
-def match_writer(output: Path | None, kind: str) -> Iterator[Writer]:
-    """Writes matches as ``kind``, csv or jsonl, into ``output`` or on standard output.
-
-    A file takes its name when it is complete; what was cut short leaves none.
-    """
-    if output is None:
-        yield _writer(sys.stdout, kind)
-        return
-    partial = output.with_name(output.name + ".partial")
-    try:
-        with partial.open("w", encoding="utf-8", newline="") as file:
-            yield _writer(file, kind)
-        partial.replace(output)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _writer(file: IO[str], kind: str) -> Writer:
-    if kind == "jsonl":
-
-        def write_object(match: Match) -> None:
-            score = None if match.score is None else round(match.score, 6)
-            made = {**match._asdict(), "score": score}
-            file.write(json.dumps(made, ensure_ascii=False) + "\n")
-
-        return write_object
-    rows, started = csv.writer(file, lineterminator="\n"), False
-
-    def write_row(match: Match) -> None:
-        nonlocal started
-        if not started:  # not before the first title could be read
-            rows.writerow(Match._fields)
-            started = True
-        score = "" if match.score is None else f"{match.score:.6f}"
-        rows.writerow([match.query, match.rank, match.label, score, match.decision])
-
-    return write_row

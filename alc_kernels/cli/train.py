@@ -84,6 +84,8 @@ def run(arguments: argparse.Namespace) -> None:
     for option in ("data", "output"):
         if getattr(arguments, option) is None:
             raise BadInput(f"--{option} is missing; see alc train --help")
+    if arguments.output.resolve() == arguments.data.resolve():
+        raise BadInput(f"{arguments.output}: is the data folder, expected another for the run")
     if arguments.resume and arguments.overwrite:
         raise BadInput("--resume and --overwrite exclude each other")
     if arguments.from_previous and not arguments.resume:

@@ -123,6 +123,12 @@ def test_runs_that_cannot_be_compared(capsys, tmp_path):
     fails(capsys, ["compare", one, two], "one was scored on toy", "different data")
     fails(capsys, ["compare", one, one], "given twice")
     fails(capsys, ["compare", one, "--output", tmp_path], "is a folder")
+    fails(capsys, ["compare", one, "--output", tmp_path / "page.txt"], ".html or .htm")
+    fails(
+        capsys,
+        ["compare", one, "--output", tmp_path / "one" / "report.html"],
+        "is a file of the run",
+    )
     fails(capsys, ["compare", one, "--output", tmp_path / "no" / "p.html"], "no such folder")
     other = tmp_path / "data"
     save_dataset(make_dataset(seed=1), other)

@@ -222,6 +222,14 @@ def test_words_that_make_no_sense(made, tmp_path, capsys):
     assert "did you mean jsonl?" in refused(capsys, made, titles, "--format", "json")
     assert "'0' is not a whole number" in refused(capsys, made, titles, "--k", "0")
     assert "no such folder" in refused(capsys, made, titles, "--output", tmp_path / "no" / "o.csv")
+    assert "can be written as .csv" in refused(capsys, made, titles, "--output", tmp_path / "o.txt")
+    table = made / "data" / "labels.csv"
+    assert "is inside of" in refused(
+        capsys, made, titles, "--data", made / "data", "--output", table
+    )
+    assert "is a file of the run" in refused(
+        capsys, made, titles, "--output", made / "run" / "report.html"
+    )
     blank = tmp_path / "catalogue.txt"
     blank.write_text("one\n\ntwo\n")
     assert "line 2: found a blank line" in refused(capsys, made, titles, "--catalogue", blank)

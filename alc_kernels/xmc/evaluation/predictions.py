@@ -6,7 +6,6 @@ precision or against another run, without its encoder and without its data.
 
 from __future__ import annotations
 
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -14,6 +13,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
+
+from alc_kernels.xmc.whole import whole_file
 
 CATALOGUES = ("open", "closed")
 SPLITS = ("validation", "test")
@@ -82,10 +83,8 @@ def save_predictions(path: Path, predictions: Splits, fingerprint: str) -> None:
     arrays["catalogues"] = np.array([name for name in CATALOGUES if name in predictions])
     arrays["fingerprint"] = np.array(fingerprint)
     arrays["format"] = np.array(FORMAT)
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
+    with whole_file(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, **arrays)
-    os.replace(partial, path)
 
 
 def load_predictions(path: Path) -> tuple[dict[str, dict[str, Predictions]], str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from alc_kernels.xmc.data import Dataset
 from alc_kernels.xmc.evaluation.bootstrap import REPLICATES, interval, replicate
 from alc_kernels.xmc.evaluation.measures import PRECISIONS
 from alc_kernels.xmc.evaluation.predictions import Splits
+from alc_kernels.xmc.whole import write_whole
 
 FORMAT = 1
 
@@ -87,9 +87,7 @@ def save_results(
         },
         "history": list(history),
     }
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(_plain(content), indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_whole(path, json.dumps(_plain(content), indent=2) + "\n")
 
 
 def load_results(path: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from alc_kernels.xmc.training.checkpoint import (
 from alc_kernels.xmc.training.ema import WeightAverage
 from alc_kernels.xmc.training.files import read_tensors
 from alc_kernels.xmc.training.state import Part, Position, pack
+from alc_kernels.xmc.whole import write_whole
 
 
 class RunFolder:
@@ -57,8 +58,7 @@ class RunFolder:
 
     def _write_config(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
-        text = self.config.to_toml()
-        (self.path / "config.toml").write_text(text, encoding="utf-8", newline="\n")
+        write_whole(self.path / "config.toml", self.config.to_toml())
 
     def save(
         self, position: Position, parameters: Iterable[nn.Parameter], *, keep_weights: bool
