@@ -190,6 +190,7 @@ def triplet_loss(
     positive: Literal["first", "hardest"] = "first",
     symmetric: Symmetric = False,
     dynamic_margin: tuple[float, float] | None = None,
+    band_gradient: float = 0.5,
     normalize: bool = True,
     exclude_above: float | None = None,
     row_weight: Tensor | None = None,
@@ -200,8 +201,8 @@ def triplet_loss(
 ) -> Tensor:
     """Margin loss over hardest negatives; see :class:`Triplet`.
 
-    ``dynamic_margin=(min, max)`` takes the form of :class:`DynamicTriplet` instead; ``margin``
-    is then not used.
+    ``dynamic_margin=(min, max)`` takes the form of :class:`DynamicTriplet` instead, with its
+    ``band_gradient``; ``margin`` is then not used.
     """
     shared = (num_negatives, weight_temperature, positive, symmetric)
     base: Base
@@ -210,7 +211,7 @@ def triplet_loss(
     else:
         if not isinstance(dynamic_margin, tuple | list) or len(dynamic_margin) != 2:
             raise ValueError(f"dynamic_margin={dynamic_margin!r}: expected (min, max) or None")
-        base = DynamicTriplet(dynamic_margin[0], dynamic_margin[1], *shared)
+        base = DynamicTriplet(dynamic_margin[0], dynamic_margin[1], *shared, band_gradient)
     objective = Objective(
         base=base,
         exclude_above=exclude_above,

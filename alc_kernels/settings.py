@@ -105,8 +105,20 @@ class Triplet:
 class DynamicTriplet:
     """Triplet whose margin follows the observed lead: clamp(|s_p - s_n|, min, max), detached.
 
-    A negative is active exactly when s_p - s_n < ``min_margin``; the others have no loss,
-    no weight and no gradient. The other fields are those of :class:`Triplet`. Source: PRIME.
+    A negative is active exactly when s_p - s_n < ``min_margin``. With ``min_margin`` <=
+    s_p - s_n <= ``max_margin`` it is in the band: its loss is exactly 0, and max(0, .) passes
+    ``band_gradient`` of the gradient there. Weights are a softmax over the active negatives; a
+    row without an active one weighs its hardest negatives equally, so that those in the band
+    pull. With ``weight_temperature=None`` all are weighed equally. Above ``max_margin`` there is
+    no gradient.
+
+    Args:
+        min_margin, max_margin: in units of similarity, 0 <= min <= max.
+        num_negatives, weight_temperature, positive, symmetric: see :class:`Triplet`.
+        band_gradient: share of the gradient in the band, in [0, 1]. 0.5 is torch's rule for the
+            tie max(0, 0) and so what the authors train with; 0 trains active negatives alone.
+
+    Source: PRIME and ViXML, value and gradient.
     """
 
     min_margin: float = 0.1
@@ -115,6 +127,7 @@ class DynamicTriplet:
     weight_temperature: float | None = 0.1
     positive: Literal["first", "hardest"] = "first"
     symmetric: Symmetric = False
+    band_gradient: float = 0.5
 
     def __post_init__(self) -> None:
         _number(self, "min_margin", low=0.0)
@@ -125,6 +138,11 @@ class DynamicTriplet:
                 "expected min_margin <= max_margin"
             )
         _check_triplet(self)
+        _number(self, "band_gradient", low=0.0)
+        if self.band_gradient > 1.0:
+            raise ValueError(
+                f"DynamicTriplet(band_gradient={self.band_gradient!r}): expected a number in [0, 1]"
+            )
 
 
 @dataclass(frozen=True)

@@ -28,19 +28,26 @@ def triplet_rows(
         members = (found.num_positives > 0) & (found.num_negatives > 0)  # R
         valid = exists & members[:, None]
     lead = torch.where(valid, s_p[:, None] - s_n, torch.inf)  # (B, k)
-    loss, active = _hinge(lead, base)
+    loss, active, pull = _hinge(lead, base)
 
     if base.weight_temperature is None:
         count = exists.sum(dim=1, keepdim=True).clamp(min=1)
         values = loss.sum(dim=1) / count[:, 0]
-        slope_n = active.to(loss.dtype) / count
+        slope_n = pull / count
+        slope_p = -slope_n.sum(dim=1)
     else:
         weight = _weights(s_n, active, base.weight_temperature)
         values = (weight * loss).sum(dim=1)
         # w is a softmax of the scores: d value / d s_n = w (1 + (loss - value) / t)
         slope_n = weight * (1.0 + (loss - values[:, None]) / base.weight_temperature)
         # The terms (loss - value) sum to 0 under w, so the positive carries exactly -sum w.
-    slope_p = -(weight if base.weight_temperature is not None else slope_n).sum(dim=1)
+        slope_p = -weight.sum(dim=1)
+        if isinstance(base, DynamicTriplet) and base.band_gradient > 0:
+            # Nothing active: equal weights, and what there is lies in the band.
+            count = exists.sum(dim=1, keepdim=True).clamp(min=1)
+            equal = torch.where(active.any(dim=1, keepdim=True), 0.0, pull / count)
+            slope_n = slope_n + equal
+            slope_p = slope_p - equal.sum(dim=1)
     return RowLoss(
         values=values,
         members=members,
@@ -59,15 +66,20 @@ def _positive(
     return first()
 
 
-def _hinge(lead: Tensor, base: Triplet | DynamicTriplet) -> tuple[Tensor, Tensor]:
-    """(B, k) losses and the mask of active ones; a lead of +inf is never active."""
+def _hinge(lead: Tensor, base: Triplet | DynamicTriplet) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, k) losses, the mask of active ones, and -d loss / d lead; nothing at a lead of +inf."""
     if isinstance(base, DynamicTriplet):
         active = lead < base.min_margin
         margin = lead.abs().clamp(base.min_margin, base.max_margin)
+        pull = active.to(lead.dtype)
+        if base.band_gradient > 0:
+            in_band = ~active & (lead <= base.max_margin)
+            pull = torch.where(in_band, base.band_gradient, pull)
     else:
         active = base.margin - lead > 0
         margin = torch.full_like(lead, base.margin)
-    return torch.where(active, margin - lead, 0.0), active
+        pull = active.to(lead.dtype)
+    return torch.where(active, margin - lead, 0.0), active, pull
 
 
 def _weights(s_n: Tensor, active: Tensor, temperature: float) -> Tensor:

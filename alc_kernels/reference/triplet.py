@@ -16,7 +16,10 @@ from alc_kernels.settings import DynamicTriplet, Symmetric, Triplet
 
 
 def active_weights(scores: Tensor, active: Tensor, temperature: float) -> Tensor:
-    """w = softmax of scores / temperature over the active entries, 0 elsewhere; (B, n)."""
+    """w = softmax of scores / temperature over the active entries, 0 elsewhere; (B, n).
+
+    Rows without an active entry are 0.
+    """
     x = (scores / temperature).masked_fill(~active, -torch.inf)
     top = x.detach().amax(dim=1, keepdim=True)
     e = torch.exp(x - torch.where(active.any(dim=1, keepdim=True), top, 0.0))
@@ -44,15 +47,21 @@ def triplet_rows(
         low, high = settings.min_margin, settings.max_margin
         loss = delta.detach().abs().clamp(low, high) - delta
         active = exists & (delta < low)
+        # exactly 0 in the band, with a part of the gradient
+        band = settings.band_gradient * (delta.detach() - delta)
+        loss = torch.where(exists & (delta >= low) & (delta <= high), band, loss)
+        passing = exists & (delta <= high)
     else:
         loss = settings.margin - delta
-        active = exists & (loss > 0)
-    loss = torch.where(active, loss, 0.0)
+        active = passing = exists & (loss > 0)
+    loss = torch.where(passing, loss, 0.0)
 
     if settings.weight_temperature is None:
         return ratio(loss.sum(dim=1), exists.sum(dim=1).to(loss.dtype)), rows
     weight = active_weights(s_n, active, settings.weight_temperature)
-    return (weight * loss).sum(dim=1), rows
+    weighted = (weight * loss).sum(dim=1)
+    equal = ratio(loss.sum(dim=1), exists.sum(dim=1).to(loss.dtype))
+    return torch.where(active.any(dim=1), weighted, equal), rows
 
 
 def triplet_value(
@@ -89,6 +98,7 @@ def triplet_loss(
     positive: Literal["first", "hardest"] = "first",
     symmetric: Symmetric = False,
     dynamic_margin: tuple[float, float] | None = None,
+    band_gradient: float = 0.5,
     normalize: bool = True,
     exclude_above: float | None = None,
     row_weight: Tensor | None = None,
@@ -106,6 +116,7 @@ def triplet_loss(
             :class:`alc_kernels.Triplet`.
         dynamic_margin: (min, max): the form of :class:`alc_kernels.DynamicTriplet`; ``margin``
             is then not used.
+        band_gradient: of the dynamic form; see there.
         normalize: compare directions only.
         exclude_above: leave out negatives with s > s_first_positive - exclude_above.
         row_weight: (B,) weights of the rows' mean; the column side is a plain mean.
@@ -125,7 +136,9 @@ def triplet_loss(
         if not isinstance(dynamic_margin, tuple | list) or len(dynamic_margin) != 2:
             raise ValueError(f"dynamic_margin={dynamic_margin!r}: expected None or (min, max)")
         low, high = dynamic_margin
-        settings = DynamicTriplet(low, high, num_negatives, weight_temperature, positive, symmetric)
+        settings = DynamicTriplet(
+            low, high, num_negatives, weight_temperature, positive, symmetric, band_gradient
+        )
     batch = prepare(queries, labels, normalize=normalize, compute_dtype=compute_dtype)
     relation = resolve(batch.similarity, positives, exclude)
     return triplet_value(

@@ -161,8 +161,9 @@ class TrainConfig:
         1.0, "weight of the text part beside the prototypes (PRIME)", group="label side"
     )
     prototype_regularizer: float = setting(
-        0.1, "weight of: prototypes must beat texts by max_margin (PRIME)", group="label side"
+        0.1, "weight of: prototypes must beat texts by prototype_margin (PRIME)", group="label side"
     )
+    prototype_margin: float = setting(0.1, "margin by which they must (PRIME)", group="label side")
     prototype_dropout: float = setting(
         0.8, "share of labels per step trained as if they were unseen (PRIME)", group="label side"
     )
@@ -294,8 +295,7 @@ _RANGES: tuple[tuple[tuple[str, ...], float, str], ...] = (
         ("seed", "evaluate_every", "early_stopping", "checkpoint_every", "cache_chunk",
          "learning_rate", "embedding_learning_rate", "weight_decay", "clip_norm",
          "hard_negatives", "min_margin", "pair_weight", "batch_weight", "tcm_weight",
-         "prototype_weight",
-         "prototype_regularizer"),
+         "prototype_weight", "prototype_regularizer", "prototype_margin"),
         0,
         "a number of at least 0",
     ),

@@ -133,24 +133,28 @@ def test_margins_are_inclusive_for_tcm_and_strict_for_triplets(backend, device):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("lead", [0.0625, 0.125, 0.1875])
-def test_dynamic_triplet_is_active_by_its_lead(lead, backend, device):
+@pytest.mark.parametrize("band_gradient", [0.5, 0.0])
+@pytest.mark.parametrize("lead", [0.0625, 0.125, 0.1875, 0.25, 0.3125])
+def test_dynamic_triplet_is_active_by_its_lead(lead, band_gradient, backend, device):
     q = torch.tensor([[1.0]], device=device, requires_grad=True)
     k = torch.tensor([[0.5], [0.5 - lead]], device=device)
     loss = functional.triplet_loss(
         q, k, torch.tensor([0], device=device), normalize=False, backend=backend,
-        dynamic_margin=(0.125, 0.25), weight_temperature=None,
+        dynamic_margin=(0.125, 0.25), weight_temperature=None, band_gradient=band_gradient,
     )  # fmt: skip
     loss.backward()
-    active = lead < 0.125
-    assert loss.item() == (0.125 - lead if active else 0.0)
-    assert q.grad.item() == (-lead if active else 0.0)
+    assert loss.item() == (0.125 - lead if lead < 0.125 else 0.0)
+    pull = 1.0 if lead < 0.125 else band_gradient if lead <= 0.25 else 0.0
+    assert q.grad.item() == -lead * pull  # both ends of the band belong to it
 
 
 def test_a_pair_in_both_relations_is_positive():
     q, k = leaves(5, 8), leaves(5, 8)
     both = Positives.diagonal(5)
-    assert torch.equal(functional.softmax_loss(q, k, exclude=both), functional.softmax_loss(q, k))
+    without = functional.softmax_loss(q, k)
+    torch.testing.assert_close(
+        functional.softmax_loss(q, k, exclude=both), without, rtol=1e-6, atol=0
+    )
 
 
 def test_everything_negative_excluded_leaves_no_row():
@@ -233,6 +237,7 @@ BAD_CALLS = {
     "k type": (lambda: functional.topk_similarity(Q, K, 2.0), TypeError, "k: expected an integer"),
     "margin": (lambda: functional.triplet_loss(Q, SQUARE, margin=float("nan")), ValueError, "expected a finite number"),
     "negatives": (lambda: functional.triplet_loss(Q, SQUARE, num_negatives=0), ValueError, "num_negatives=0"),
+    "band": (lambda: functional.triplet_loss(Q, SQUARE, dynamic_margin=(0.1, 0.2), band_gradient=1.5), ValueError, r"band_gradient=1.5\): expected a number in \[0, 1\]"),
     "dynamic": (lambda: functional.triplet_loss(Q, SQUARE, dynamic_margin=(0.4, 0.2)), ValueError, "min_margin <= max_margin"),
     "positive": (lambda: functional.triplet_loss(Q, SQUARE, positive="last"), ValueError, "expected one of 'first', 'hardest'"),
     "temperature": (lambda: functional.softmax_loss(Q, SQUARE, temperature=0.0), ValueError, "expected a number > 0"),

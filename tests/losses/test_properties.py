@@ -16,7 +16,8 @@ OPTIONS = st.one_of(
         "weight_temperature": st.sampled_from([None, 0.1, 1.0]),
         "positive": st.sampled_from(["first", "hardest"]),
         "symmetric": st.sampled_from([False, "mean", "sum"]),
-        "dynamic_margin": st.sampled_from([None, (0.1, 0.3)]),
+        "dynamic_margin": st.sampled_from([None, (0.1, 0.3), (0.0, 1.5)]),
+        "band_gradient": st.sampled_from([0.5, 0.0, 1.0]),
         "exclude_above": st.sampled_from([None, -0.2, 0.1]),
     })),
     st.tuples(st.just("softmax_loss"), st.fixed_dictionaries({

@@ -123,8 +123,12 @@ def test_dynamic_margin() -> None:
     def one(lead: float) -> tuple[float, list[list[float]]]:
         return run(ref.triplet_loss, [[lead, 0.0]], [[0]], **options)
 
-    assert one(0.125) == (0.0, [[0.0, 0.0]])  # not below min_margin
-    assert one(0.2) == (0.0, [[0.0, 0.0]])  # inside (min, max): max(0, .2 - .2), no gradient
+    for lead in (0.125, 0.2, 0.25):  # the band, with its ends: max(0, lead - lead), half a slope
+        assert one(lead) == (0.0, [[-0.5, 0.5]])
+    assert one(0.2501) == (0.0, [[0.0, 0.0]])
+    options["band_gradient"] = 0.0
+    for lead in (0.125, 0.2, 0.25):
+        assert one(lead) == (0.0, [[0.0, 0.0]])
     assert one(0.0625) == (0.0625, [[-1.0, 1.0]])  # .125 - .0625
     assert one(0.0) == (0.125, [[-1.0, 1.0]])
     assert one(-0.1875) == (0.375, [[-1.0, 1.0]])  # margin .1875 held constant: slope 1, not 2

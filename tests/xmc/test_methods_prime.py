@@ -195,7 +195,9 @@ def test_similarities_in_chunks_are_the_same(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_penalty_is_text_part_plus_regulariser() -> None:
     queries, text, prototypes, positives, exclude = case()
-    made = Prototypes(CONFIG.replace(prototype_weight=0.7, prototype_regularizer=0.2), DIM, LABELS)
+    assert CONFIG.prototype_margin == 0.1  # the authors train with it; max_margin is another
+    changed = CONFIG.replace(prototype_weight=0.7, prototype_regularizer=0.2, prototype_margin=0.15)
+    made = Prototypes(changed, DIM, LABELS)
     text_part = reference.triplet_loss(
         queries, text, positives, exclude,
         dynamic_margin=(0.1, 0.3), num_negatives=7, symmetric="sum", exclude_above=-0.1,
@@ -203,7 +205,7 @@ def test_the_penalty_is_text_part_plus_regulariser() -> None:
     assert float(text_part) > 0.01
     found = made.penalty(queries, text, prototypes, positives, exclude, -0.1)
     assert found is not None
-    expected = 0.7 * float(text_part) + 0.2 * by_hand(0.3, 7, -0.1)
+    expected = 0.7 * float(text_part) + 0.2 * by_hand(0.15, 7, -0.1)
     assert float(found) == pytest.approx(expected, abs=1e-6)
     nothing = CONFIG.replace(prototype_weight=0.0, prototype_regularizer=0.0)
     made.config = nothing

@@ -105,7 +105,7 @@ class Prototypes(LabelSide):
                 labels,
                 positives,
                 exclude,
-                margin=config.max_margin,
+                margin=config.prototype_margin,
                 num_negatives=config.num_negatives,
                 exclude_above=exclude_above,
                 backend=config.backend,

@@ -21,7 +21,7 @@ def prototype_margin_loss(
     positives: Positives,
     exclude: Positives | None = None,
     *,
-    margin: float = 0.3,
+    margin: float = 0.1,
     num_negatives: int = 100,
     exclude_above: float | None = None,
     backend: str = "auto",
