@@ -76,6 +76,7 @@ CHANGES_TRAINING: dict[str, tuple[dict[str, Any], Any]] = {
     "prototype_heads": ({**PRIME, "epochs": 2}, 2),
     "prototype_weight": (PRIME, 0.5),
     "prototype_regularizer": (PRIME, 1.0),
+    "prototype_margin": (PRIME, 0.3),
     "prototype_dropout": ({**PRIME, "epochs": 2}, 0.1),
 }
 # Those that a test of its own below looks at.
