@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from alc_kernels.context import WHOLE_BATCH_LIMIT, groupwise_loss, warn_about_whole_batch
 from alc_kernels.dispatch import similarity_loss
 from alc_kernels.distributed.context import global_batch_loss
+from alc_kernels.distributed.settings import stating
 from alc_kernels.ops.similarity_loss import SimilarityLoss
 from alc_kernels.positives import Positives
 from alc_kernels.settings import Auxiliary, Base, ThresholdMargin, Triplet
@@ -80,6 +81,7 @@ class ALCLoss(SimilarityModule):
         if auxiliary is not None and auxiliary.pair_weight == 0 and auxiliary.batch_weight == 0:
             auxiliary = None
         self.auxiliary = auxiliary
+        self.group = stating(self.group, f"auxiliary={auxiliary!r}")
         self._make_heads()
 
     def _make_heads(self) -> None:

@@ -160,5 +160,5 @@ def scalar_tensor(
     if isinstance(value, Tensor):
         if value.device != queries.device:
             raise ValueError(f"{name}: expected device {queries.device}, got {value.device}")
-        return value.to(acc)
+        return value.reshape(()).to(acc)
     return torch.full((), value, dtype=acc, device=queries.device)

@@ -12,7 +12,7 @@ from alc_kernels import checks
 from alc_kernels.backends.choose import check_backend
 from alc_kernels.backends.interface import accumulation_dtype
 from alc_kernels.distributed.control import refusing
-from alc_kernels.distributed.settings import with_columns
+from alc_kernels.distributed.settings import for_call, scalar_text
 from alc_kernels.objective import Objective
 from alc_kernels.ops.matryoshka import MatryoshkaResult, matryoshka_loss_op
 from alc_kernels.ops.similarity_loss import SimilarityLoss, similarity_loss_op
@@ -135,7 +135,7 @@ def _arguments(
         objective.encode(),
         compute_dtype,
         backend,
-        with_columns(group, relation, excluded),
+        for_call(group, relation, excluded, scalar_text(base)),
         now and wants_gradient(queries),
         now and wants_gradient(labels),
         now and wants_gradient(scalars),

@@ -39,7 +39,7 @@ from alc_kernels import checks
 from alc_kernels.backends.choose import check_backend
 from alc_kernels.dispatch import similarity_loss
 from alc_kernels.distributed.control import refusing
-from alc_kernels.distributed.settings import membership, with_columns
+from alc_kernels.distributed.settings import for_call, membership
 from alc_kernels.objective import Objective
 from alc_kernels.ops.mining import hardest_negatives_op
 from alc_kernels.positives import Positives
@@ -174,7 +174,7 @@ def _mining_arguments(
         compute_dtype,
         backend,
         deterministic,
-        with_columns(group, relation, excluded),
+        for_call(group, relation, excluded),
     )
 
 

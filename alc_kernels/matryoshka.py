@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from alc_kernels.alc_loss import ALCLoss
 from alc_kernels.dispatch import matryoshka_loss, similarity_loss
+from alc_kernels.distributed.settings import stating
 from alc_kernels.positives import Positives
 
 
@@ -66,6 +67,8 @@ class MatryoshkaLoss(nn.Module):
         self.loss = loss
         self.widths = _checked_widths(widths, loss)
         self.weights = _checked_weights(weights, self.widths)
+        same = f"auxiliary={loss.auxiliary!r}, widths={self.widths}, weights={self.weights}"
+        loss.group = stating(loss.group, same)  # with every width the processes compare them all
 
     def forward(
         self,

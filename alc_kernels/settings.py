@@ -1,7 +1,8 @@
 """What a loss is made of: small frozen settings classes, one per term.
 
 Every class states its term's formula; numbers are validated when the object is built.
-Fields that say ``float or Tensor`` accept a 0-d tensor, which then receives a gradient.
+Fields that say ``float or Tensor`` accept a tensor of one number, 0-d or (1,), which then receives
+a gradient. (FSDP takes (1,) parameters only.)
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ def _number(owner: object, name: str, *, low: float = -math.inf, above: float = 
 
 
 def _scalar(owner: object, name: str, *, above: float = -math.inf) -> None:
-    """Check a field that may be a number or a 0-d floating-point tensor."""
+    """Check a field that may be a number or a floating-point tensor of one, 0-d or (1,)."""
     value = getattr(owner, name)
     if isinstance(value, Tensor):
-        if value.dim() != 0 or not value.is_floating_point():
+        if value.shape not in ((), (1,)) or not value.is_floating_point():
             raise ValueError(
                 f"{type(owner).__name__}({name}=...): expected a 0-d floating-point tensor, "
-                f"got shape {tuple(value.shape)}, {value.dtype}"
+                f"or one of shape (1,), got shape {tuple(value.shape)}, {value.dtype}"
             )
         return
     _number(owner, name, above=above)
@@ -153,7 +154,7 @@ class Softmax:
     ``decoupled=True`` (DEXML), over p and the negatives only.
 
     Args:
-        temperature: > 0; a float or a 0-d tensor, which receives a gradient.
+        temperature: > 0; a float or a tensor of one number, which receives a gradient.
         decoupled: leave the other positives out of the denominator.
         symmetric: average with the same loss over the columns.
     """
@@ -175,8 +176,8 @@ class Sigmoid:
     y is +1 on positives and -1 on negatives; all rows count, those without positives too.
 
     Args:
-        scale, bias: floats or 0-d tensors (which receive gradients); scale > 0.
-        learnable: inside ``ALCLoss``, make log(scale) and bias parameters that start there.
+        scale, bias: floats or tensors of one number (which receive gradients); scale > 0.
+        learnable: inside ``ALCLoss``, make log(scale) and bias parameters (1,) that start there.
 
     Source: SigLIP; Renee's classifier loss is ``Sigmoid(scale=1, bias=0)``.
     """

@@ -86,10 +86,11 @@ class SimilarityModule(nn.Module):
         A tensor that wants a gradient itself is used as it is, whatever ``learnable`` says.
         """
         if isinstance(base, Sigmoid) and base.learnable:
+            # (1,), not 0-d: FSDP shards along a dimension.
             if not _learns_itself(base.scale):
-                self.log_scale = nn.Parameter(torch.as_tensor(base.scale).detach().clone().log())
+                self.log_scale = nn.Parameter(_one_number(base.scale).log())
             if not _learns_itself(base.bias):
-                self.bias = nn.Parameter(torch.as_tensor(base.bias).detach().clone())
+                self.bias = nn.Parameter(_one_number(base.bias))
         for name in ("temperature", "scale", "bias"):
             value = getattr(base, name, None)
             if isinstance(value, nn.Parameter) and not hasattr(self, name):
@@ -107,6 +108,14 @@ class SimilarityModule(nn.Module):
         if "log_scale" in self._parameters:
             changes["scale"] = self.log_scale.exp()
         return replace(base, **changes) if base is not None and changes else base
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *more: Any) -> None:
+        """PyTorch's, for checkpoints whose scalars are 0-d as well."""
+        for name, parameter in self._parameters.items():
+            saved = state_dict.get(prefix + name)
+            if isinstance(saved, Tensor) and saved.dim() == 0 and parameter is not None:
+                state_dict[prefix + name] = saved.reshape(parameter.shape)
+        super()._load_from_state_dict(state_dict, prefix, *more)
 
     def objective(self, exclude_above: float | None, **more: Any) -> Objective:
         """What one call evaluates; ``more``: further fields of ``Objective``."""
@@ -145,6 +154,10 @@ class SimilarityModule(nn.Module):
                 f"queries: expected a width of at least {least} (the widest of widths), "
                 f"got {tuple(queries.shape)}"
             )
+
+
+def _one_number(value: float | Tensor) -> Tensor:
+    return torch.as_tensor(value).detach().clone().reshape(1)
 
 
 def _learns_itself(value: object) -> bool:

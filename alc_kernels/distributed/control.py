@@ -74,6 +74,9 @@ class Statement:
     num_labels: int
     # Must be the same everywhere. A text travels as its checksum.
     same: Mapping[str, int | str]
+    # Likewise, but may change from call to call: no call of another kind, so with ``equal_sizes``
+    # compared at the first call only.
+    now: Mapping[str, str]
     # Of positives and exclude, where they are over the labels of all processes: how many columns
     # they say they have, the smallest and the largest column in them. ``NO_COLUMNS`` elsewhere.
     columns: tuple[tuple[int, int, int], tuple[int, int, int]]
@@ -121,7 +124,7 @@ def _row(member: Membership, values: list[int]) -> list[list[int]]:
     return rows
 
 
-_MAX_SAME = 8
+_MAX_SAME = 12
 _LENGTH = 3 + 3 * len(_FIELDS) + _MAX_SAME
 
 
@@ -146,7 +149,7 @@ def agree(member: Membership, statement: Statement) -> Sizes:
         return sizes
     values = [0, statement.num_queries, statement.num_labels]
     values += [x for columns in statement.columns for x in columns]
-    values += [_as_int(value) for value in statement.same.values()]
+    values += [_as_int(value) for value in (*statement.same.values(), *statement.now.values())]
     table = _row(member, values)
     refused = [r for r, row in enumerate(table) if row[0] == _REFUSED]
     if refused:
@@ -193,7 +196,7 @@ def refusing(group: str) -> Iterator[None]:
 
 def _check_same(table: list[list[int]], statement: Statement) -> None:
     start = 3 + 3 * len(_FIELDS)
-    for i, (name, own) in enumerate(statement.same.items(), start):
+    for i, (name, own) in enumerate([*statement.same.items(), *statement.now.items()], start):
         values = [row[i] for row in table]
         if len(set(values)) > 1:
             shown = "" if isinstance(own, str) else f": {values} in rank order"

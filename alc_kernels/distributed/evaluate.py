@@ -61,6 +61,7 @@ def evaluate_globally(
     row_weight: Tensor | None,
     pair_head: PairHead | None,
     poison: Tensor,
+    unknown_scalars: bool,
     want_queries: bool,
     want_labels: bool,
     want_scalars: bool,
@@ -76,6 +77,8 @@ def evaluate_globally(
         scalars: (2,) acc: temperature or scale, and bias.
         label_offset, row_weight: (M,), (B,) acc or None.
         poison: 0-d acc, 1 or NaN: of the own input.
+        unknown_scalars: compare ``scalars``: where the processes differ in them, the result is
+            NaN on all of them.
     """
     base, threshold, acc = objective.base, objective.threshold, part.acc
     symmetric = bool(getattr(base, "symmetric", False))
@@ -113,6 +116,8 @@ def evaluate_globally(
     )  # fmt: skip
     hardest_score, hardest_index, pair_index = mined_pairs(forward.found, objective, acc)
     sums = Sums(poison)
+    if unknown_scalars:
+        sums.compare(scalars)
     _weigh(sums, "base", forward, row_weight)
     _weigh(sums, "columns", columns, None)
     own_sums = None if threshold is None else threshold_sums(forward.found, threshold)

@@ -16,7 +16,7 @@ from alc_kernels.distributed.control import NO_COLUMNS, Sizes, Statement, agree,
 from alc_kernels.distributed.evaluate import GlobalEvaluation, evaluate_globally
 from alc_kernels.distributed.gradients import Gradients, gradients, push_rows
 from alc_kernels.distributed.part import Part, make_exchange, make_part
-from alc_kernels.distributed.settings import Membership
+from alc_kernels.distributed.settings import A_TENSOR, Membership
 from alc_kernels.distributed.walks import find_first, walk_all
 from alc_kernels.objective import Objective
 from alc_kernels.objective.evaluate import guard_limit
@@ -34,6 +34,7 @@ class Joined(NamedTuple):
     part: Part
     prepared: Prepared
     sizes: Sizes
+    unknown_scalars: bool  # the hosts do not compare temperature, scale or bias in every call
 
 
 def join(
@@ -47,14 +48,20 @@ def join(
     backend: str,
     label_offset: Tensor | None,
     settings: Mapping[str, int | str],
+    scalars: Tensor | None = None,
 ) -> Joined:
     """Agree with the other processes and prepare the own part.
 
     Args:
         group: an encoded ``Membership``.
         settings: what must be the same on every process, by its name in error messages.
+        scalars: (2,) acc: temperature or scale, and bias. On the CPU the hosts compare them.
     """
     member = Membership.decode(group)
+    now = {"temperature, scale or bias": member.scalars}
+    if scalars is not None and A_TENSOR in member.scalars and scalars.device.type == "cpu":
+        now["the value of temperature, scale or bias"] = str(scalars.tolist())
+    unknown_scalars = A_TENSOR in member.scalars or (member.equal_sizes and bool(member.scalars))
     statement = Statement(
         num_queries=queries.shape[0],
         num_labels=labels.shape[0],
@@ -64,8 +71,13 @@ def join(
             "the kind of positives": positives[0],
             "the kind of exclude": exclude[0],
             "the mode": member.mode,
+            "equal_sizes or gradients_are_averaged": str(
+                (member.equal_sizes, member.gradient_factor)
+            ),
+            "the settings of the module": member.settings,
             **settings,
         },
+        now=now,
         columns=(
             _columns(positives, member.columns[0]),
             _columns(exclude, member.columns[1]),
@@ -80,7 +92,7 @@ def join(
     made = make_part(
         prepared.backend, prepared.problem, sizes, resolve(member), member.mode, label_offset
     )
-    return Joined(made, prepared, sizes)
+    return Joined(made, prepared, sizes, unknown_scalars)
 
 
 def _columns(relation: Relation, count: int) -> tuple[int, int, int]:
@@ -106,7 +118,7 @@ def global_loss(
     """``evaluate_globally`` of a joined part."""
     return evaluate_globally(
         joined.part, num_labels, objective, scalars, label_offset, row_weight, pair_head,
-        joined.prepared.poison, *wants,
+        joined.prepared.poison, joined.unknown_scalars, *wants,
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import torch.distributed as dist
+from torch import Tensor
 
 from alc_kernels.checks import OVER_ALL_LABELS
 from alc_kernels.positives import Positives
@@ -27,8 +28,9 @@ class GlobalBatch:
             fit ``GATHER_BYTES``, and the ring beyond.
         equal_sizes: you promise that in every call all processes bring equally many queries and
             equally many labels. Sizes and settings are then compared at the first call of every
-            kind only. False: they are exchanged and compared in every call, through a channel
-            between the hosts that leaves the GPU alone.
+            kind only (temperature, scale and bias in every call: where they differ the loss is
+            NaN). False: they are exchanged and compared in every call, through a channel between
+            the hosts that leaves the GPU alone.
         gradients_are_averaged: multiply every gradient by the number of processes, for wrappers
             that average gradients over them (DistributedDataParallel, FSDP). The loss stays.
 
@@ -61,13 +63,15 @@ class Membership(NamedTuple):
     mode: str
     equal_sizes: bool
     gradient_factor: int  # what every gradient is multiplied by
+    settings: str = ""  # of a module, as text: what must be the same beside the call's own
     # How many label columns the call's positives and exclude say they have, where they are over
     # the labels of all processes; -1 elsewhere.
     columns: tuple[int, int] = (-1, -1)
+    scalars: str = ""  # of the call, as text: see ``scalar_text``
 
     def encode(self) -> str:
-        """As a string: a Python literal of all but the columns."""
-        return repr(tuple(self)[:-1])
+        """As a string: a Python literal of what does not change from call to call."""
+        return repr(tuple(self)[:-2])
 
     @staticmethod
     @lru_cache(maxsize=64)
@@ -76,15 +80,34 @@ class Membership(NamedTuple):
         return Membership(*literal_eval(text))
 
 
-def with_columns(group: str, positives: Positives, exclude: Positives) -> str:
-    """``group`` with the numbers of label columns that the two relations state.
+A_TENSOR = "a tensor"
 
-    Written for ``torch.compile`` to trace: plain strings, nothing else.
+
+def scalar_text(settings: object) -> str:
+    """A base loss's temperature, or scale and bias, for the processes to compare.
+
+    A number is written out; of a tensor, whose value the host may not know, only that it is one.
+    Written for ``torch.compile`` to trace, as ``for_call`` is.
     """
+    shown = []
+    for name in ("temperature", "scale", "bias"):
+        value = getattr(settings, name, None)
+        if value is not None:
+            shown.append(f"{name}={A_TENSOR if isinstance(value, Tensor) else repr(value)}")
+    return ", ".join(shown)
+
+
+def for_call(group: str, positives: Positives, exclude: Positives, scalars: str = "") -> str:
+    """``group`` with what one call states: the relations' numbers of label columns, scalars."""
     if not group:
         return group
     counts = [r.num_labels if r.kind in OVER_ALL_LABELS else -1 for r in (positives, exclude)]
-    return f"{group[:-1]}, ({counts[0]}, {counts[1]}))"
+    return f"{group[:-1]}, ({counts[0]}, {counts[1]}), {scalars!r})"
+
+
+def stating(group: str, settings: str) -> str:
+    """``group`` for a module whose ``settings`` must be the same on every process."""
+    return Membership.decode(group)._replace(settings=settings).encode() if group else group
 
 
 def membership(process_group: object | None) -> str:

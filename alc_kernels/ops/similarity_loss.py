@@ -84,7 +84,7 @@ def _similarity_loss(
                 "the optional arguments": ", ".join(given),
                 "which gradients are wanted": str(wants),
             }
-            joined = join(group, *inputs, settings.normalize, backend, label_offset, same)
+            joined = join(group, *inputs, settings.normalize, backend, label_offset, same, scalars)
             prepared, sizes = joined.prepared, joined.sizes.encode()
             found, mined, poison = global_loss(
                 joined, labels.shape[0], settings, scalars, *vectors, head, wants

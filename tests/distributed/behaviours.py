@@ -18,11 +18,14 @@ from alc_kernels import (
     GlobalBatch,
     MatryoshkaLoss,
     Positives,
+    Sigmoid,
     Softmax,
+    ThresholdMargin,
     functional,
 )
 from alc_kernels.cached import cached_encode
 from alc_kernels.distributed import control
+from alc_kernels.distributed.sums import Sums
 from tests.distributed.data import KINDS, make_batch
 
 ROWS, LABELS = [6, 9], [8, 5]
@@ -115,6 +118,101 @@ def _gradients(rank: int, group: Any) -> None:
 def _mode(rank: int, group: Any) -> None:
     x = rows(4)
     functional.softmax_loss(x, x, process_group=GlobalBatch(group, "ring" if rank else "gather"))
+
+
+# Settings that differ between the processes: what each of them calls.
+DIFFERING: dict[str, Callable[[int, torch.Tensor, Any], Any]] = {
+    "temperature": lambda r, x, g: functional.softmax_loss(
+        x, x, temperature=(0.05, 0.5)[r], process_group=g
+    ),
+    "temperature of a module": lambda r, x, g: _module(g, base=Softmax(temperature=(0.05, 0.5)[r]))(
+        x, x
+    ),
+    "temperature tensor": lambda r, x, g: functional.softmax_loss(
+        x, x, temperature=torch.tensor((0.05, 0.5)[r]), process_group=g
+    ),
+    "temperature tensor and number": lambda r, x, g: functional.softmax_loss(
+        x, x, temperature=(torch.tensor(0.05), 0.05)[r], process_group=g
+    ),
+    "scale": lambda r, x, g: functional.sigmoid_loss(x, x, scale=10.0 + r, process_group=g),
+    "bias of a module": lambda r, x, g: _module(
+        g, base=Sigmoid(bias=(10.0, -10.0)[r], learnable=False)
+    )(x, x),
+    "learned bias": lambda r, x, g: _module(g, base=Sigmoid(bias=-10.0 - r))(x, x),
+    "learnable": lambda r, x, g: _module(g, base=Sigmoid(learnable=bool(r)))(x, x),
+    "exclude_above": lambda r, x, g: functional.softmax_loss(
+        x, x, exclude_above=(None, 0.1)[r], process_group=g
+    ),
+    "exclude_above of mining": lambda r, x, g: functional.hardest_negatives(
+        x, x, exclude_above=0.1 * r, process_group=g
+    ),
+    "k": lambda r, x, g: functional.topk_similarity(x, x, 1 + r, process_group=g),
+    "normalize": lambda r, x, g: functional.triplet_loss(x, x, normalize=bool(r), process_group=g),
+    "label_offset": lambda r, x, g: functional.softmax_loss(
+        x, x, label_offset=(None, x[:, 0])[r], process_group=g
+    ),
+    "margin of the threshold": lambda r, x, g: functional.threshold_margin_loss(
+        x, x, positive_margin=0.9 - 0.1 * r, process_group=g
+    ),
+    "threshold": lambda r, x, g: _module(g, threshold=(None, ThresholdMargin())[r])(x, x),
+    "base_weight": lambda r, x, g: _module(g, base_weight=1.0 + r)(x, x),
+    "batch_weight": lambda r, x, g: _module(g, auxiliary=Auxiliary(batch_weight=1.0 + r))(x, x),
+    "context_size": lambda r, x, g: _module(g, auxiliary=Auxiliary(context_size=4 + r))(x, x),
+    "widths": lambda r, x, g: MatryoshkaLoss(_module(g), ((4, 12), (4,))[r])(x, x),
+    "weights of widths": lambda r, x, g: MatryoshkaLoss(_module(g), (4, 12), (1.0, 1.0 + r))(x, x),
+    "weight of the one width": lambda r, x, g: MatryoshkaLoss(
+        _module(g, auxiliary=Auxiliary()), (12,), (1.0 + r,)
+    )(x, x),
+    "averaged": lambda r, x, g: functional.softmax_loss(
+        x, x, process_group=GlobalBatch(g, gradients_are_averaged=bool(r))
+    ),
+    "equal_sizes": lambda r, x, g: functional.softmax_loss(
+        x, x, process_group=GlobalBatch(g, equal_sizes=bool(r))
+    ),
+}
+
+
+def _module(group: Any, **settings: Any) -> ALCLoss:
+    settings = {"base": Softmax(), "auxiliary": None, "threshold": None, **settings}
+    return ALCLoss(12, process_group=group, **settings).double()
+
+
+def differing(rank: int, group: Any) -> dict[str, str]:
+    """The error of every call in ``DIFFERING``; the group works on after each."""
+    found = {}
+    for name, make in DIFFERING.items():
+        x = rows(4, seed=rank)
+        try:
+            make(rank, x, group)
+        except Exception as error:
+            found[name] = f"{type(error).__name__}: {error}"
+        else:
+            found[name] = "no error"
+        functional.softmax_loss(x, x, process_group=group)
+    return found
+
+
+def drifting(rank: int, group: Any, learned: bool) -> list[bool]:
+    """With equal_sizes the first call compares settings; whether the loss and a gradient are NaN
+    where the temperatures agree, where they drift apart later, and where they agree again."""
+    across, out = GlobalBatch(group, equal_sizes=True), []
+    for temperature in (0.07, 0.07 + 0.1 * rank, 0.08):
+        x = rows(4, seed=rank).requires_grad_()
+        value = torch.tensor(temperature, requires_grad=True) if learned else temperature
+        loss = functional.softmax_loss(x, x, temperature=value, process_group=across)
+        loss.backward()
+        out.append(bool(loss.isnan() & x.grad.isnan().all()))
+    return out
+
+
+def unknown(rank: int, group: Any, numbers: list[list[float]]) -> bool:
+    """Whether ``Sums`` finds that the processes hold the same numbers."""
+    sums = Sums(torch.ones(()))
+    sums.compare(torch.tensor(numbers[rank], dtype=torch.float64))
+    sums.put("after", torch.tensor(2.0))
+    sums.reduce(group)
+    assert sums.get("after") == 2.0 * group.size()
+    return not bool(sums.poison.isnan())
 
 
 def _second(rank: int, group: Any) -> None:

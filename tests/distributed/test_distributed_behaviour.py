@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -46,6 +48,59 @@ def test_mistakes(name: str) -> None:
     for text, expected in zip(found, MISTAKES[name], strict=True):
         with pytest.raises(AssertionError, match=expected):
             raise AssertionError(text)
+
+
+# What the error of every process names; "the settings of the loss" elsewhere.
+DIFFERENCES = {
+    "temperature": r"temperature, scale or bias \(here temperature=0.0?5\)",
+    "temperature of a module": r"temperature, scale or bias \(here temperature=0.0?5\)",
+    "temperature tensor": r"the value of temperature, scale or bias \(here \[0.0?5\d*, 0.0\]\)",
+    "temperature tensor and number": "temperature, scale or bias",
+    "scale": r"temperature, scale or bias \(here scale=1[01].0, bias=-10.0\)",
+    "bias of a module": r"temperature, scale or bias \(here scale=10.0, bias=-?10.0\)",
+    "learned bias": r"the value of temperature, scale or bias \(here \[10.\d*, -1[01].0\]\)",
+    "exclude_above of mining": "the settings of mining",
+    "k": "the settings of mining",
+    "label_offset": "the optional arguments",
+    "batch_weight": "the settings of the module .*batch_weight=[12].0",
+    "context_size": "the settings of the module .*context_size=[45]",
+    "widths": r"the settings of the module .*widths=\(4,",
+    "weights of widths": r"the settings of the module .*weights=\(1.0, [12].0\)",
+    "weight of the one width": r"the settings of the module .*weights=\([12].0,\)",
+    "averaged": "equal_sizes or gradients_are_averaged",
+    "equal_sizes": "equal_sizes or gradients_are_averaged",
+}
+
+
+def test_settings_that_differ_are_the_same_error_everywhere() -> None:
+    for found in shared_pool().run(behaviours.differing, 2):
+        assert set(found) == set(behaviours.DIFFERING) >= set(DIFFERENCES)
+        for name, text in found.items():
+            words = DIFFERENCES.get(name, "the settings of the loss")
+            start = "ValueError: process_group: the processes differ in "
+            assert re.match(start + words, text), (name, text)
+            assert text.endswith("expected the same on all of them")
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_scalars_that_drift_apart_make_the_loss_nan(learned: bool) -> None:
+    found = shared_pool().run(behaviours.drifting, 2, learned)
+    assert found == [[False, True, False]] * 2
+
+
+@pytest.mark.parametrize(
+    ("numbers", "same"),
+    [
+        ([[0.1, -10.0]] * 3, True),
+        ([[0.1, -10.0], [0.1, 10.0]], False),  # differs in one bit, the highest
+        ([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0]], False),  # the middle one is the mean
+        ([[0.1, 0.0], [0.1, 0.0], [0.1 + 2**-56, 0.0]], False),
+        ([[float("nan"), 0.0]] * 2, True),
+    ],
+)
+def test_numbers_compared_without_the_host(numbers: list[list[float]], same: bool) -> None:
+    count = len(numbers)
+    assert shared_pool().run(behaviours.unknown, count, numbers) == [same] * count
 
 
 @pytest.mark.parametrize("mode", ["gather", "ring"])

@@ -141,7 +141,7 @@ def test_state_dict_round_trip_reproduces_the_loss():
 
 def test_learnable_sigmoid_starts_where_told_and_learns():
     loss_fn = ALCLoss(24, base=Sigmoid(scale=10.0, bias=-10.0), auxiliary=None, threshold=None)
-    assert {n for n, _ in loss_fn.named_parameters()} == {"log_scale", "bias"}
+    assert {n: p.shape for n, p in loss_fn.named_parameters()} == {"log_scale": (1,), "bias": (1,)}
     data = make_data("csr").to(torch.float64)
     loss_fn.double()
     loss_fn(data.queries, data.labels, data.positives).backward()
@@ -151,8 +151,8 @@ def test_learnable_sigmoid_starts_where_told_and_learns():
         data.queries, data.labels, data.positives, scale=scale, bias=bias
     )
     expected.backward()
-    torch.testing.assert_close(loss_fn.log_scale.grad, 10.0 * scale.grad, rtol=1e-6, atol=0)
-    torch.testing.assert_close(loss_fn.bias.grad, bias.grad, rtol=1e-6, atol=0)
+    torch.testing.assert_close(loss_fn.log_scale.grad[0], 10.0 * scale.grad, rtol=1e-6, atol=0)
+    torch.testing.assert_close(loss_fn.bias.grad[0], bias.grad, rtol=1e-6, atol=0)
 
 
 def test_sigmoid_uses_a_parameter_that_it_is_given():

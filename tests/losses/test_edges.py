@@ -241,7 +241,7 @@ BAD_CALLS = {
     "dynamic": (lambda: functional.triplet_loss(Q, SQUARE, dynamic_margin=(0.4, 0.2)), ValueError, "min_margin <= max_margin"),
     "positive": (lambda: functional.triplet_loss(Q, SQUARE, positive="last"), ValueError, "expected one of 'first', 'hardest'"),
     "temperature": (lambda: functional.softmax_loss(Q, SQUARE, temperature=0.0), ValueError, "expected a number > 0"),
-    "temperature shape": (lambda: functional.softmax_loss(Q, SQUARE, temperature=torch.ones(1)), ValueError, "0-d floating-point"),
+    "temperature shape": (lambda: functional.softmax_loss(Q, SQUARE, temperature=torch.ones(2)), ValueError, "0-d floating-point"),
     "reduction": (lambda: functional.softmax_loss(Q, SQUARE, reduction="sum"), ValueError, "expected 'mean' or 'none'"),
     "rows of a symmetric loss": (lambda: functional.softmax_loss(Q, SQUARE, symmetric=True, reduction="none"), ValueError, "symmetric"),
     "offset shape": (lambda: functional.softmax_loss(Q, SQUARE, label_offset=torch.zeros(3)), ValueError, r"label_offset: expected shape \(4,\)"),

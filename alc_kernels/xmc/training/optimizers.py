@@ -135,6 +135,8 @@ class Optimizers:
             name, index, key = path.split(".", 2)
             moved = [p for group in self.each[name].param_groups for p in group["params"]]
             parameter = moved[int(index)]
+            if key != "step" and value.dim() == 0 and parameter.shape == (1,):
+                value = value.reshape(1)  # of a scalar that was 0-d in older checkpoints
             # Moments are spread over the processes as their parameter is.
             same = value.shape == parameter.shape
             states[name].setdefault(int(index), {})[key] = like(value, parameter) if same else value
