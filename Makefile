@@ -9,6 +9,8 @@ JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.cu' -o -name '*.h' -o -name '*.py')
+# Not quiet: the first installation takes minutes, and says what it does.
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 .PHONY: demo install nvcc test test-slow test-minimum test-newest lint format typecheck bench \
@@ -21,11 +23,16 @@ install: $(VENV)/.installed
 
 # Without build isolation the build sees the PyTorch that is installed, and compiles csrc/ for it.
 $(VENV)/.installed: pyproject.toml setup.py $(NATIVE)
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet "$(TORCH)" "setuptools>=77" ninja
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[dev]"
-	$(BIN)/alc info | grep -E "native|CUDA kernels"
-	touch $@
+	@echo "Installing into $(VENV), once; some minutes, by the speed of the network and of the machine."
+	@echo "1 of 3: $(TORCH): 0.2 GB, or with CUDA, which the registry's build for Linux brings, 3 GB"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) "$(TORCH)" "setuptools>=77" ninja
+	@echo "2 of 3: what the trainer, the adapters and the tests need: some 0.5 GB"
+	@echo "        and csrc/, compiled for this PyTorch: a minute or two without a further word"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) --no-build-isolation --editable ".[dev]"
+	@echo "3 of 3: what runs here"
+	@$(BIN)/alc info | grep -E "native|CUDA kernels"
+	@touch $@
 
 # The CUDA compiler for the compile gate, where the machine has none: wheels in .venv-cuda.
 nvcc:

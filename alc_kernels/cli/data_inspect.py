@@ -44,7 +44,7 @@ def _lines(data: Dataset, found: Inspection) -> list[str]:
     lines += [text for text in (data.description, data.protocol) if text]
     lines += ["", f"{counts['labels']:,} labels, {counts['held_out']:,} of them held out"]
     a, b = data.propensity
-    lines += [f"propensities with a = {a:g}, b = {b:g}", ""]
+    lines += [f"PSP@k counts rare labels for more, with a = {a:g} and b = {b:g}", ""]
     rows = []
     for name in SPLITS:
         sizes = [counts[f"{name}{part}"] for part in ("", "_pairs", "_unmatched", "_excluded")]
@@ -74,6 +74,8 @@ def _lines(data: Dataset, found: Inspection) -> list[str]:
         for name, count in found.duplicates.items()
         if name not in ("labels", *SPLITS)
     ]
+    if found.remarks:
+        lines += ["", "Worth knowing", *(f"  {remark}" for remark in found.remarks)]
     lines += ["", "Problems" if found.problems else "Problems: none"]
     return lines + [f"  {problem}" for problem in found.problems]
 

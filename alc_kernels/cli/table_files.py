@@ -5,7 +5,8 @@ csv, tsv   UTF-8, a header, rows end in LF; a cell with a line break, a quote or
            delimiter stands in quotes. A number that is absent is an empty cell.
 jsonl      an object per line; a number that is absent is null.
 parquet    text columns as string, whole numbers int64, others double, absent as null.
-xlsx       one sheet; texts stay texts, whatever they begin with.
+xlsx       one sheet; texts stay texts, whatever they begin with. A line break in a
+           cell is LF, as Excel's own are, whatever it was.
 =========  =========================================================================
 
 Compressed files hold no time stamp, so equal rows give equal bytes.
@@ -87,7 +88,7 @@ def _fault(text: str, format: str) -> str:
     if format in ("csv", "tsv") and "\0" in text:
         return f"holds a NUL character, which .{format} cannot hold; .jsonl and .parquet can"
     if format == "xlsx":
-        if found := _NOT_IN_XLSX.search(text):
+        if found := _NOT_IN_XLSX.search(_with_lf(text)):
             return f"holds {found[0]!r}, which .xlsx cannot hold; .csv, .jsonl and .parquet can"
         if len(text) > XLSX_CHARACTERS:
             return (
@@ -95,6 +96,11 @@ def _fault(text: str, format: str) -> str:
                 ".csv, .jsonl and .parquet hold more"
             )
     return ""
+
+
+def _with_lf(text: str) -> str:
+    """``text`` with LF as its line break."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 @contextmanager
@@ -182,7 +188,7 @@ def _xlsx(file: IO[bytes], target: Target, columns: Mapping[str, type]) -> Itera
     def cell(value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        made = WriteOnlyCell(sheet, value)
+        made = WriteOnlyCell(sheet, _with_lf(value))
         made.data_type = "s"  # openpyxl would make a formula of =1+2 and an error of #N/A
         return made
 

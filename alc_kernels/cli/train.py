@@ -96,6 +96,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _config(arguments: argparse.Namespace) -> TrainConfig:
     """Defaults, then the file (of the run itself when it is resumed), then the options."""
     from alc_kernels.xmc.config import TrainConfig
+    from alc_kernels.xmc.effects import without_effect
     from alc_kernels.xmc.evaluation.run import CONFIG
 
     source = arguments.config
@@ -107,8 +108,15 @@ def _config(arguments: argparse.Namespace) -> TrainConfig:
     names = [field.name for field in dataclasses.fields(TrainConfig)]
     options = {name: given[name] for name in names if name in given}
     if source is None:
-        return TrainConfig.resolve(options)
-    return TrainConfig.from_toml(source, **options)
+        config = TrainConfig.resolve(options)
+    else:
+        config = TrainConfig.from_toml(source, **options)
+    for name, needed in without_effect(config, options).items():
+        raise BadInput(
+            f"--{name.replace('_', '-')} has no effect with method {config.method}, loss "
+            f"{config.loss} and encoder {config.encoder}: it takes {needed}"
+        )
+    return config
 
 
 def _train(config: TrainConfig, arguments: argparse.Namespace) -> None:

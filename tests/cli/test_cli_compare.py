@@ -95,7 +95,7 @@ def test_the_page_stands_alone_and_says_what_metrics_json_says(runs, tmp_path):
         "P@1": "p1", "P@1 ans.": "p1_answerable", "P@3": "p3", "P@5": "p5", "nDCG@3": "ndcg3",
         "nDCG@5": "ndcg5", "PSP@1": "psp1", "PSP@3": "psp3", "PSP@5": "psp5", "R@5": "recall5",
         "R@10": "recall10", "C@.9": "coverage_90", "C@.95": "coverage_95",
-        "transf. .9": "transferred_90_coverage", "precision": "transferred_90_precision",
+        "accepted .9": "transferred_90_coverage", "precision": "transferred_90_precision",
     }  # fmt: skip
     for heading, key in keys.items():
         assert opened[heading] == per_cent(metrics["open"][key]["value"]), heading

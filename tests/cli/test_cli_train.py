@@ -1,5 +1,6 @@
 """``alc train`` from the command line: every way to train, killed and resumed, bad values."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -170,3 +171,41 @@ def test_overwrite_takes_the_board_and_both_checkpoints_away(data, finished, tmp
     shutil.copytree(finished, run)
     assert train(data, run, "--overwrite", "--epochs", "1") == 0
     assert not (run / "tensorboard").exists() and not (run / "checkpoint.previous").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--method", "dexml", "--margin", ".2"], "it takes method ngame or dexa"),
+        (["--temperature", ".1"], "--temperature has no effect with method ngame"),
+        (["--method", "dexml", "--num-negatives", "5"], "it takes method ngame, dexa or prime"),
+        (["--loss", "base", "--pair-weight", "2"], "it takes loss alc, alc-pair or alc+tcm"),
+        (["--loss", "alc-pair", "--context-size", "64"], "loss alc, alc-batch or alc+tcm"),
+        (["--loss", "alc", "--tcm-weight", "2"], "it takes loss tcm or alc+tcm"),
+        (["--max-length", "32"], "it takes a Hugging Face encoder"),
+        (["--encoder", "some/model", "--hidden-dim", "32"], "it takes encoder ngrams"),
+        (["--encoder", "some/model", "--embedding-learning-rate", ".1"], "dexa or prime"),
+        (["--prototype-heads", "2"], "it takes method prime"),
+        (["--index", "approximate"], "it takes hard_negatives above 0"),
+        (["--refresh-every", "2"], "cluster_size above 1, hard_negatives above 0 or method"),
+    ],
+)
+def test_an_option_without_effect_is_refused(capsys, options, message):
+    assert main(["train", "--print-config", *options]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and " has no effect with method " in error and message in error
+
+
+def test_every_setting_has_an_effect_somewhere():
+    from itertools import product
+
+    from alc_kernels.xmc.config import LOSSES
+    from alc_kernels.xmc.effects import _RULES, without_effect
+
+    names = {name for rule in _RULES for name in rule[0]}
+    assert names <= {field.name for field in dataclasses.fields(TrainConfig)}
+    idle = set(names)
+    for method, loss, encoder, hard in product(METHODS, LOSSES, ("ngrams", "hf"), (0, 2)):
+        config = TrainConfig(method=method, loss=loss, encoder=encoder, hard_negatives=hard)
+        idle &= set(without_effect(config, names))
+    assert not idle

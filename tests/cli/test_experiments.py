@@ -11,7 +11,9 @@ import torch
 
 from alc_kernels import ALCLoss, Positives, ThresholdMargin
 from alc_kernels.cli import main
+from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.data import load_dataset
+from alc_kernels.xmc.effects import without_effect
 from alc_kernels.xmc.training.checkpoint import checkpoint_folder, load_checkpoint
 from alc_kernels.xmc.training.sampler import Sampler
 from alc_kernels.xmc.training.training_set import TrainingSet
@@ -48,6 +50,10 @@ def test_every_study_names_each_of_its_runs_once(path):
     runs = study.combinations(study.read_toml(path))
     folders = [f"{name}_{settings.get('seed', 0)}" for name, settings in runs]
     assert len(set(folders)) == len(folders) > 1
+    encoder = {"encoder": "some/model"} if "minilm" in path.stem else {}  # given as --set
+    for _, settings in runs:
+        settings = {**settings, **encoder}
+        assert not without_effect(TrainConfig.resolve(settings), settings)
 
 
 def test_a_change_of_an_unknown_setting_is_refused():

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ HOSTILE = [
     "\x85", "\x0b\x0c\x1c", "_x000D_", "007", "1e5", "TRUE", "2024-01-01", "\ufeffmark", "é", "😀",
     "http://x.y", "{=1}", "x" * 200_000, "{}", "None",
 ]  # fmt: skip
-NOT_IN_XLSX = {"a\rb", "a\r\nb", "\r", "\x0b\x0c\x1c", "_x000D_", "x" * 200_000}
+NOT_IN_XLSX = {"\x0b\x0c\x1c", "_x000D_", "x" * 200_000}
 
 
 def write(path: Path, rows: list) -> Path:
@@ -60,6 +61,10 @@ def test_hostile_titles_come_back_from_every_format(ending: str, tmp_path: Path)
     rows.append(["nothing found", 1, None, ""])
     path = write(tmp_path / f"out.{ending}", rows)
     back = read(path)
+    if ending == "xlsx":
+        rows = [
+            [re.sub("\r\n?", "\n", c) if isinstance(c, str) else c for c in row] for row in rows
+        ]
     assert list(back.columns) == list(COLUMNS)
     assert list(back["query"]) == [row[0] for row in rows]
     assert list(back["label"]) == [row[3] for row in rows]
@@ -89,7 +94,7 @@ def test_any_titles_come_back_with_csv_and_pandas(texts: list[str]) -> None:
     [
         ("csv", "a\0b", "row 2, query: holds a NUL character, which .csv cannot hold; .jsonl"),
         ("tsv.gz", "a\0b", "which .tsv cannot hold"),
-        ("xlsx", "a\rb", "holds '\\r', which .xlsx cannot hold; .csv, .jsonl and .parquet can"),
+        ("xlsx", "a\x0bb", "holds '\\x0b', which .xlsx cannot hold; .csv, .jsonl and .parquet can"),
         ("xlsx", "_x000D_", "holds '_x000D_', which .xlsx"),
         ("xlsx", "x" * 32_768, "has 32,768 characters, a cell of .xlsx holds 32,767"),
         ("jsonl", "\ud800", "holds half a character"),

@@ -54,7 +54,7 @@ def test_validation_is_a_share_by_hash(source: Path) -> None:
     assert data.protocol == (
         "train and test as in the source; validation: training queries with sha1 mod 10000 < 2500"
     )
-    assert "trn_X_Y.txt: 5 labels named again in their row" in made.notes
+    assert "trn_X_Y.txt: 5 times a query has a label twice" in made.notes
 
 
 def test_filter_rows_follow_their_queries(source: Path) -> None:
@@ -130,7 +130,7 @@ def test_propensity_by_name(name: str, guess: str) -> None:
 def test_propensity(source: Path) -> None:
     made = make(source)
     assert made.dataset.propensity == (0.6, 2.6)
-    assert any("propensities of amazon data, 0.6 and 2.6" in note for note in made.notes)
+    assert any("a = 0.6 and b = 2.6, as usual for data from Amazon" in note for note in made.notes)
     made = make(source, propensity=(0.5, 0.4), name="mine")
     assert made.dataset.propensity == (0.5, 0.4) and made.dataset.name == "mine"
     assert not any("propensities" in note for note in made.notes)

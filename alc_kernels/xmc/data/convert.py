@@ -22,6 +22,11 @@ from alc_kernels.xmc.data.texts import TextFile
 from alc_kernels.xmc.errors import DataError
 
 DROPPED = -1
+_KINDS = {
+    "amazon": "data from Amazon",
+    "wikipedia": "data from Wikipedia",
+    "other": "data that are not from Amazon or Wikipedia",
+}
 
 
 @dataclass(frozen=True)
@@ -134,7 +139,12 @@ class _Conversion:
         """Write the texts of a part, and those of validation where training gives it."""
         relation = part.relation(len(self.held_out), f"labels of {self.source.labels.path.name}")
         if relation.repeated:
-            self._note(f"{relation.path.name}: {relation.repeated} labels named again in their row")
+            self._note(
+                f"{relation.path.name}: {relation.repeated} rows repeat an earlier pair of query "
+                "and label"
+                if self.source.layout == "pairs"
+                else f"{relation.path.name}: {relation.repeated} times a query has a label twice"
+            )
         trained = relation.matrix
         if name == "train":
             trained = without_labels(trained, self.held_out)
@@ -221,8 +231,8 @@ class _Conversion:
             guess = guess_propensity(source.name)
             propensity = PROPENSITIES[guess]
             self._note(
-                f"propensities of {guess} data, {propensity[0]:g} and {propensity[1]:g}, going by "
-                f"the name {source.name} (--propensity sets them)"
+                f"PSP@k, which counts rare labels for more, with a = {propensity[0]:g} and "
+                f"b = {propensity[1]:g}, as usual for {_KINDS[guess]} (--propensity sets them)"
             )
         return Dataset(
             name=options.name or source.name,

@@ -36,6 +36,7 @@ class Inspection:
             like -> distinct queries in both.
         filters: split -> pairs, queries with any, and the largest number of a query; only
             splits with a filter.
+        remarks: what is in order and worth knowing, sentences like problems.
         problems: what is odd.
     """
 
@@ -45,6 +46,7 @@ class Inspection:
     characters: dict[str, dict[str, float]] = field(default_factory=dict)
     duplicates: dict[str, int] = field(default_factory=dict)
     filters: dict[str, dict[str, int]] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
@@ -99,9 +101,13 @@ def _look_at_texts(made: Inspection, name: str, texts: Sequence[str], file_name:
 
 
 def _problem(made: Inspection, file: str, what: str, count: int, places: list[str]) -> None:
+    made.problems.append(_sentence(file, what, count, places))
+
+
+def _sentence(file: str, what: str, count: int, places: list[str]) -> str:
     more = ", ..." if count > len(places) else ""
     word = "line" if count == 1 else "lines"
-    made.problems.append(f"{file}: {count:,} {what} ({word} {', '.join(places)}{more})")
+    return f"{file}: {count:,} {what} ({word} {', '.join(places)}{more})"
 
 
 def _look_at_filter(made: Inspection, name: str, split: Split) -> None:
@@ -142,14 +148,18 @@ def _look_at_frequencies(made: Inspection, data: Dataset) -> None:
         if unmatched := np.flatnonzero(split.unmatched)[:SHOWN].tolist():
             places = [str(row + 2) for row in unmatched]
             count = int(split.unmatched.sum())
-            _problem(made, f"{name}_X_Y.txt", "queries without a label", count, places)
+            what = "queries without a label: to be rejected, no match is right for them"
+            if name == "train":
+                what = "queries without a label, trained on with --keep-unmatched only"
+            made.remarks.append(_sentence(f"{name}_X_Y.txt", what, count, places))
     asked = np.zeros(data.num_labels, np.bool_)
     for split in data.splits.values():
         asked[split.relation.indices] = True
     if lonely := np.flatnonzero(~asked)[:SHOWN].tolist():
         places = [str(label + 1) for label in lonely]
         count = int((~asked).sum())
-        _problem(made, "labels.txt", "labels without any query", count, places)
+        what = "labels that no query has: they may be found all the same"
+        made.remarks.append(_sentence("labels.txt", what, count, places))
 
 
 def _quantiles(values: np.ndarray) -> dict[str, float]:

@@ -47,6 +47,7 @@ class Decision:
         validation: the chosen group's coverage on validation.
         coverage, reached: what the threshold gives on test: share accepted, and right among them.
         rivals: the other groups, in the order given.
+        better_yardsticks: yardsticks with more coverage on validation than the chosen group.
     """
 
     group: Group
@@ -57,6 +58,7 @@ class Decision:
     coverage: Estimate
     reached: Estimate
     rivals: tuple[Rival, ...] = ()
+    better_yardsticks: tuple[Group, ...] = ()
 
     @property
     def run(self) -> Scored:
@@ -105,4 +107,10 @@ def decide(groups: Sequence[Group], precision: float = CHOICE_PRECISION) -> Deci
         shipped[f"transferred_{name}_coverage"],
         shipped[f"transferred_{name}_precision"],
         tuple(rivals),
+        tuple(
+            group
+            for group in groups
+            if group.reference
+            and group.validation_coverage(precision) > chosen.validation_coverage(precision)
+        ),
     )

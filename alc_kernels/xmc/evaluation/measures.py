@@ -52,12 +52,12 @@ def coverage_measures(precision: float) -> list[Measure]:
         ),
         Measure(
             f"transferred_{name}_coverage",
-            f"transferred coverage {short}",
+            f"accepted {short}",
             "share of test queries accepted at the validation threshold",
         ),
         Measure(
             f"transferred_{name}_precision",
-            f"its precision {short}",
+            f"precision of accepted {short}",
             "precision among them",
             None,
         ),

@@ -15,7 +15,12 @@ from alc_kernels.xmc.data import Dataset
 from alc_kernels.xmc.evaluation.comparison import CHOICE_PRECISION, Group
 from alc_kernels.xmc.evaluation.decision import Decision, decide
 from alc_kernels.xmc.evaluation.measures import BY_KEY, percent
-from alc_kernels.xmc.report.decision import choice_table, decision_paragraphs, ship_sentence
+from alc_kernels.xmc.report.decision import (
+    caution_sentence,
+    choice_table,
+    decision_paragraphs,
+    ship_sentence,
+)
 from alc_kernels.xmc.report.examples import examples_table, pick_examples
 from alc_kernels.xmc.report.numbers import duration, per_cent, points, score, span
 from alc_kernels.xmc.report.page import Html, cards, details, element, page, paragraph, section
@@ -112,8 +117,8 @@ class Report:
         return coverage_figure(self.groups, self.headline, TARGET)
 
     def advice(self) -> str:
-        """Which threshold to ship, and what it gives."""
-        return ship_sentence(self.decision)
+        """Which threshold to ship, what it gives, and what test shows of that."""
+        return f"{ship_sentence(self.decision)} {caution_sentence(self.decision)}".strip()
 
     def _decision(self) -> list[Html]:
         first, *others = decision_paragraphs(self.decision)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from alc_kernels.xmc.evaluation.comparison import Group
@@ -17,7 +18,7 @@ from alc_kernels.xmc.report.numbers import (
     share_cell,
     span,
 )
-from alc_kernels.xmc.report.summary import row_name, seed_text
+from alc_kernels.xmc.report.summary import best_of, row_name, seed_text
 from alc_kernels.xmc.report.table import Cell, Table
 
 NAMED = 3  # rivals that are named in a sentence
@@ -43,35 +44,36 @@ def ship_sentence(made: Decision) -> str:
 
 
 def caution_sentence(made: Decision) -> str:
-    """Whether test confirms the precision that the threshold was chosen for."""
-    if not made.possible:
+    """What test shows of the precision that the threshold was chosen for, and what it does not."""
+    if not made.possible or not math.isfinite(made.reached.low):
         return ""
     wanted = f"the {percent(made.precision)} % wanted"
+    found = (
+        f"{per_cent(made.reached.value)} % on test, between {per_cent(made.reached.low)} and "
+        f"{per_cent(made.reached.high)} %"
+    )
+    if made.reached.low >= made.precision:
+        return f"The precision is kept: {found}, all of it at or above {wanted}."
     if made.reached.high < made.precision:
         return (
-            f"Careful: on test the precision falls short of {wanted}, interval included. "
+            f"Careful, the precision is not kept: {found}, all of it below {wanted}. "
             "Choose a higher precision, or the threshold on more validation titles."
         )
-    if made.reached.value < made.precision:
-        return (
-            f"On test the precision is below {wanted}, but its interval holds it: these titles "
-            "cannot tell whether the promise is kept."
-        )
-    if made.reached.low < made.precision:
-        return f"The interval of the precision reached holds {wanted}: the promise is kept."
-    return f"The precision reached is above {wanted}, interval included."
+    return (
+        f"The precision reached is {found}, with {wanted} inside: that shows neither that it is "
+        "kept nor that it is not. More test titles would narrow the interval."
+    )
 
 
 def reason_sentences(made: Decision) -> list[str]:
     """Why this one: the choice on validation, and which rivals it does not clearly beat."""
-    if not made.rivals:
-        return []
-    count = len(made.rivals) + 1
-    sentences = [
-        f"Of the {count} compared it accepts the most validation titles at precision "
-        f"{percent(made.precision)} %: {per_cent(made.validation.value)} % "
-        f"({span(made.validation, per_cent)})."
-    ]
+    sentences = []
+    if made.rivals:
+        sentences.append(
+            f"Of the {len(made.rivals) + 1} compared it accepts the most validation titles at "
+            f"precision {percent(made.precision)} %: {per_cent(made.validation.value)} % "
+            f"({span(made.validation, per_cent)})."
+        )
     near = made.within_noise
     if near:
         told = "; ".join(
@@ -86,8 +88,14 @@ def reason_sentences(made: Decision) -> list[str]:
             f"That is within the noise: {told}. Should {other} be cheaper to train or to run, "
             "validation does not speak against it."
         )
-    else:
+    elif made.rivals:
         sentences.append("Its lead on validation over every other is clear of the noise.")
+    better = [group.name for group in made.better_yardsticks]
+    if better:
+        sentences.append(
+            f"{' and '.join(better)}, a yardstick that needs no training, accepts more there: so "
+            "far training does not pay."
+        )
     behind_on_test = [rival.group.name for rival in made.rivals if rival.on_test.high < 0]
     if behind_on_test:
         sentences.append(
@@ -108,6 +116,8 @@ def choice_table(made: Decision, groups: Sequence[Group]) -> Table:
         "of each one's best seed gives, and how long a run trains.",
     )
     behind = {id(rival.group): rival for rival in made.rivals}
+    key = f"validation_coverage_{name}"
+    best = best_of([group.figures()[made.catalogue][key].value for group in groups])
     for group in groups:
         figures = group.figures()[made.catalogue]
         shipped = group.shipped.figures()[made.catalogue]
@@ -119,7 +129,7 @@ def choice_table(made: Decision, groups: Sequence[Group]) -> Table:
         table.rows.append(
             [
                 row_name(group),
-                share_cell(figures[f"validation_coverage_{name}"], group is made.group),
+                share_cell(figures[key], per_cent(figures[key].value) == best),
                 lead,
                 score_cell(shipped[f"transferred_{name}_threshold"]),
                 share_cell(shipped[f"transferred_{name}_coverage"]),

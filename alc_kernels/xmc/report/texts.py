@@ -23,11 +23,12 @@ CLOSED_CATALOGUE = (
     "is in it. In use, titles of products that are missing from the catalogue lower precision."
 )
 HOW_MEASURED = (
-    "Thresholds are chosen on validation titles and applied once to test titles: the transferred "
-    "figures (transf.) are what a user gets, while C@.9 and C@.95 read the best threshold off the "
-    "test titles themselves and are a little optimistic. P@1 is over all titles; P@1 ans., P@3, "
-    "P@5, nDCG and recall (R) are over those that have a right answer. P@5 is the right ones among "
-    "the first five matches over five: where a title has one right product it is 20 % at best. "
+    "Thresholds are chosen on validation titles and applied once to test titles: accepted .9 and "
+    "the precision beside it are what a user gets, while C@.9 and C@.95 read the best threshold "
+    "off the test titles themselves and are a little optimistic. P@1 is over all titles; P@1 ans., "
+    "P@3, P@5, nDCG and recall (R) are over those that have a right answer. P@5 is the right ones "
+    "among the first five matches over five: where a title has one right product it is 20 % at "
+    "best. "
     "PSP weighs hits by how rare their product is in training (propensity-scored precision), "
     "relative to the best ranking. Intervals are 95 % bootstrap intervals that draw products, "
     "with all titles of a product in validation and test together, 1,000 times; differences use "
