@@ -32,7 +32,10 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--output", metavar="RUN", type=Path, help="folder of the run")
     parser.add_argument("--overwrite", action="store_true", help="replace a run in that folder")
     parser.add_argument(
-        "--resume", action="store_true", help="continue the interrupted run in that folder"
+        "--resume",
+        action="store_true",
+        help="continue the interrupted run in that folder; a larger --epochs extends it, also "
+        "where it had finished",
     )
     parser.add_argument(
         "--from-previous",

@@ -136,6 +136,11 @@ def test_interrupted_training_says_where_the_checkpoint_is_and_resumes(
     assert main(["evaluate", str(run), "--data", str(data)]) == 0
     assert main(["train", "--data", str(data), "--output", str(run), "--resume"]) == 0
     assert len(json.loads((run / "metrics.json").read_text())["history"]) == 2
+    more = ["train", "--data", str(data), "--output", str(run), "--resume", "--epochs"]
+    assert main([*more, "3"]) == 0
+    assert len(json.loads((run / "metrics.json").read_text())["history"]) == 3
+    assert main([*more, "2"]) == 2
+    assert "run of 3 epochs, found epochs = 2" in capsys.readouterr().err
 
 
 def test_interrupted_scoring_says_how_to_go_on(data, tmp_path, capsys, monkeypatch):

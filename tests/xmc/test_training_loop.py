@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,6 +28,7 @@ from alc_kernels.xmc.training import Progress, TrainedRun, train
 from alc_kernels.xmc.training import loop as loop_module
 from alc_kernels.xmc.training.batches import Batch
 from alc_kernels.xmc.training.checkpoint import MODEL, STATE, TRAINING, checkpoint_folder
+from alc_kernels.xmc.training.optimizers import learning_rate_factor
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -167,13 +169,55 @@ def test_resume_needs_a_checkpoint_that_fits(data: Dataset, tmp_path: Path) -> N
     with pytest.raises(CheckpointError, match="no checkpoint found"):
         train(SMALL, data, tmp_path, resume=True)
     train(SMALL.replace(epochs=1), data, tmp_path)
-    with pytest.raises(CheckpointError, match=r"other settings \(epochs, margin differ\)"):
+    with pytest.raises(CheckpointError, match=r"other settings \(margin differ\)"):
         train(SMALL.replace(margin=0.2), data, tmp_path, resume=True)
 
 
-def test_resume_needs_the_same_data(data: Dataset, finished: Path, tmp_path: Path) -> None:
-    import shutil
+@pytest.mark.parametrize("cut", [False, True])
+def test_more_epochs_extend_a_run(
+    data: Dataset, whole: TrainedRun, tmp_path: Path, cut: bool
+) -> None:
+    """From where it stands, with the learning rates of the longer course."""
+    if cut:
+        watch = Watch(7, lambda: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(Interrupted):
+            train(TWO_EPOCHS, data, tmp_path, watch)
+    else:
+        shutil.copytree(whole.output, tmp_path, dirs_exist_ok=True)
+    more = TWO_EPOCHS.replace(epochs=4)
+    longer = train(more, data, tmp_path, resume=True)
+    assert [entry["epoch"] for entry in longer.history] == [1, 2, 3, 4]
+    done = 1 if cut else 2  # epochs that ended before the extension
+    drop = {"seconds"}
+    for a, b in zip(longer.history[:done], whole.history[:done], strict=True):
+        assert {k: v for k, v in a.items() if k not in drop} == {
+            k: v for k, v in b.items() if k not in drop
+        }
+    for entry in longer.history[done:]:
+        factor = learning_rate_factor(int(entry["step"]) - 1, 20, more.warmup, more.schedule)
+        assert entry["learning_rate"] == pytest.approx(more.learning_rate * factor)
+    assert longer.history[2]["learning_rate"] > whole.history[1]["learning_rate"]
+    assert not same_weights(longer.model.encoder, whole.model.encoder)
+    # What was asked for last is what a plain --resume goes on with, and no less.
+    assert TrainConfig.from_toml(tmp_path / "config.toml") == more
+    again = train(more, data, tmp_path, resume=True)
+    assert same_weights(again.model.encoder, longer.model.encoder)
+    with pytest.raises(CheckpointError, match=r"run of 4 epochs, found epochs = 2, expected at l"):
+        train(TWO_EPOCHS, data, tmp_path, resume=True)
 
+
+def test_a_run_that_stopped_early_is_not_extended(data: Dataset, tmp_path: Path) -> None:
+    config = SMALL.replace(epochs=5, early_stopping=1)
+    run = train(config, data, tmp_path, evaluate=lambda model: {"coverage_90": 0.0})
+    assert len(run.history) == 2
+    with pytest.raises(CheckpointError, match=r"stopped early after epoch 2, since 1 validation "):
+        train(
+            config.replace(epochs=9), data, tmp_path, resume=True,
+            evaluate=lambda model: {"coverage_90": 0.0},
+        )  # fmt: skip
+
+
+def test_resume_needs_the_same_data(data: Dataset, finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / "run")
     config = SMALL.replace(epochs=1)
     train(config, data, tmp_path / "run", resume=True)
@@ -249,8 +293,6 @@ def finished(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_damaged_checkpoint_is_refused_by_name(
     finished: Path, tmp_path: Path, name: str, damage: str
 ) -> None:
-    import shutil
-
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     path = run / "checkpoint" / name
@@ -277,8 +319,6 @@ def test_checkpoints_leave_nothing_else_behind(finished: Path) -> None:
 
 
 def test_a_write_cut_between_two_renames_is_survived(finished: Path, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(finished / "checkpoint", tmp_path / "checkpoint.previous")
     assert checkpoint_folder(tmp_path).name == "checkpoint.previous"
     load_encoder(tmp_path)
@@ -287,8 +327,6 @@ def test_a_write_cut_between_two_renames_is_survived(finished: Path, tmp_path: P
 def test_a_failed_write_keeps_the_old_checkpoint(
     data: Dataset, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import shutil
-
     from alc_kernels.xmc.encoders.ngrams import NgramEncoder
 
     shutil.copytree(finished, tmp_path / "run")

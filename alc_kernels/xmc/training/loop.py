@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -15,7 +14,7 @@ import torch
 
 from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.data.dataset import Dataset
-from alc_kernels.xmc.errors import CheckpointError, ConfigError, Interrupted, TrainingDiverged
+from alc_kernels.xmc.errors import ConfigError, Interrupted, TrainingDiverged
 from alc_kernels.xmc.model import Model, build_model
 from alc_kernels.xmc.parallel.layout import make_layout
 from alc_kernels.xmc.parallel.processes import Processes
@@ -41,6 +40,7 @@ from alc_kernels.xmc.training.objective import build_loss
 from alc_kernels.xmc.training.optimizers import Optimizers, learning_rate_factor
 from alc_kernels.xmc.training.precision import Precision, find_device
 from alc_kernels.xmc.training.progress import Progress
+from alc_kernels.xmc.training.resume import check_same_checkpoint, check_same_settings
 from alc_kernels.xmc.training.run_folder import RunFolder
 from alc_kernels.xmc.training.sampler import Sampler
 from alc_kernels.xmc.training.state import Part, Position, RandomState
@@ -97,11 +97,13 @@ def train(
         evaluate: called with the model every ``config.evaluate_every`` epochs (0: never); it
             should look at the validation split only. Returns numbers for the history;
             ``early_stopping`` watches ``coverage_90`` among them.
-        resume: continue from the run folder's checkpoint, which must have the same settings
-            (``epochs`` included: the learning rate's course depends on it). On the CPU the
-            result is bit for bit that of a run without interruption. A run whose training is
-            complete comes back as it is. Another number of processes gives the same up to
-            rounding and dropout; settings of the group "processes" may differ.
+        resume: continue from the run folder's checkpoint, which must have the same settings. On
+            the CPU the result is bit for bit that of a run without interruption. A run whose
+            training is complete comes back as it is. Another number of processes gives the same
+            up to rounding and dropout; settings of the group "processes" may differ. More
+            ``epochs`` extend the run: from the checkpoint on the learning rate follows the course
+            of that many epochs (where the rise is over it goes on falling from there), so that
+            the result is not that of a run that had them from the start.
         from_previous: resume from the checkpoint before the last one, which is given up.
         processes: from :func:`alc_kernels.xmc.parallel.join`; None takes
             ``torch.distributed``'s default group where there is one. The first one writes and
@@ -128,10 +130,12 @@ def train(
             processes.on_main(lambda: sweep(output / CURRENT))
             folder = previous_folder(output) if from_previous else checkpoint_folder(output)
             checkpoint = load_checkpoint(folder)
-            _check_same_settings(checkpoint, config)
-            _check_same_checkpoint(checkpoint, processes)
+            check_same_settings(checkpoint, config)
+            check_same_checkpoint(checkpoint, processes)
             trainer = _Trainer(checkpoint.model, config, data, output, interrupt, processes)
             trainer.restore(checkpoint)
+            if config.epochs > checkpoint.config.epochs:
+                trainer.folder.write_config()
             if from_previous:
                 processes.on_main(lambda: use_previous(output))
         else:
@@ -381,27 +385,3 @@ def _groups(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
     """``size`` batches at a time; the last group may be smaller."""
     while group := list(islice(batches, size)):
         yield group
-
-
-def _check_same_settings(checkpoint: Checkpoint, config: TrainConfig) -> None:
-    differing = [
-        spec.name
-        for spec in dataclasses.fields(config)
-        if getattr(config, spec.name) != getattr(checkpoint.config, spec.name)
-        and spec.metadata["group"] != "processes"
-    ]
-    if differing:
-        raise CheckpointError(
-            f"{checkpoint.folder}: was trained with other settings "
-            f"({', '.join(differing)} differ), expected the same to resume"
-        )
-
-
-def _check_same_checkpoint(checkpoint: Checkpoint, processes: Processes) -> None:
-    """Every process must have read the same one."""
-    step = checkpoint.position.step
-    if processes.any(processes.from_main(step) != step):
-        raise CheckpointError(
-            f"{checkpoint.folder}: processes found different checkpoints (this one that of step "
-            f"{step}), expected a run folder that is the same for all"
-        )
