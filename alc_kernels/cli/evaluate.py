@@ -63,6 +63,7 @@ def _print_thresholds(arguments: argparse.Namespace) -> None:
 def _score_again(arguments: argparse.Namespace) -> None:
     from alc_kernels.cli.finish import evaluate_and_report, usable_device
     from alc_kernels.xmc.data import load_dataset
+    from alc_kernels.xmc.evaluation.label_numbers import Renumbered, numbers_for
     from alc_kernels.xmc.parallel import join
     from alc_kernels.xmc.training.checkpoint import checkpoint_folder, load_checkpoint
     from alc_kernels.xmc.training.precision import find_device
@@ -73,10 +74,13 @@ def _score_again(arguments: argparse.Namespace) -> None:
         config = config.replace(label_shards=arguments.label_shards)
     device = usable_device(config)
     with join(device, config.process_timeout) as processes:
+        dataset = load_dataset(arguments.data)
+        numbers = numbers_for(checkpoint, dataset)
+        model = checkpoint.model.to(find_device(device, processes)).eval()
         evaluate_and_report(
-            checkpoint.model.to(find_device(device, processes)).eval(),
+            model if numbers is None else Renumbered(model, numbers),
             config,
-            load_dataset(arguments.data),
+            dataset,
             arguments.run_folder,
             history=checkpoint.position.history,
             training_seconds=checkpoint.position.seconds,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from alc_kernels.xmc.config import TrainConfig
     from alc_kernels.xmc.data import Dataset
     from alc_kernels.xmc.evaluation import Group
-    from alc_kernels.xmc.model import Model
+    from alc_kernels.xmc.evaluation.shared_search import TextModel
     from alc_kernels.xmc.parallel import Processes
     from alc_kernels.xmc.training.checkpoint import Checkpoint
 
@@ -48,7 +48,7 @@ def make_baseline(dataset: Dataset) -> Group | None:
 
 
 def evaluate_and_report(
-    model: Model,
+    model: TextModel,
     config: TrainConfig,
     dataset: Dataset,
     folder: Path,

@@ -16,7 +16,7 @@ from alc_kernels.cli.outputs import FORMATS, table_target
 
 if TYPE_CHECKING:
     from alc_kernels.xmc.evaluation import Scored
-    from alc_kernels.xmc.model import Model
+    from alc_kernels.xmc.training.checkpoint import Checkpoint
 
 NAME = "predict"
 PRECISION = 0.9
@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> None:
             f"alc evaluate {arguments.run_folder} --data DIR"
         )
     threshold, origin = _threshold(arguments, scored)
-    texts, label_ids = _labels(arguments, scored, checkpoint.model)
+    texts, label_ids = _labels(arguments, scored, checkpoint)
     matcher = Matcher(checkpoint.model, texts, label_ids, threshold, arguments.k)
 
     total = accepted = blank = 0
@@ -139,20 +139,19 @@ def _threshold(arguments: argparse.Namespace, scored: Scored) -> tuple[float, st
 
 
 def _labels(
-    arguments: argparse.Namespace, scored: Scored, model: Model
+    arguments: argparse.Namespace, scored: Scored, checkpoint: Checkpoint
 ) -> tuple[Sequence[str], np.ndarray | None]:
     """Label texts, and the numbers that the model knows them by (None: all, in order)."""
     from alc_kernels.cli.compare import texts_of
     from alc_kernels.xmc.data.text_lines import iter_lines
-    from alc_kernels.xmc.evaluation.matching import known_labels
-    from alc_kernels.xmc.methods import LabelSide
+    from alc_kernels.xmc.evaluation.label_numbers import by_text_alone, known_labels, numbers_for
 
-    by_text_alone = type(model.label_side) is LabelSide
-    if arguments.catalogue is None:
+    if arguments.catalogue is None or arguments.data is not None:
         dataset, missing = texts_of(scored, arguments.data)
         if dataset is None:
             raise BadInput(f"{missing} Or --catalogue FILE names the labels to match.")
-        return dataset.labels, None
+        if arguments.catalogue is None:
+            return dataset.labels, numbers_for(checkpoint, dataset)
     lines = iter_lines(arguments.catalogue, what="label texts", allow_unended=True)
     read = [text.strip() for text in lines]
     texts = list(dict.fromkeys(read))
@@ -162,25 +161,15 @@ def _labels(
             "once, the first one counts",
             file=sys.stderr,
         )
-    if by_text_alone and arguments.data is None:
-        return texts, known_labels(texts, {})
-    dataset, missing = texts_of(scored, arguments.data)
-    if dataset is None:
-        raise BadInput(
-            f"{missing} The labels it was trained with have vectors of their own "
-            f"(method {scored.config.get('method')}), so their names are needed."
+    numbers = known_labels(checkpoint, texts)
+    if not by_text_alone(checkpoint.model):
+        unseen = int((numbers < 0).sum())
+        print(
+            f"{arguments.catalogue}: {len(texts) - unseen:,} labels known from training, "
+            f"{unseen:,} new",
+            file=sys.stderr,
         )
-    numbers: dict[str, int] = {}
-    for place, text in enumerate(dataset.labels):
-        numbers.setdefault(text.strip(), place)
-    label_ids = known_labels(texts, numbers)
-    unseen = int((label_ids < 0).sum())
-    print(
-        f"{arguments.catalogue}: {len(texts) - unseen:,} labels known from training, "
-        f"{unseen:,} new",
-        file=sys.stderr,
-    )
-    return texts, label_ids
+    return texts, numbers
 
 
 def _inputs(arguments: argparse.Namespace) -> list[Path]:

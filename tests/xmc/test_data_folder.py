@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
+import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 
 from alc_kernels.xmc.data import Dataset, Split, load_dataset, save_dataset
+from alc_kernels.xmc.data.beside import Columns
 from alc_kernels.xmc.data.dataset import relation_from_rows
 from alc_kernels.xmc.errors import DataError
 
@@ -272,3 +276,86 @@ def test_training_on_held_out_labels_is_refused_in_memory_too() -> None:
     held_out = np.array([False, True, True, True])
     with pytest.raises(DataError, match=r"held-out label 1 \('Krellmann"):
         Dataset("leaky", LABELS, made.splits, held_out)
+
+
+# -- ids, columns and products beside the texts --
+
+
+def make_with_ids() -> Dataset:
+    made = make_dataset()
+    splits = {}
+    for name, split in made.splits.items():
+        count = len(split)
+        rows = [{"shop": f"s{row}", "price €": ""} for row in range(count)]
+        splits[name] = dataclasses.replace(
+            split,
+            ids=[f"{name}-{row}" if row else "" for row in range(count)],
+            columns=Columns.of(rows),
+            groups=["7", "gone", ""][:count],
+        )
+    return dataclasses.replace(
+        made, splits=splits, label_ids=["7", "8\t9", "", "A 1"], _catalogues={}
+    )
+
+
+def test_ids_columns_and_groups_come_back(tmp_path: Path) -> None:
+    made = make_with_ids()
+    save_dataset(made, tmp_path)
+    read = load_dataset(tmp_path)
+    assert read.label_ids == made.label_ids and read.ids_of_label(1) == ("8", "9")
+    assert read.ids_of_label(2) == () and read.ids_of_label(3) == ("A 1",)
+    for name, split in made.splits.items():
+        found = read.splits[name]
+        assert (found.ids, found.groups) == (split.ids, split.groups)
+        assert found.columns is not None and found.columns.names == ("shop", "price €")
+        assert list(found.columns) == list(split.columns) == found.columns[0 : len(split)]
+        assert found.columns[1] == {"shop": "s1", "price €": ""}
+    assert copy.deepcopy(read).train.ids == made.train.ids
+    assert pickle.loads(pickle.dumps(read.train.ids)) == made.train.ids
+    # Queries without a label go by the product that is not in the catalogue.
+    assert read.train.group_numbers().tolist() == [0, 1, -1]
+    assert read.test.group_numbers().tolist() == [0, 4]
+    save_dataset(make_dataset(), tmp_path)  # leaves nothing of it
+    assert load_dataset(tmp_path).label_ids is None
+    assert not list(tmp_path.glob("*.ids.txt")) and not list(tmp_path.glob("*.jsonl"))
+
+
+BESIDE = {
+    "short ids": ("test.ids.txt", b"a\n", r"test\.ids\.txt: found 1 lines, expected 2 \(lines of"),
+    "short label ids": ("labels.ids.txt", b"a\nb\n", r"labels\.ids\.txt: found 2 lines, expec.* 4"),
+    "id twice": (
+        "labels.ids.txt", b"a\nb\tc\n\nc\n", r"ids\.txt, line 4: found an id that line 2 has as",
+    ),
+    "no JSON": (
+        "test.columns.jsonl", b'{"shop": "a", "price \xe2\x82\xac": ""}\n{"shop\n',
+        r"columns\.jsonl, line 2: found '{\"shop', expected a JSON object with texts of shop, pri",
+    ),
+    "other columns": (
+        "test.columns.jsonl", b'{"shop": "a"}\n{"size": "a"}\n', r"line 2: .* with texts of shop$",
+    ),
+    "a number": ("test.columns.jsonl", b'{"a": 1}\n{"a": "1"}\n', r"line 1: .* with texts by col"),
+    "missing": ("train.groups.txt", None, r"train\.groups\.txt: no such file, expected it \(data"),
+    "cut": ("test.groups.txt", b"a\nb", r"groups\.txt, line 2: the last line does not end"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", BESIDE)
+def test_a_fault_beside_the_texts_is_named(tmp_path: Path, fault: str) -> None:
+    name, content, message = BESIDE[fault]
+    save_dataset(make_with_ids(), tmp_path)
+    if content is None:
+        (tmp_path / name).unlink()
+    else:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message) as raised:
+        load_dataset(tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+def test_sizes_beside_must_agree() -> None:
+    made = make_with_ids()
+    with pytest.raises(DataError, match="found 1 label_ids, expected 4"):
+        dataclasses.replace(made, label_ids=["a"], _catalogues={})
+    test = dataclasses.replace(made.test, groups=["a"])
+    with pytest.raises(DataError, match="test: found 1 groups, expected 2"):
+        dataclasses.replace(made, splits={**made.splits, "test": test}, _catalogues={})

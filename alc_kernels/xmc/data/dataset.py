@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from alc_kernels.xmc.data.beside import Columns, split_ids
+from alc_kernels.xmc.data.relation import first_labels
 from alc_kernels.xmc.data.relation import relation_from_rows as relation_from_rows  # also from here
 from alc_kernels.xmc.data.texts import TextRows
 from alc_kernels.xmc.errors import DataError
@@ -33,11 +35,18 @@ class Split:
         excluded: (n, num_labels) CSR like ``relation``: pairs that are neither right nor wrong
             (a filter file), so that a loss and a ranking leave them out; None without a filter.
             No pair is in both.
+        ids: n ids of the queries, "" for none; None where the data have no ids.
+        columns: n records of further columns, name -> text, or None.
+        groups: n names of the queries' products, in the catalogue or not, "" where no product is
+            known; None where the data do not tell more than the relation.
     """
 
     queries: Sequence[str]
     relation: csr_matrix
     excluded: csr_matrix | None = None
+    ids: Sequence[str] | None = None
+    columns: Columns | None = None
+    groups: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -46,6 +55,20 @@ class Split:
     def unmatched(self) -> np.ndarray:
         """(n,) bool: queries without any label."""
         return np.diff(self.relation.indptr) == 0
+
+    def group_numbers(self) -> np.ndarray:
+        """(n,) int64, equal for queries of one product; -1 where no product is known.
+
+        The query's first label; for a query without one, num_labels and more by ``groups``, in
+        the order in which its products first occur.
+        """
+        made = first_labels(self.relation)
+        if self.groups is not None:
+            numbers: dict[str, int] = {}
+            for row in np.flatnonzero(self.unmatched).tolist():
+                if name := self.groups[row]:
+                    made[row] = numbers.setdefault(name, self.relation.shape[1] + len(numbers))
+        return made
 
 
 @dataclass(frozen=True)
@@ -86,6 +109,8 @@ class Dataset:
         generated: True when the texts were made by a program.
         protocol: how splits and held-out labels were chosen.
         propensity: (a, b) of the labels' inverse propensities, see ``psp_at_k``.
+        label_ids: L lines, each the ids of a label with a tab between several, "" for none; None
+            where the data have no ids. See :meth:`ids_of_label`.
         folder: where it was read from; None for one that was made in memory.
     """
 
@@ -97,6 +122,7 @@ class Dataset:
     generated: bool = False
     protocol: str = ""
     propensity: tuple[float, float] = PROPENSITIES["other"]
+    label_ids: Sequence[str] | None = None
     folder: Path | None = field(default=None, compare=False)
     _catalogues: dict[str, Catalogue] = field(default_factory=dict, repr=False, compare=False)
 
@@ -106,6 +132,10 @@ class Dataset:
     @property
     def num_labels(self) -> int:
         return len(self.labels)
+
+    def ids_of_label(self, label: int) -> tuple[str, ...]:
+        """The ids of a label; several where products have the same text."""
+        return () if self.label_ids is None else split_ids(self.label_ids[label])
 
     @property
     def train(self) -> Split:
@@ -180,6 +210,10 @@ def _check(data: Dataset) -> None:
         raise DataError(f"{where}: found splits {sorted(data.splits)}, expected {list(SPLITS)}")
     if not data.labels:
         raise DataError(f"{where}: found 0 labels, expected at least 1")
+    if data.label_ids is not None and len(data.label_ids) != data.num_labels:
+        raise DataError(
+            f"{where}: found {len(data.label_ids)} label_ids, expected {data.num_labels}"
+        )
     if data.held_out.shape != (data.num_labels,) or data.held_out.dtype != np.bool_:
         raise DataError(
             f"{where}: held_out has shape {data.held_out.shape} and dtype {data.held_out.dtype}, "
@@ -204,6 +238,12 @@ def _check(data: Dataset) -> None:
                 raise DataError(
                     f"{where}, {name}: query {both.row[0]} has label {both.col[0]} both as right "
                     "and as excluded, expected one of them"
+                )
+        for word in ("ids", "columns", "groups"):
+            beside = getattr(split, word)
+            if beside is not None and len(beside) != expected[0]:
+                raise DataError(
+                    f"{where}, {name}: found {len(beside)} {word}, expected {expected[0]}"
                 )
         if not split.queries:
             raise DataError(f"{where}, {name}: found 0 queries, expected at least 1")

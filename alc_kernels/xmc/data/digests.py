@@ -45,9 +45,37 @@ def group(digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return groups, firsts[by_first]
 
 
+def find(digests: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(n,) int64: the row of ``others`` (m, 2) that each row of (n, 2) equals, else -1.
+
+    Of equal rows the first finds the first, the second the second and so on; where ``others`` has
+    fewer, the rest find the first.
+    """
+    groups, firsts = group(np.concatenate([others, digests]))
+    theirs, ours = groups[: len(others)], groups[len(others) :]
+    width = len(groups) + 1
+    there = theirs * width + _occurrence(theirs)  # different numbers
+    order = np.argsort(there)
+    wanted = ours * width + _occurrence(ours)
+    first = np.where(firsts[ours] < len(others), firsts[ours], -1)
+    if not len(others):
+        return first
+    at = np.searchsorted(there, wanted, sorter=order)
+    found = order[np.minimum(at, len(others) - 1)]
+    return np.where(there[found] == wanted, found, first)
+
+
+def _occurrence(groups: np.ndarray) -> np.ndarray:
+    """(n,) int64: how many earlier elements are of the same group."""
+    order = np.argsort(groups, kind="stable")
+    ranked = groups[order]
+    starts = np.flatnonzero(np.diff(ranked, prepend=-1))
+    lengths = np.diff(np.append(starts, len(groups)))
+    made = np.empty(len(groups), np.int64)
+    made[order] = np.arange(len(groups)) - np.repeat(starts, lengths)
+    return made
+
+
 def member(digests: np.ndarray, others: np.ndarray) -> np.ndarray:
     """(n,) bool: which rows of (n, 2) are rows of ``others`` (m, 2) as well."""
-    groups, _ = group(np.concatenate([others, digests]))
-    known = np.zeros(len(groups), np.bool_)
-    known[groups[: len(others)]] = True
-    return known[groups[len(others) :]]
+    return find(digests, others) >= 0

@@ -7,6 +7,9 @@
     SPLIT_X_Y.txt      "rows cols", then "label:1 label:1 ..." per query; blank = no label
     SPLIT_filter.txt   "row label" per line: pairs neither right nor wrong; may be missing
 
+Beside them, where the data have them, ids, further columns and products: see :mod:`.beside`. Such a
+file may be missing; dataset.json names those that were written.
+
 All UTF-8, lines ended by LF (CRLF is understood). Indices count from 0.
 """
 
@@ -21,6 +24,12 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from alc_kernels.xmc.data.beside import (
+    check_label_ids,
+    read_beside,
+    read_columns,
+    write_beside,
+)
 from alc_kernels.xmc.data.dataset import PROPENSITIES, SPLITS, TOKENS, Dataset, Split, token_cache
 from alc_kernels.xmc.data.filter_pairs import read_filter, write_filter
 from alc_kernels.xmc.data.sparse_text import read_sparse_text, write_sparse_text
@@ -29,6 +38,7 @@ from alc_kernels.xmc.data.texts import TextFile
 from alc_kernels.xmc.errors import DataError
 
 FORMAT_VERSION = 1
+LABEL_IDS = "labels.ids.txt"
 
 
 def load_dataset(folder: str | Path) -> Dataset:
@@ -44,6 +54,13 @@ def load_dataset(folder: str | Path) -> Dataset:
     cache = token_cache(folder)
     labels = TextFile(folder / "labels.txt", what="label texts", token_cache=cache)
     held_out = _read_held_out(folder / "held_out.txt", len(labels))
+    for file in about["beside"]:
+        if not (folder / file).exists():
+            raise DataError(f"{folder / file}: no such file, expected it (dataset.json names it)")
+    ids_file = folder / LABEL_IDS
+    label_ids = read_beside(ids_file, len(labels), "lines of labels.txt", "label ids")
+    if label_ids is not None:
+        check_label_ids(ids_file, label_ids)
     splits = {}
     for name in SPLITS:
         text_file, relation_file = folder / f"{name}.raw.txt", folder / f"{name}_X_Y.txt"
@@ -60,7 +77,8 @@ def load_dataset(folder: str | Path) -> Dataset:
         if filter_file.exists():
             excluded = read_filter(filter_file, relation.shape)
             _check_not_both(filter_file, relation_file.name, relation, excluded)
-        splits[name] = Split(queries, relation, excluded)
+        beside = _read_beside(folder, name, len(queries))
+        splits[name] = Split(queries, relation, excluded, **beside)
     dataset = Dataset(
         name=about["name"],
         labels=labels,
@@ -70,6 +88,7 @@ def load_dataset(folder: str | Path) -> Dataset:
         generated=about["generated"],
         protocol=about["protocol"],
         propensity=tuple(about["propensity"]),
+        label_ids=label_ids,
         folder=folder,
     )
     _check_counts(folder / "dataset.json", about["counts"], dataset.counts())
@@ -91,6 +110,7 @@ def save_dataset(dataset: Dataset, folder: str | Path) -> None:
         write_lines(folder / "labels.txt", dataset.labels)
         held_out = [str(label) for label in np.flatnonzero(dataset.held_out)]
         write_lines(folder / "held_out.txt", held_out)
+        write_beside(folder / LABEL_IDS, dataset.label_ids)
         for name, split in dataset.splits.items():
             write_lines(folder / f"{name}.raw.txt", split.queries)
             write_sparse_text(folder / f"{name}_X_Y.txt", split.relation)
@@ -99,6 +119,10 @@ def save_dataset(dataset: Dataset, folder: str | Path) -> None:
                 filter_file.unlink(missing_ok=True)
             else:
                 write_filter(filter_file, split.excluded)
+            write_beside(folder / f"{name}.ids.txt", split.ids)
+            columns = None if split.columns is None else split.columns.lines
+            write_beside(folder / f"{name}.columns.jsonl", columns)
+            write_beside(folder / f"{name}.groups.txt", split.groups)
         write_about(folder, dataset)
     except OSError as error:
         raise DataError(
@@ -116,9 +140,29 @@ def write_about(folder: Path, dataset: Dataset) -> None:
         "protocol": dataset.protocol,
         "propensity": list(dataset.propensity),
         "counts": dataset.counts(),
+        "beside": _files_beside(dataset),
     }
     text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
     (folder / "dataset.json").write_text(text, encoding="utf-8", newline="\n")
+
+
+def _files_beside(dataset: Dataset) -> list[str]:
+    """The files of ids, columns and groups that the data have."""
+    names = [] if dataset.label_ids is None else [LABEL_IDS]
+    for name, split in dataset.splits.items():
+        parts = {"ids.txt": split.ids, "columns.jsonl": split.columns, "groups.txt": split.groups}
+        names += [f"{name}.{ending}" for ending, part in parts.items() if part is not None]
+    return names
+
+
+def _read_beside(folder: Path, name: str, count: int) -> dict[str, Any]:
+    """Ids, columns and groups of a split, None for each that is missing."""
+    origin = f"lines of {name}.raw.txt"
+    return {
+        "ids": read_beside(folder / f"{name}.ids.txt", count, origin, "query ids"),
+        "columns": read_columns(folder / f"{name}.columns.jsonl", count, origin),
+        "groups": read_beside(folder / f"{name}.groups.txt", count, origin, "products"),
+    }
 
 
 def _read_about(path: Path) -> dict[str, Any]:
@@ -140,8 +184,12 @@ def _read_about(path: Path) -> dict[str, Any]:
             f"{path}: found format {about['format']!r}, expected {FORMAT_VERSION} "
             "(written by another version)"
         )
-    kinds = {"name": str, "description": str, "generated": bool, "protocol": str, "counts": dict}
+    kinds = {
+        "name": str, "description": str, "generated": bool, "protocol": str, "counts": dict,
+        "beside": list,
+    }  # fmt: skip
     made: dict[str, Any] = {"description": "", "generated": False, "protocol": "", "counts": {}}
+    made["beside"] = []
     made["propensity"] = list(PROPENSITIES["other"])
     for key, kind in kinds.items():
         if key in about:
@@ -158,6 +206,8 @@ def _read_about(path: Path) -> dict[str, Any]:
             "least 0 and b above 0"
         )
     made["propensity"] = [float(x) for x in stated]
+    if not all(isinstance(file, str) for file in made["beside"]):
+        raise DataError(f"{path}: found {made['beside']!r} for 'beside', expected names of files")
     return made
 
 

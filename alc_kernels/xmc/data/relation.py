@@ -67,6 +67,14 @@ def without_labels(relation: csr_matrix, unwanted: np.ndarray) -> csr_matrix:
     return csr_matrix((ones, relation.indices[keep], indptr), shape=relation.shape)
 
 
+def first_labels(relation: csr_matrix) -> np.ndarray:
+    """(n,) int64: the first label of every row, -1 where the row is empty."""
+    counts = np.diff(relation.indptr)
+    first = np.full(len(counts), -1, np.int64)
+    first[counts > 0] = relation.indices[relation.indptr[:-1][counts > 0]]
+    return first
+
+
 def _plain(relation: csr_matrix) -> csr_matrix:
     """In place: sorted, each pair once, with value 1."""
     relation.sum_duplicates()

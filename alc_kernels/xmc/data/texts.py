@@ -64,14 +64,22 @@ class TextFile(Texts):
         path: the file; LF and CRLF end a line, a byte order mark is left out.
         what: what it holds, for messages.
         token_cache: see :class:`Texts`.
+        allow_blank: admit lines of white space only.
 
     Raises:
         DataError: file and line of bytes that are not UTF-8, a blank line, a last line without
             its end (truncated), or an empty file.
     """
 
-    def __init__(self, path: Path, *, what: str, token_cache: Path | None = None) -> None:
-        self.path, self.token_cache = path, token_cache
+    def __init__(
+        self,
+        path: Path,
+        *,
+        what: str,
+        token_cache: Path | None = None,
+        allow_blank: bool = False,
+    ) -> None:
+        self.path, self.token_cache, self.allow_blank = path, token_cache, allow_blank
         digest = hashlib.sha256()
         ends: list[np.ndarray] = []
         lines, size, first = 0, 0, 0
@@ -86,7 +94,7 @@ class TextFile(Texts):
                     "a line break (truncated? if not, add it)"
                 )
             for number, line in enumerate(found, lines + 1):
-                if not line.strip():
+                if not (allow_blank or line.strip()):
                     raise DataError(f"{path}, line {number}: found a blank line, expected {what}")
             ends.append(np.flatnonzero(np.frombuffer(block, np.uint8) == 10) + size + 1)
             digest.update(block)
@@ -127,11 +135,11 @@ class TextFile(Texts):
         return self
 
     def __reduce__(self) -> Any:
-        return _reopen, (self.path, self.token_cache)
+        return _reopen, (self.path, self.token_cache, self.allow_blank)
 
 
-def _reopen(path: Path, token_cache: Path | None) -> TextFile:
-    return TextFile(path, what="texts", token_cache=token_cache)
+def _reopen(path: Path, token_cache: Path | None, allow_blank: bool) -> TextFile:
+    return TextFile(path, what="texts", token_cache=token_cache, allow_blank=allow_blank)
 
 
 class TextRows(Texts):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -14,7 +14,6 @@ from alc_kernels.xmc.evaluation.predictions import Splits, leading_catalogue
 from alc_kernels.xmc.model import Model
 from alc_kernels.xmc.negatives.index import ExactIndex
 
-UNSEEN = -1  # number of a label that the model was not trained with
 TITLES_PER_PASS = 4096
 
 ACCEPT, REVIEW = "accept", "review"
@@ -48,11 +47,6 @@ def validation_threshold(predictions: Splits, precision: float) -> tuple[float, 
     name = leading_catalogue(predictions)
     found = predictions[name]["validation"]
     return float(threshold_at_precision(found.top_score, found.correct, precision)), name
-
-
-def known_labels(texts: Sequence[str], numbers: Mapping[str, int]) -> np.ndarray:
-    """(n,) int64: the numbers of the label texts that training knew, -1 for the others."""
-    return np.array([numbers.get(text, UNSEEN) for text in texts], np.int64)
 
 
 class Matcher:

@@ -33,8 +33,8 @@ class Predictions:
         ideal: (N, k) float64, what the best ranking gains: column r is the sum of the r + 1
             largest inverse propensities of the query's right labels in the catalogue.
         num_positives: (N,) int64, how many right labels the catalogue holds for the query.
-        group: (N,) int64, the query's first true label, in the catalogue or not; the unit of the
-            bootstrap. -1 for a query that has none.
+        group: (N,) int64, the query's product, in the catalogue or not: its first true label, or
+            a number above all labels'; the unit of the bootstrap. -1 where none is known.
     """
 
     indices: np.ndarray

@@ -17,6 +17,7 @@ from alc_kernels.metrics import (
     topk_with_filter,
 )
 from alc_kernels.xmc.data import Dataset
+from alc_kernels.xmc.data.relation import first_labels as first_labels  # also from here
 from alc_kernels.xmc.data.texts import TextRows
 from alc_kernels.xmc.errors import DataError
 from alc_kernels.xmc.evaluation.predictions import CATALOGUES, SPLITS, Predictions
@@ -168,16 +169,8 @@ class Judge:
             gains=np.where(hits, self.inverse[indices], 0.0),
             ideal=ideal_gains(own.relations[split], self.inverse[own.label_ids], indices.shape[1]),
             num_positives=np.diff(own.relations[split].indptr).astype(np.int64),
-            group=first_labels(relation),
+            group=self.dataset.splits[split].group_numbers(),
         )
-
-
-def first_labels(relation: csr_matrix) -> np.ndarray:
-    """(n,) int64: the first label of every row, -1 where the row is empty."""
-    counts = np.diff(relation.indptr)
-    first = np.full(len(counts), -1, np.int64)
-    first[counts > 0] = relation.indices[relation.indptr[:-1][counts > 0]]
-    return first
 
 
 def is_member(relation: csr_matrix, columns: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.data.dataset import Dataset
+from alc_kernels.xmc.data.digests import Digests
 from alc_kernels.xmc.data.texts import fingerprint as text_fingerprint
 from alc_kernels.xmc.encoders.base import Encoder
 from alc_kernels.xmc.encoders.tokens import ConcatTokens, TokenRows
@@ -115,11 +116,24 @@ class TrainingSet:
                 digest.update(pairs.indices.astype("<i8").tobytes())
         return digest.hexdigest()
 
-    def state_dict(self) -> dict[str, str]:
-        """The fingerprint, so that no run resumes on other data."""
-        return {"fingerprint": self.fingerprint}
+    def state_dict(self) -> dict[str, Any]:
+        """The fingerprint, so that no run resumes on other data, and digests of the labels.
 
-    def load_state_dict(self, saved: Mapping[str, str]) -> None:
+        Vectors of labels are found again by their text, or their id, in data of another order.
+        """
+        return {"fingerprint": self.fingerprint, **self._labels}
+
+    @cached_property
+    def _labels(self) -> dict[str, np.ndarray]:
+        """(L, 2) int64 digests of the label texts, and of the ids where there are some."""
+        sides = {"labels": self.dataset.labels, "label_ids": self.dataset.label_ids}
+        return {
+            name: Digests(texts).array().view(np.int64).copy()  # may be written to
+            for name, texts in sides.items()
+            if texts is not None
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Check that this is the data that :meth:`state_dict` was taken of.
 
         Raises:

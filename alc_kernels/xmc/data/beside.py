@@ -1,0 +1,137 @@
+"""What stands beside the texts of a data set: ids, further columns, groups; read row by row.
+
+    labels.ids.txt        the ids of each label, a tab between several; blank = none
+    SPLIT.ids.txt         the id of each query; blank = none
+    SPLIT.columns.jsonl   a JSON object per query: further columns, name -> text
+    SPLIT.groups.txt      the product of each query, in the catalogue or not; blank = not known
+
+Each file may be missing; one that is there has a line per label or query.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+
+from alc_kernels.xmc.data.digests import Digests, group
+from alc_kernels.xmc.data.text_lines import LineWriter
+from alc_kernels.xmc.data.texts import TextFile
+from alc_kernels.xmc.errors import DataError
+
+Record = dict[str, str]
+SEPARATOR = "\t"  # between the ids of one label; an id holds none
+
+
+class Columns(Sequence[Record]):
+    """Further columns of queries, parsed when they are asked for.
+
+    Args:
+        names: of the columns, in order.
+        lines: n JSON objects as text.
+    """
+
+    def __init__(self, names: Sequence[str], lines: Sequence[str]) -> None:
+        self.names, self.lines = tuple(names), lines
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> Columns:
+        """Columns held in memory."""
+        return cls(tuple(records[0]) if records else (), [column_line(row) for row in records])
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        if isinstance(index, slice):
+            return [json.loads(line) for line in self.lines[index]]
+        return dict(json.loads(self.lines[index]))
+
+    def __iter__(self) -> Iterator[Record]:
+        return (json.loads(line) for line in self.lines)
+
+
+def column_line(record: Record) -> str:
+    """A query's further columns as a line of SPLIT.columns.jsonl."""
+    return json.dumps(record, ensure_ascii=False)
+
+
+def read_beside(path: Path, count: int, origin: str, what: str) -> TextFile | None:
+    """A file with a line per label or query, None where it is missing.
+
+    Raises:
+        DataError: it has another number of lines, or cannot be read.
+    """
+    if not path.exists():
+        return None
+    texts = TextFile(path, what=what, allow_blank=True)
+    if len(texts) != count:
+        raise DataError(f"{path}: found {len(texts)} lines, expected {count} ({origin})")
+    return texts
+
+
+def read_columns(path: Path, count: int, origin: str) -> Columns | None:
+    """SPLIT.columns.jsonl, every line checked, None where it is missing.
+
+    Raises:
+        DataError: another number of lines, or a line that is no object of the same columns.
+    """
+    lines = read_beside(path, count, origin, "JSON objects")
+    if lines is None:
+        return None
+    names: tuple[str, ...] | None = None
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        sound = isinstance(record, dict) and all(isinstance(v, str) for v in record.values())
+        if not sound or (names is not None and tuple(record) != names):
+            expected = "texts by column" if names is None else f"texts of {', '.join(names)}"
+            raise DataError(
+                f"{path}, line {number}: found {line[:40]!r}, expected a JSON object with "
+                f"{expected}"
+            )
+        names = tuple(record)
+    return Columns(names or (), lines)
+
+
+def check_label_ids(path: Path, lines: Sequence[str]) -> None:
+    """Raise :class:`DataError` where an id stands at two labels."""
+    digests, row_of = Digests(), []
+    for row, line in enumerate(lines):
+        for one in split_ids(line):
+            digests.add(one)
+            row_of.append(row)
+    groups, firsts = group(digests.array())
+    if len(firsts) < len(groups):
+        again = np.ones(len(groups), np.bool_)
+        again[firsts] = False
+        at = int(np.flatnonzero(again)[0])
+        first, second = row_of[int(firsts[groups[at]])] + 1, row_of[at] + 1
+        raise DataError(
+            f"{path}, line {second}: found an id that line {first} has as well, expected an id to "
+            "name one label"
+        )
+
+
+def split_ids(line: str) -> tuple[str, ...]:
+    """The ids of a label, from its line of labels.ids.txt."""
+    return tuple(one for one in line.split(SEPARATOR) if one.strip())
+
+
+def write_beside(path: Path, lines: Sequence[str] | None) -> None:
+    """Write such a file; without lines remove what a former data set left."""
+    if lines is None:
+        path.unlink(missing_ok=True)
+        return
+    with LineWriter(path, allow_blank=True) as file:
+        for line in lines:
+            file.write(line)
