@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any, NoReturn
 
 from alc_kernels.cli.errors import BadInput
-
-
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """``"; did you mean X?"``, or nothing when no known word is close."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
+from alc_kernels.xmc.near import suggestion
 
 
 def one_line(message: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from alc_kernels.cli.arguments import number, one_of
 from alc_kernels.cli.errors import BadInput
 from alc_kernels.cli.folders import prepare_data_folder
+from alc_kernels.cli.table_options import add_table_options, table_options
 
 if TYPE_CHECKING:
     from alc_kernels.xmc.data.source import Source
@@ -17,12 +18,13 @@ LAYOUTS = ("auto", "json", "raw", "lines", "pairs")
 DESCRIPTION = """Convert a data set into a data folder for alc train. SOURCE is a folder in one of
 the layouts in use - json: {trn,tst,lbl}.json.gz; raw: {trn,tst,lbl}.raw.txt and {trn,tst}_X_Y.txt;
 lines: trn_X.txt, tst_X.txt, Y.txt and {trn,tst}_X_Y.txt or Y.{trn,tst}.npz; each with filter files
-if there are any - or a CSV or Parquet file with a query and a label in each row."""
+if there are any - or a table with a query and a label in each row: CSV and its kin, Parquet (a file
+or a folder of parts), JSON Lines or .xlsx."""
 
 
 def add_convert(kinds: Any) -> None:
     parser = kinds.add_parser(
-        "convert", help="from the field's layouts, or from CSV or Parquet", description=DESCRIPTION
+        "convert", help="from the field's layouts, or from a table", description=DESCRIPTION
     )
     add = parser.add_argument
     add("source", metavar="SOURCE", type=Path)
@@ -36,8 +38,6 @@ def add_convert(kinds: Any) -> None:
         default="title",
         help="json: title, or title+content (%(default)s)",
     )
-    add("--encoding", type=_encoding, default="utf-8",
-        help="raw, lines: of the texts; older files are latin-1 (%(default)s)")  # fmt: skip
     add("--replace-blank", metavar="TEXT", type=_text, help="stands for texts that are blank")
     add(
         "--validation-share",
@@ -79,6 +79,7 @@ def add_convert(kinds: Any) -> None:
         default=0.3,
         help="pairs without that column: queries that become test (%(default)s)",
     )
+    add_table_options(parser)
     parser.set_defaults(run=run_convert)
 
 
@@ -115,9 +116,10 @@ def _recognise(arguments: argparse.Namespace) -> Source:
     from alc_kernels.xmc.data.layouts import find_source
     from alc_kernels.xmc.data.pairs import PairOptions, find_pairs
     from alc_kernels.xmc.data.source import ReadOptions
+    from alc_kernels.xmc.data.tables import is_table
 
-    path, layout = arguments.source, arguments.layout
-    if path.is_file():
+    path, layout, table = arguments.source, arguments.layout, table_options(arguments)
+    if path.is_file() or (layout in ("auto", "pairs") and is_table(path)):
         if layout not in ("auto", "pairs"):
             raise BadInput(f"{path}: is a file, expected a folder for the layout {layout}")
         source = find_pairs(
@@ -128,12 +130,13 @@ def _recognise(arguments: argparse.Namespace) -> Source:
                 arguments.split_column,
                 arguments.test_share,
             ),
+            table,
         )
         print(f"Layout: pairs ({', '.join(source.columns)} of {path.name})")
         return source
     if layout == "pairs":
-        raise BadInput(f"{path}: is a folder, expected a CSV or Parquet file of pairs")
-    options = ReadOptions(arguments.text, arguments.encoding, arguments.replace_blank)
+        raise BadInput(f"{path}: is a folder, expected a table of pairs")
+    options = ReadOptions(arguments.text, table.encoding, arguments.replace_blank)
     source, others = find_source(path, layout, options)
     print(f"Layout: {source.layout} ({', '.join(_short(file, path) for file in source.files)})")
     if others:
@@ -155,14 +158,6 @@ def _share(what: str) -> Any:
         return value
 
     return convert
-
-
-def _encoding(text: str) -> str:
-    if text.lower().replace("_", "-") in ("utf-8", "utf8"):
-        return "utf-8"
-    if text.lower().replace("_", "-") in ("latin-1", "latin1", "iso-8859-1"):
-        return "latin-1"
-    raise argparse.ArgumentTypeError(f"{text!r} is none of utf-8, latin-1")
 
 
 def _text(text: str) -> str:

@@ -97,9 +97,11 @@ def run(arguments: argparse.Namespace) -> None:
     texts, label_ids = _labels(arguments, scored, checkpoint)
     matcher = Matcher(checkpoint.model, texts, label_ids, threshold, arguments.k)
 
+    notes: list[str] = []
     total = accepted = blank = 0
     with table_writer(target, COLUMNS) as write:
-        for rows in matcher.match(read_titles(arguments.file, arguments.column)):
+        titles = read_titles(arguments.file, arguments.column, notes=notes)
+        for rows in matcher.match(titles):
             for row in rows:
                 write(row)
             total += 1
@@ -110,6 +112,8 @@ def run(arguments: argparse.Namespace) -> None:
     # The matches may be on standard output: then the summary must not be.
     stream = sys.stderr if arguments.output is None else sys.stdout
     share = f" ({100 * accepted / total:.1f} %)"
+    for note in notes:
+        print(note, file=sys.stderr)
     print(
         f"{total:,} titles against {len(texts):,} labels: {accepted:,} accepted{share}, "
         f"{total - accepted:,} for review{f', {blank:,} of them blank' if blank else ''}; {origin}",
@@ -143,6 +147,7 @@ def _labels(
 ) -> tuple[Sequence[str], np.ndarray | None]:
     """Label texts, and the numbers that the model knows them by (None: all, in order)."""
     from alc_kernels.cli.compare import texts_of
+    from alc_kernels.xmc.data.tables import normalize_text
     from alc_kernels.xmc.data.text_lines import iter_lines
     from alc_kernels.xmc.evaluation.label_numbers import by_text_alone, known_labels, numbers_for
 
@@ -153,7 +158,7 @@ def _labels(
         if arguments.catalogue is None:
             return dataset.labels, numbers_for(checkpoint, dataset)
     lines = iter_lines(arguments.catalogue, what="label texts", allow_unended=True)
-    read = [text.strip() for text in lines]
+    read = [normalize_text(text) for text in lines]
     texts = list(dict.fromkeys(read))
     if len(texts) < len(read):
         print(

@@ -2,94 +2,56 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
 
-from alc_kernels.cli.arguments import suggestion
 from alc_kernels.cli.errors import BadInput
+from alc_kernels.xmc.data.tables import TableOptions, is_table, normalize_text, open_table
+from alc_kernels.xmc.data.tables.opening import STDIN, copy_of_standard_input
+from alc_kernels.xmc.data.tables.table import short_list
+from alc_kernels.xmc.data.text_lines import TextInput
 
-STDIN = "-"
-TABLES = {".csv": ",", ".tsv": "\t"}
 
-
-def read_titles(source: str, column: str | None = None) -> Iterator[str]:
-    """The titles of ``source``: one per line, or one per row of a table.
+def read_titles(
+    source: str,
+    column: str | None = None,
+    options: TableOptions | None = None,
+    notes: list[str] | None = None,
+) -> Iterator[str]:
+    """The titles of ``source``, normalised: one per line, or one per row of a table.
 
     Args:
-        source: a file, perhaps compressed (.gz), or ``-`` for standard input. UTF-8.
+        source: a file, perhaps compressed, or ``-`` for standard input.
         column: the table's column that holds the titles; None: there is one title per line.
+        options: how to read a table, and the encoding of a text file.
+        notes: takes what was assumed and normalised, once all are read.
 
     Raises:
-        BadInput: unreadable, not UTF-8, a table without that column or with an uneven row; names
-            file and line.
+        BadInput: a table, and no column named.
+        DataError: unreadable, no such column, an uneven row; names file and line.
     """
-    name = "standard input" if source == STDIN else source
-    suffix = Path(source.removesuffix(".gz")).suffix.lower()
-    with _open(source) as file:
-        lines = _lines(file, name)
-        if column is None and suffix not in TABLES:
-            for line in lines:
-                yield line.rstrip("\r\n")
-        else:
-            yield from _column(lines, name, column, TABLES.get(suffix, ","))
-
-
-def _lines(file: IO[bytes], name: str) -> Iterator[str]:
-    """Decoded lines with their ends; only LF ends one."""
-    number = 0
-    try:
-        for number, raw in enumerate(file, 1):
-            if number == 1:
-                raw = raw.removeprefix(b"\xef\xbb\xbf")
-            yield raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        found = error.object[error.start]
+    options, notes = options or TableOptions(), [] if notes is None else notes
+    if column is None and (source == STDIN or not is_table(source)):
+        yield from _lines(source, options, notes)
+        return
+    table = open_table(source, options)
+    if column is None:
         raise BadInput(
-            f"{name}, line {number}: found byte 0x{found:02x}, expected UTF-8 text"
-        ) from None
-    except (EOFError, gzip.BadGzipFile) as error:
-        raise BadInput(f"{name}, after line {number}: not a sound gzip file ({error})") from None
+            f"{table.name}: is a table, --column names the column of the titles: "
+            f"{short_list(table.columns)}"
+        )
+    for _, (title,) in table.rows([table.find(column, "--column")]):
+        yield title
+    notes += table.notes
 
 
-def _column(lines: Iterator[str], name: str, column: str | None, delimiter: str) -> Iterator[str]:
-    rows = csv.reader(lines, delimiter=delimiter, strict=True)
-    try:
-        header = next(rows, None)
-        if header is None:
-            raise BadInput(f"{name}, line 1: the file is empty, expected a header")
-        if column is None:
-            raise BadInput(
-                f"{name}: is a table, --column names the column of the titles: {', '.join(header)}"
-            )
-        if header.count(column) != 1:
-            raise BadInput(
-                f"{name}, line 1: found {header.count(column)} columns {column!r} among "
-                f"{', '.join(header)}, expected one{suggestion(column, header)}"
-            )
-        place = header.index(column)
-        for row in rows:
-            if row and len(row) != len(header):
-                raise BadInput(
-                    f"{name}, line {rows.line_num}: found {len(row)} fields, expected the "
-                    f"{len(header)} of the header"
-                )
-            yield row[place] if row else ""
-    except csv.Error as error:
-        raise BadInput(f"{name}, line {rows.line_num}: {error}") from None
-
-
-@contextmanager
-def _open(source: str) -> Iterator[IO[bytes]]:
-    if source == STDIN:
-        yield sys.stdin.buffer
-    elif source.endswith(".gz"):
-        with gzip.open(source) as file:
-            yield file  # type: ignore[misc]
-    else:
-        with open(source, "rb") as plain:
-            yield plain
+def _lines(source: str, options: TableOptions, notes: list[str]) -> Iterator[str]:
+    with ExitStack() as stack:
+        name, path = source, Path(source)
+        if source == STDIN:
+            name, path = "standard input", stack.enter_context(copy_of_standard_input())
+        file = TextInput(path, options.encoding, name)
+        for _, line in file.lines():
+            yield normalize_text(line)
+        notes += file.notes

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from alc_kernels.xmc.errors import ConfigError
+from alc_kernels.xmc.near import suggestion
 
 METHODS = ("ngame", "dexa", "dexml", "prime")
 LOSSES = ("base", "alc", "tcm", "alc+tcm", "alc-pair", "alc-batch")
@@ -193,7 +193,7 @@ class TrainConfig:
             if choices and value not in choices:
                 raise ConfigError(
                     f"{spec.name} = {value!r}: expected one of {', '.join(choices)}"
-                    f"{_suggestion(str(value), choices)}"
+                    f"{suggestion(str(value), choices)}"
                 )
         for names, low, text in _RANGES:
             for name in names:
@@ -320,12 +320,7 @@ def _check_names(values: Iterable[str], where: str) -> None:
     known = [spec.name for spec in dataclasses.fields(TrainConfig)]
     for name in values:
         if name not in known:
-            raise ConfigError(f"{where}: unknown setting {name!r}{_suggestion(name, known)}")
-
-
-def _suggestion(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
+            raise ConfigError(f"{where}: unknown setting {name!r}{suggestion(name, known)}")
 
 
 def _toml() -> Any:

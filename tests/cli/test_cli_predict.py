@@ -100,7 +100,7 @@ def test_tables_compressed_files_and_a_pipe_say_the_same(made, tmp_path, capsys)
     for number, name in enumerate(("t.csv", "t.csv.gz")):
         out = tmp_path / f"out{number}.csv"
         predict(made / "run", tmp_path / name, "--column", "title", "--output", out)
-        assert [row["query"] for row in read(out)] == titles
+        assert [row["query"] for row in read(out)] == [" ".join(title.split()) for title in titles]
         outputs.append(out.read_bytes())
     assert outputs[0] == outputs[1]
     words = [sys.executable, "-m", "alc_kernels", "predict", str(made / "run"), "-"]
@@ -191,8 +191,8 @@ def test_bad_titles_are_named_with_their_line(made, tmp_path, capsys):
     file.write_text("id,title\n1,a\n2\n")
     assert "t.csv: is a table, --column names" in refused(capsys, made, file)
     line = refused(capsys, made, file, "--column", "titel")
-    assert "0 columns 'titel' among id, title" in line and "did you mean title?" in line
-    assert "t.csv, line 3: found 1 fields, expected the 2" in refused(
+    assert "found columns id, title, expected 'titel'" in line and "did you mean title?" in line
+    assert "t.csv, line 3: found 1 columns, expected 2 (id, title)" in refused(
         capsys, made, file, "--column", "title"
     )
     file.write_text('id,title\n1,"a\n')
@@ -201,9 +201,9 @@ def test_bad_titles_are_named_with_their_line(made, tmp_path, capsys):
     assert "the file is empty" in refused(capsys, made, file, "--column", "title")
 
     text = tmp_path / "t.txt"
-    text.write_bytes(b"fine\ncaf\xe9\n")
+    text.write_bytes(b"fine\ncaf\x81\n")
     line = refused(capsys, made, text, "--output", tmp_path / "out.csv")
-    assert "t.txt, line 2: found byte 0xe9, expected UTF-8 text" in line
+    assert "t.txt, line 2: found byte 0x81, which neither UTF-8 nor cp1252" in line
     assert not list(tmp_path.glob("out*"))  # nothing half-written
     text.write_text("")
     assert "holds no title" in refused(capsys, made, text)

@@ -172,8 +172,13 @@ def test_latin_1(tmp_path: Path) -> None:
         text = path.read_text("utf-8").replace("電気ケトル", "kettle").replace("コーヒー", "coffee")
         path.write_bytes(text.encode("latin-1"))
     with pytest.raises(DataError, match=r"lbl\.raw\.txt, line 1: found byte 0xfc, expected UTF-8"):
-        read(folder)
+        read(folder, encoding="utf-8")
     assert read(folder, encoding="latin-1").labels[2] == "Café Crème 500 g"
+    # Found without being told, and said.
+    source, _ = find_source(folder)
+    made = convert(source, tmp_path / "out", OPTIONS)
+    assert made.dataset.labels[2] == "Café Crème 500 g"
+    assert any("lbl.raw.txt: is not UTF-8, read as cp1252" in note for note in made.notes)
 
 
 def test_blank_texts(tmp_path: Path) -> None:
@@ -248,7 +253,11 @@ def npz_instead(content: bytes | csr_matrix) -> Callable[[Path], None]:
 
 
 FAULTS = {
-    "json cut": ("json", cut("trn.json.gz", 30), r"trn\.json\.gz: the compressed file ends early"),
+    "json cut": (
+        "json",
+        cut("trn.json.gz", 30),
+        r"trn\.json\.gz: not a sound gzip file",
+    ),
     "json line cut": (
         "json",
         replace("tst.json.gz", '"target_ind": [2, 0], "target_rel": [1.0, 1.0]}\n', '"target_'),

@@ -94,7 +94,7 @@ def convert(source: Source, output: Path, options: ConvertOptions | None = None)
 class _Conversion:
     def __init__(self, source: Source, output: Path, options: ConvertOptions) -> None:
         self.source, self.output, self.options = source, output, options
-        self.notes: list[str] = []
+        self.notes = list(source.notes)
         self.splits: dict[str, tuple[csr_matrix, csr_matrix | None]] = {}
 
     def run(self) -> Converted:
@@ -121,7 +121,7 @@ class _Conversion:
             for text in labels:
                 file.write(text)
                 held_out.append(in_share(text, share))
-        self._note_replaced(labels.replaced, labels.path)
+        self.notes += labels.notes
         if not held_out:
             raise DataError(f"{labels.path}: found no labels, expected at least 1")
         made = np.frombuffer(held_out, np.bool_)
@@ -211,7 +211,7 @@ class _Conversion:
                         f"{part.texts.path}: {count} texts leave none for {name}{reason}, expected "
                         "at least 1; a larger share may find some"
                     )
-        self._note_replaced(part.texts.replaced, part.texts.path)
+        self.notes += part.texts.notes
         return target
 
     def _carves(self, name: str) -> bool:
@@ -262,10 +262,6 @@ class _Conversion:
 
     def _note(self, text: str) -> None:
         self.notes.append(text)
-
-    def _note_replaced(self, count: int, path: Path) -> None:
-        if count:
-            self._note(f"{path.name}: {count} blank texts replaced")
 
     def _note_filter(self, path: Path, excluded: csr_matrix, both: int, targets: list[str]) -> None:
         where = ""

@@ -15,7 +15,7 @@ from alc_kernels.xmc.data.source import (
     read_npz,
 )
 from alc_kernels.xmc.data.sparse_text import read_sparse_text
-from alc_kernels.xmc.data.text_lines import iter_lines
+from alc_kernels.xmc.data.text_lines import TextInput, iter_lines
 
 SUBFOLDERS = (".", "raw", "raw_data", "raw_text")
 FILTERS = {
@@ -96,8 +96,15 @@ def _relation_reader(path: Path) -> RelationReader:
 def line_texts(path: Path, what: str, options: ReadOptions) -> TextStream:
     """Texts that are the lines of a file."""
 
-    def read() -> Iterator[tuple[int, str]]:
-        lines = iter_lines(path, what=what, allow_blank=True, encoding=options.encoding)
-        return enumerate(lines, 1)
+    opened: list[TextInput] = []  # once, on reading: its encoding may have to be found
 
-    return TextStream(path, read, what, options)
+    def read() -> Iterator[tuple[int, str]]:
+        if not opened:
+            opened.append(TextInput(path, options.encoding))
+        encoding = opened[0].encoding
+        return enumerate(iter_lines(path, what=what, allow_blank=True, encoding=encoding), 1)
+
+    def assumed() -> list[str]:
+        return [note for file in opened for note in file.notes]
+
+    return TextStream(path, read, what, options, assumed=assumed)

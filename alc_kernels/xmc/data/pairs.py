@@ -1,7 +1,7 @@
-"""One's own data: a CSV or Parquet file with a query and a label in each row.
+"""One's own data: a table with a query and a label in each row.
 
 Several rows with the same query give it several labels; a row with an empty label is a query
-without right answer. Equal texts (after stripping) are one query, or one label. Texts are read
+without right answer. Equal texts, once normalised, are one query, or one label. Texts are read
 twice from the file and never held: equality is that of 128-bit digests.
 """
 
@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,10 +26,16 @@ from alc_kernels.xmc.data.source import (
     Source,
     TextStream,
 )
-from alc_kernels.xmc.data.table_rows import columns_of, rows_of, unit_of
+from alc_kernels.xmc.data.tables import Changes, Table, TableOptions, open_table
 from alc_kernels.xmc.errors import DataError
 
 SPLITS = ("train", "validation", "test")
+# What a cell of the split column may say, in whatever letters.
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training", "trn"), 0),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), 1),
+    **dict.fromkeys(("test", "testing", "tst"), 2),
+}
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class PairOptions:
     """How to read pairs.
 
     Attributes:
-        query_column, label_column: names of the columns.
+        query_column, label_column: names of the columns, or their numbers from 1.
         split_column: column that says train, validation or test; used where there is one.
         test_share: share of the queries that become test, by sha1, where there is none.
     """
@@ -47,48 +54,52 @@ class PairOptions:
     test_share: float = 0.3
 
 
-def find_pairs(path: Path, options: PairOptions | None = None) -> Source:
-    """Read a file of pairs once, for its relations; its texts are read again on converting.
+def find_pairs(
+    source: Path | Any, options: PairOptions | None = None, table: TableOptions | None = None
+) -> Source:
+    """Read a table of pairs once, for its relations; its texts are read again on converting.
+
+    Args:
+        source: a file, a folder of Parquet or a data frame (:func:`open_table`).
+        options: which columns, and what becomes test.
+        table: how to read it.
 
     Raises:
         DataError: a missing column, an empty query, an unknown split, no rows or no labels, or a
             file that cannot be read.
     """
-    return _Pairs(path, options or PairOptions()).source()
+    return _Pairs(open_table(source, table), options or PairOptions()).source()
 
 
 class _Pairs:
-    def __init__(self, path: Path, options: PairOptions) -> None:
-        self.path, self.options, self.unit = path, options, unit_of(path)
-        names = columns_of(path)
-        self.columns = [options.query_column, options.label_column]
-        for word, column in zip(("query", "label"), self.columns, strict=True):
-            if column not in names:
-                raise DataError(
-                    f"{path}: found columns {', '.join(names)}, expected {column!r} "
-                    f"(--{word}-column names it)"
-                )
-        self.has_split = options.split_column in names
+    def __init__(self, table: Table, options: PairOptions) -> None:
+        self.table, self.options, self.unit = table, options, table.unit
+        self.path = Path(table.name)
+        self.columns = [
+            table.find(options.query_column, "--query-column"),
+            table.find(options.label_column, "--label-column"),
+        ]
+        self.has_split = table.has(options.split_column)
         if self.has_split:
-            self.columns.append(options.split_column)
+            self.columns.append(table.find(options.split_column, "--split-column"))
         self._read()
 
     def _read(self) -> None:
         """One pass over the rows: which query, label and split each has."""
-        queries, labels = Digests(), Digests()
+        queries, labels, changes = Digests(), Digests(), Changes()
         splits, labelled = array("b"), array("b")
         first_test = round((1 - self.options.test_share) * SHARE_STEPS)
-        for number, (query, label, *split) in rows_of(self.path, self.columns):
-            query, label = query.strip(), label.strip()
+        for number, (query, label, *split) in self.table.rows(self.columns, changes):
             if not query:
                 raise DataError(f"{self.path}, {self.unit} {number}: found no query, expected text")
             if split:
-                if split[0] not in SPLITS:
+                code = SPLIT_NAMES.get(split[0].casefold())
+                if code is None:
                     raise DataError(
                         f"{self.path}, {self.unit} {number}: found {split[0][:40]!r} as "
                         f"{self.options.split_column}, expected one of {', '.join(SPLITS)}"
                     )
-                splits.append(SPLITS.index(split[0]))
+                splits.append(code)
             else:
                 splits.append(2 if text_hash(query) % SHARE_STEPS >= first_test else 0)
             queries.add(query)
@@ -105,10 +116,22 @@ class _Pairs:
         self.labelled = np.frombuffer(labelled, np.bool_)  # (rows,)
         self.splits = np.frombuffer(splits, np.int8)  # (rows,)
         self.queries = queries.array()  # (rows, 2)
-        number_of, firsts = group(labels.array())
+        label_digests = labels.array()
+        number_of, firsts = group(label_digests)
         self.label_of = np.full(len(self.labelled), -1, np.int64)
         self.label_of[self.labelled] = number_of
-        self.label_rows = np.flatnonzero(self.labelled)[firsts]
+        labelled_rows = np.flatnonzero(self.labelled)
+        self.label_rows = labelled_rows[firsts]
+        self.notes = list(self.table.notes)
+        for what, merged in (
+            ("queries", changes.became_one(0, self.queries)),
+            ("labels", changes.became_one(1, label_digests, labelled_rows)),
+        ):
+            if merged:
+                self.notes.append(
+                    f"{self.path.name}: {merged} {what} differed from others in white space "
+                    "alone, taken as one with them"
+                )
 
     def source(self) -> Source:
         parts = {}
@@ -136,7 +159,8 @@ class _Pairs:
             labels=self._texts(1, self.label_rows, "label texts"),
             parts=parts,
             files=(self.path,),
-            columns=tuple(self.columns),
+            columns=tuple(self.table.columns[column] for column in self.columns),
+            notes=tuple(self.notes),
             split_rule=rule,
         )
 
@@ -146,9 +170,9 @@ class _Pairs:
         def read() -> Iterator[tuple[int, str]]:
             wanted = iter(rows.tolist())
             at = next(wanted, None)
-            for row, (number, cells) in enumerate(rows_of(self.path, self.columns)):
+            for row, (number, cells) in enumerate(self.table.rows([self.columns[column]])):
                 if row == at:
-                    yield number, cells[column]
+                    yield number, cells[0]
                     at = next(wanted, None)
 
         return TextStream(self.path, read, what, ReadOptions(), unit=self.unit)

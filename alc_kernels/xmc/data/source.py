@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from alc_kernels.xmc.data.tables.text import normalize_text
 from alc_kernels.xmc.errors import DataError
 
 TEXTS = ("title", "title+content")
@@ -20,12 +21,12 @@ class ReadOptions:
 
     Attributes:
         text: ``"title"`` or ``"title+content"``, for layouts that tell them apart.
-        encoding: of text files without a stated one; JSON, CSV and Parquet are UTF-8.
+        encoding: of text files, None finds it; JSON is UTF-8.
         replace_blank: takes the place of texts that are blank; None refuses them.
     """
 
     text: str = "title"
-    encoding: str = "utf-8"
+    encoding: str | None = None
     replace_blank: str | None = None
 
 
@@ -39,6 +40,7 @@ class TextStream:
         what: what the texts are, for messages.
         unit: what the numbers count, ``"line"`` or ``"row"``.
         replaced: blank texts that the last pass replaced.
+        notes: what was assumed, and how many texts the last pass normalised.
     """
 
     path: Path
@@ -46,19 +48,32 @@ class TextStream:
     what: str
     options: ReadOptions
     unit: str = "line"
+    assumed: Callable[[], list[str]] = list
     replaced: int = field(default=0, init=False)
+    normalised: int = field(default=0, init=False)
+
+    @property
+    def notes(self) -> list[str]:
+        made = self.assumed()
+        if self.normalised:
+            made.append(
+                f"{self.path.name}: {self.normalised} texts have line breaks or white space that "
+                "is more than a blank between words, read as a blank or left out"
+            )
+        if self.replaced:
+            made.append(f"{self.path.name}: {self.replaced} blank texts replaced")
+        return made
 
     def __iter__(self) -> Iterator[str]:
-        """The texts, stripped, with line breaks inside turned into spaces.
+        """The texts, normalised (:func:`normalize_text`).
 
         Raises:
             DataError: a blank text without a replacement, by file and line.
         """
-        self.replaced = 0
+        self.replaced = self.normalised = 0
         for number, raw in self.read():
-            text = raw.strip()
-            if "\n" in text or "\r" in text:
-                text = " ".join(text.split())
+            text = normalize_text(raw)
+            self.normalised += text != raw
             if not text:
                 if self.options.replace_blank is None:
                     raise DataError(
@@ -124,6 +139,7 @@ class Source:
         unused: files that look like parts of it and are not read.
         columns: of a table, which are read.
         split_rule: how train and test were told apart, where the source does not say so.
+        notes: what was assumed or normalised so far, one sentence each.
     """
 
     layout: str
@@ -134,6 +150,7 @@ class Source:
     unused: tuple[Path, ...] = ()
     columns: tuple[str, ...] = ()
     split_rule: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def read_npz(path: Path, num_labels: int, origin: str) -> Relation:

@@ -1,20 +1,22 @@
 """Text files with one item per line, read so that every fault names its file and line.
 
-Files are read in blocks, so that their size does not matter; a name that ends in ``.gz`` is
-decompressed on the way.
+Files are read in blocks, so that their size does not matter; a name that ends in ``.gz``, ``.zip``
+or ``.zst`` is decompressed on the way.
 """
 
 from __future__ import annotations
 
-import gzip
-import zlib
+import codecs
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
+from alc_kernels.xmc.data.compressed import read_blocks
+from alc_kernels.xmc.data.encodings import find_encoding
 from alc_kernels.xmc.errors import DataError
 
 BLOCK = 1 << 20  # bytes read at once
+BLOCK_LETTERS = 1 << 20  # without any line break in so many letters, none will come
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -51,21 +53,121 @@ def line_blocks(path: Path) -> Iterator[bytes]:
         yield b"".join(rest)
 
 
+class TextInput:
+    """A text file, decoded in blocks of whole lines; it can be read more than once.
+
+    LF and CRLF end a line; in a file without any LF, CR does (as on a Mac of old).
+
+    Args:
+        path: the file.
+        by_first: take CR as an end where it ends the first line, whatever follows.
+        encoding: as Python names it; None finds it (:mod:`alc_kernels.xmc.data.encodings`).
+        name: of the file, for messages.
+
+    Attributes:
+        encoding: given or found.
+        notes: what was assumed, one sentence each.
+        ended: whether the last line of the last pass had its end.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        encoding: str | None = None,
+        name: str | None = None,
+        *,
+        by_first: bool = False,
+    ) -> None:
+        self.path, self.name, self.by_first = path, name or str(path), by_first
+        self.notes: list[str] = []
+        self.ended = True
+        if encoding is None:
+            encoding, note = find_encoding(self.name, _reads(path))
+            self.notes += [note] if note else []
+        self.encoding = encoding
+
+    def blocks(self) -> Iterator[tuple[int, str]]:
+        """(number of its first line, text) of blocks of whole lines, which end in LF.
+
+        Only the very last line may lack its end.
+
+        Raises:
+            DataError: unreadable, or bytes that are not of the encoding, by line.
+        """
+        number, rest, only_cr, after_cr = 1, [""], None, False
+        for text in self._decoded():
+            if only_cr is None:  # decided by what comes first, by the first block at the latest
+                text = "".join([*rest, text])
+                rest = []
+                if "\n" not in text and len(text) < BLOCK_LETTERS:
+                    rest = [text]
+                    continue
+                only_cr = self._ends_in_cr(text)
+            if only_cr:
+                if after_cr:  # an LF that a block parted from its CR
+                    text = text.removeprefix("\n")
+                after_cr = text.endswith("\r")
+                # An LF by itself is white space then, as CR is in a file of LF.
+                text = text.replace("\r\n", "\r").replace("\n", " ").replace("\r", "\n")
+            cut = text.rfind("\n") + 1
+            if cut:
+                block = "".join([*rest, text[:cut]])
+                yield number, block
+                number += block.count("\n")
+                rest = []
+            if cut < len(text):
+                rest.append(text[cut:])
+        last = "".join(rest)
+        if only_cr is None and "\r" in last:
+            last = last.replace("\r", "\n")
+        self.ended = not last or last.endswith("\n")
+        if last:
+            yield number, last
+
+    def lines(self) -> Iterator[tuple[int, str]]:
+        """(number, line without its end) of every line."""
+        for first, text in self.blocks():
+            for number, line in enumerate(text.removesuffix("\n").split("\n"), first):
+                yield number, line.removesuffix("\r")
+
+    def _ends_in_cr(self, start: str) -> bool:
+        at = start.find("\r")
+        if at < 0 or (self.by_first and start.startswith("\r\n", at)):
+            return False
+        lf = start.find("\n")
+        return lf < 0 or (self.by_first and at < lf)
+
+    def _decoded(self) -> Iterator[str]:
+        codec = "utf-8-sig" if self.encoding == "utf-8" else self.encoding
+        decoder = codecs.getincrementaldecoder(codec)()
+        lines = 1
+        try:
+            for block in _reads(self.path):
+                text = decoder.decode(block)
+                yield text
+                lines += text.count("\n")
+            yield decoder.decode(b"", final=True)
+        except UnicodeDecodeError as error:
+            sound = error.object[: error.start].decode(error.encoding, "replace")
+            found = error.object[error.start : error.start + 1].hex()
+            raise DataError(
+                f"{self.name}, line {lines + sound.count(chr(10))}: found byte 0x{found}, expected "
+                f"{self.encoding.upper()} text"
+            ) from None
+
+
 def text_blocks(
-    path: Path, *, allow_unended: bool = False, encoding: str = "utf-8"
+    path: Path, *, allow_unended: bool = False, encoding: str | None = "utf-8"
 ) -> Iterator[tuple[int, str]]:
     """(number of its first line, text) of blocks of whole lines; see :func:`iter_lines`."""
-    number = 1
-    for block in line_blocks(path):
-        text = decode(path, block, first_line=number, encoding=encoding)
-        if not text.endswith("\n") and text and not allow_unended:
+    file = TextInput(path, encoding)
+    for number, text in file.blocks():
+        if not allow_unended and not text.endswith("\n"):
             raise DataError(
                 f"{path}, line {number + text.count(chr(10))}: the last line does not end, "
                 "expected a line break (truncated? if not, add it)"
             )
-        if text:
-            yield number, text
-        number += text.count("\n")
+        yield number, text
 
 
 def iter_lines(
@@ -75,12 +177,12 @@ def iter_lines(
     allow_blank: bool = False,
     allow_empty: bool = False,
     allow_unended: bool = False,
-    encoding: str = "utf-8",
+    encoding: str | None = "utf-8",
 ) -> Iterator[str]:
     """The lines of a text file, without their ends, one at a time.
 
-    Only LF and CRLF end a line: a title may hold any other separator character. The last line
-    must be ended as well, which is how a truncated file is noticed.
+    Only LF and CRLF end a line, or CR in a file without LF: a title may hold any other separator
+    character. The last line must be ended as well, which is how a truncated file is noticed.
 
     Args:
         path: the file.
@@ -88,7 +190,7 @@ def iter_lines(
         allow_blank: admit lines of white space only.
         allow_empty: admit a file without any line.
         allow_unended: admit a last line without its end, where the format shows a cut anyway.
-        encoding: of the file.
+        encoding: of the file; None finds it.
 
     Raises:
         DataError: unreadable, truncated, not of that encoding, blank or empty; on reaching it.
@@ -165,16 +267,4 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 
 
 def _reads(path: Path) -> Iterator[bytes]:
-    """Blocks of the decompressed file; faults of the file system become :class:`DataError`."""
-    try:
-        with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
-            while block := file.read(BLOCK):
-                yield block
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file, expected it in the data set") from None
-    except EOFError:
-        raise DataError(f"{path}: the compressed file ends early (truncated?)") from None
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path}: not a sound gzip file ({error})") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    return read_blocks(path, BLOCK)

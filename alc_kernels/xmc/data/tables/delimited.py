@@ -1,0 +1,162 @@
+"""Tables of text: CSV and its kin, read exactly or refused by line."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+from alc_kernels.xmc.data.tables.dialect import (
+    QUOTE_MODES,
+    delimiter_name,
+    find_delimiter,
+    quotes_enclose,
+)
+from alc_kernels.xmc.data.tables.options import TableOptions
+from alc_kernels.xmc.data.tables.table import Table, short_list
+from alc_kernels.xmc.data.text_lines import TextInput
+from alc_kernels.xmc.errors import DataError
+
+SAMPLE_LINES, SAMPLE_LETTERS = 500, 1 << 18
+LONGEST_CELL = 1000  # lines; a cell that swallows more of them was opened by a stray quote
+
+
+class DelimitedTable(Table):
+    """A text file with a row in each line, or in several where a quoted cell holds line breaks."""
+
+    unit = "line"
+
+    def __init__(self, path: Path, options: TableOptions, name: str, by_name: str) -> None:
+        _allow_long_cells()
+        self.options = options
+        self.file = TextInput(path, options.encoding, name, by_first=True)
+        sample = self._sample(name)
+        self.skipped_lines = 0  # at the start
+        self.delimiter = options.delimiter or ""
+        assumed = list(self.file.notes)
+        first = sample[0].strip() if sample else ""
+        if first[:4].lower() == "sep=" and len(first) == 5:  # Excel's, for itself
+            sample, self.skipped_lines = sample[1:], 1
+            self.delimiter = self.delimiter or first[4]
+        if not self.delimiter:
+            quoting = options.quoting is not False
+            self.delimiter = find_delimiter(name, sample, quoting, by_name)
+            if self.delimiter != by_name:
+                shown = delimiter_name(self.delimiter)
+                assumed.append(f"{name}: columns parted by {shown} (--delimiter names another)")
+        self.trusted = options.quoting is True or quotes_enclose("".join(sample), self.delimiter)
+        self.name, self.num_columns, self.empty_rows = name, 0, 0
+        columns: list[str] = []
+        for _, cells in islice(self._parsed(), 1):
+            columns = cells
+        if not columns:
+            raise DataError(f"{name}, line 1: the file is empty, expected a header of column names")
+        if not options.header:
+            columns = [str(number) for number in range(1, len(columns) + 1)]
+        super().__init__(name, columns, header=options.header)
+        self.num_columns = len(columns)
+        self._assumed = assumed
+
+    def _sample(self, name: str) -> list[str]:
+        """The first lines, each with its end; a last one that may be cut is left out."""
+        lines, letters = [], 0
+        for number, line in self.file.lines():
+            if "\0" in line:
+                raise DataError(
+                    f"{name}, line {number}: found a zero byte, expected a table of text"
+                )
+            lines.append(f"{line}\n")
+            letters += len(line)
+            if len(lines) == SAMPLE_LINES or letters > SAMPLE_LETTERS:
+                break
+        return lines
+
+    def _cells(self, columns: Sequence[int]) -> Iterator[tuple[int, list[str]]]:
+        self.empty_rows = 0
+        rows = self._parsed()
+        if self.options.header:
+            next(rows)
+        for number, cells in rows:
+            if not any(cells) and self.num_columns > 1:
+                self.empty_rows += 1
+                continue
+            yield number, [cells[i] for i in columns]
+
+    def _pass_notes(self, columns: Sequence[int]) -> list[str]:
+        if not self.empty_rows:
+            return []
+        return [f"{self.name}: {self.empty_rows} rows without any text, left out"]
+
+    def _parsed(self) -> Iterator[tuple[int, list[str]]]:
+        """(number of its first line, cells) of every row that is not blank, the header included."""
+        held: list[str] = []  # the lines of the row at hand
+        first = self.skipped_lines + 1
+        quoting = QUOTE_MODES[self.options.quoting is not False]
+        lines = self._lines(held)
+        reader = csv.reader(lines, delimiter=self.delimiter, quoting=quoting, strict=True)
+        try:
+            for cells in reader:
+                if len(cells) > 1 or (cells and (cells[0].strip() or self.num_columns == 1)):
+                    self._check(first, cells, held)
+                    yield first, cells
+                first += len(held)
+                held.clear()
+        except csv.Error as error:
+            raise DataError(
+                f"{self.name}, line {first}: {_reason(error)}, expected cells in the format of CSV"
+                f"{self._hint(held)}"
+            ) from None
+
+    def _lines(self, held: list[str]) -> Iterator[str]:
+        for number, line in islice(self.file.lines(), self.skipped_lines, None):
+            if "\r" in line:  # inside of a line it is white space, and csv would refuse it
+                line = line.replace("\r", " ")
+            held.append(line)
+            if len(held) > LONGEST_CELL and self.options.quoting is None:
+                raise DataError(
+                    f"{self.name}, line {number - LONGEST_CELL}: a quote opens a cell that does "
+                    f"not end within {LONGEST_CELL} lines (--no-quoting takes quotes as plain "
+                    "characters, --quoting allows cells of any length)"
+                )
+            yield f"{line}\n"
+
+    def _check(self, first: int, cells: list[str], held: list[str]) -> None:
+        expected = self.num_columns or len(cells)
+        if len(cells) != expected:
+            names = f" ({short_list(self.columns)})" if self.has_header else ""
+            raise DataError(
+                f"{self.name}, line {first}: found {len(cells)} columns, expected {expected}"
+                f"{names}{self._hint(held)}"
+            )
+        if len(held) == 1 or self.trusted or expected == 1:
+            return
+        # A stray quote at the start of a cell and one at the end of a later line merge rows.
+        if all(line.count(self.delimiter) == expected - 1 for line in held):
+            raise DataError(
+                f"{self.name}, line {first}: a quote opens a cell that ends on line "
+                f"{first + len(held) - 1}, and every line between would be a row by itself "
+                "(--no-quoting if quotes are plain characters, --quoting if they enclose cells)"
+            )
+
+    def _hint(self, held: list[str]) -> str:
+        """What may help, where a row cannot be read."""
+        if self.options.quoting is not False and any('"' in line for line in held):
+            return "; if quotes are plain characters here: --no-quoting"
+        if self.options.delimiter is None:
+            return f"; columns are parted by {delimiter_name(self.delimiter)}, or set --delimiter"
+        return ""
+
+
+def _reason(error: csv.Error) -> str:
+    if "unexpected end of data" in str(error):
+        return "a quote opens a cell that never ends"
+    if "expected after" in str(error):
+        return "a quote ends inside a cell"
+    return str(error)
+
+
+def _allow_long_cells() -> None:
+    """Raise the csv module's limit, which is one for the whole process, as far as C's long goes."""
+    if csv.field_size_limit() < (1 << 31) - 1:
+        csv.field_size_limit((1 << 31) - 1)
