@@ -20,8 +20,11 @@ def cca_loss(first: Tensor, second: Tensor, *, decorrelation: float = 1e-3) -> T
     Args:
         first, second: (N, d), two views of N rows, N at least 2; float16 and bfloat16 are
             computed in float32.
-        decorrelation: λ, above 0. CCA-SSG searches 1e-4 to 1e-3; the first term is at most 4d,
-            each of the others at most d².
+        decorrelation: λ, above 0. The first term is at most 4d, each of the others at most d².
+            CCA-SSG searches 1e-4 to 1e-3 in its code, where λ is half of ours, so 2e-4 to 2e-3
+            here: the code trains on ``-tr AᵀB + λ (...)``, which is half of this loss at 2 λ, less
+            d. It also divides by the standard deviation of the sample (N - 1), so that its
+            correlations are (N - 1) / N of these.
 
     Returns:
         0-d, float32 or float64. 0 for views that are perfectly correlated column by column and

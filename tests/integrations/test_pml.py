@@ -249,3 +249,91 @@ def test_errors() -> None:
         FusedLoss()(x, labels, ref_emb=x.detach().clone())
     with pytest.raises(ValueError, match="got 2 tensors"):
         FusedLoss()(x, labels, (labels, labels))
+
+
+NUMBERS = [torch.float32, torch.float64, torch.bfloat16, torch.bool, torch.int32, torch.uint8]
+
+
+@pytest.mark.parametrize("dtype", NUMBERS)
+@pytest.mark.parametrize("with_ref", [False, True])
+def test_labels_of_every_kind(dtype: torch.dtype, with_ref: bool) -> None:
+    """As with the integers that they stand for, in the losses and in the miner."""
+    (x, labels), (ref, ref_labels) = batch(31), batch(40, seed=1)
+    if dtype == torch.bool:
+        labels, ref_labels = labels % 2, ref_labels % 2
+    more = (ref, ref_labels) if with_ref else ()
+    other = labels.to(dtype), *((ref, ref_labels.to(dtype)) if with_ref else ())
+    for loss in (FusedLoss(), FusedThresholdMarginLoss(0.6, 0.1)):
+        expected = loss(x, labels, None, *more)
+        assert torch.equal(loss(x, other[0], None, *other[1:]), expected) and expected > 0
+    for a, b in zip(HardestMiner()(x, *other), HardestMiner()(x, labels, *more), strict=True):
+        assert torch.equal(a, b) and a.numel() > 20
+
+
+def test_float_labels_are_equal_as_numbers_are() -> None:
+    x, _ = batch(6)
+    nan = float("nan")
+    found = FusedLoss("softmax")(x, torch.tensor([0.0, -0.0, nan, nan, 1.5, 1.5]))
+    expected = FusedLoss("softmax")(x, torch.tensor([0, 0, 2, 3, 4, 4]))
+    assert torch.equal(found, expected) and expected > 0
+    ref, _ = batch(4, seed=1)
+    found = FusedLoss()(x, torch.tensor([0, 1, 2, 3, 4, 5]), None, ref,
+                        torch.tensor([-0.0, nan, 2.0, 9.0]))  # fmt: skip
+    expected = FusedLoss()(x, torch.arange(6), None, ref, torch.tensor([0, 77, 2, 9]))
+    assert torch.equal(found, expected) and expected > 0
+
+
+def test_pairs_that_a_tuple_names_again() -> None:
+    """NTXent's negatives and TCM's pairs count as often as they are named; else once."""
+    x, labels = batch(6)
+    labels = torch.tensor([0, 0, 0, 1, 1, 1])
+    triplets = tuple(torch.tensor(t) for t in ([0, 0, 0, 1, 3, 3, 3], [1, 1, 2, 2, 4, 4, 5],
+                                               [3, 3, 4, 5, 0, 0, 0]))  # fmt: skip
+    once = tuple(part[torch.tensor([0, 2, 3, 4, 6])] for part in triplets)
+    ntxent = FusedLoss(Softmax(0.2, decoupled=True))
+    theirs = losses.NTXentLoss(0.2, reducer=reducers.PerAnchorReducer(reducer=MEAN()))
+    with torch.no_grad():  # theirs counts the three anchors without a positive as 0
+        torch.testing.assert_close(ntxent(x, labels, triplets), theirs(x, labels, triplets) * 2)
+    # Written out for anchor 3: its negative 0 is named three times.
+    s = torch.nn.functional.normalize(x) @ torch.nn.functional.normalize(x).T / 0.2
+    alone = tuple(part[4:] for part in triplets)
+    rows = [torch.logaddexp(s[3, p], s[3, 0] + torch.tensor(3.0).log()) - s[3, p] for p in (4, 5)]
+    both(ntxent, lambda *_: (rows[0] + rows[1]) / 2, x, labels, alone)
+    both(FusedThresholdMarginLoss(0.6, -0.9),
+         losses.ThresholdConsistentMarginLoss(margin_plus=0.6, margin_minus=-0.9),
+         x, labels, triplets)  # fmt: skip
+    for loss in (FusedLoss("softmax"), FusedLoss(HARD), FusedALCLoss(auxiliary=None)):
+        torch.testing.assert_close(loss(x, labels, triplets), loss(x, labels, once))
+        assert loss(x, labels, once) > 0
+
+
+def test_a_pair_named_as_both_counts_as_both_in_ntxent() -> None:
+    x, _ = batch(4)
+    pairs = tuple(torch.tensor(t) for t in ([0, 1], [1, 2], [0, 1, 1], [1, 3, 3]))
+    theirs = losses.NTXentLoss(0.2, reducer=MEAN())
+    both(FusedLoss(Softmax(0.2, decoupled=True)), theirs, x, None, pairs)
+
+
+def test_statistics_of_the_miner() -> None:
+    x, labels = batch(31)
+    for distance in (COSINE(), distances.DotProductSimilarity(normalize_embeddings=False)):
+        theirs = miners.BatchHardMiner(distance=distance, collect_stats=True)
+        for num_negatives in (1, 3):
+            ours = HardestMiner(num_negatives, distance=distance, collect_stats=True)
+            theirs(x, labels), ours(x, labels)
+            for end in ("hardest", "easiest"):
+                for what in ("pos_pair", "neg_pair", "triplet"):
+                    name = f"{end}_{what}"
+                    assert name in ours._record_these_stats
+                    expected = pytest.approx(getattr(theirs, name), rel=1e-12)
+                    assert getattr(ours, name) == expected != 0
+    ours(x, torch.arange(31))  # no positive: reset
+    assert ours.hardest_triplet == ours.easiest_neg_pair == 0 == ours.num_triplets
+
+
+def test_half_embeddings_give_a_float32_loss() -> None:
+    x, labels = batch(31)
+    half = x.detach().bfloat16().requires_grad_()
+    loss = FusedLoss("softmax")(half, labels)
+    loss.backward()
+    assert loss.dtype == torch.float32 and half.grad.dtype == torch.bfloat16

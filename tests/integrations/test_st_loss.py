@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ QUERY = ["nova 8", "pico 9 gb red", "luma case", "nova 64 gb", "red camera"]
 POSITIVE = ["nova 8 phone", "pico camera", "luma", "nova 64 phone", "camera red case"]
 NEGATIVE = ["red", "blue phone", "128 gb", "nova 128 gb phone", "blue camera"]
 NO_DROPOUT = Auxiliary(dropout=0.0, context_heads=2)
+BOTH_WAYS = ("query_to_doc", "doc_to_query")
 
 
 def columns(model: object, *texts: list[str]) -> list[dict[str, torch.Tensor]]:
@@ -215,3 +217,42 @@ def test_model_card_entries(make_model: Callable) -> None:
     assert found["mini_batch_size"] == 7 and found["duplicates"] == "positive"
     assert found["base"].startswith("Triplet(margin=0.3")
     assert "2510.04551" in ALCRankingLoss(make_model()).citation
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("scale", [1.0, 20.0, 50.0])
+@pytest.mark.parametrize("negatives", [0, 1, 3])
+@pytest.mark.parametrize("size", [2, 5, 64])
+def test_many_batches_of_multiple_negatives_ranking(
+    make_model: Callable, seed: int, scale: float, negatives: int, size: int
+) -> None:
+    """Other texts, scales, hard negatives and mini-batches, cached and not, in one direction
+    and in both."""
+    g = torch.Generator().manual_seed(seed)
+    words = [*QUERY, *POSITIVE, *NEGATIVE]
+
+    def texts() -> list[str]:
+        drawn = torch.randint(len(words), (7, 2), generator=g).tolist()
+        return [f"{words[i]} {words[j]}" for i, j in drawn]
+
+    sides = [texts() for _ in range(2 + negatives)]
+    plain = {"auxiliary": None, "threshold": None, "duplicates": None}
+    kinds = [
+        (MultipleNegativesRankingLoss, ALCRankingLoss, {}, False),
+        (
+            CachedMultipleNegativesRankingLoss, CachedALCRankingLoss,
+            {"mini_batch_size": size}, False,
+        ),
+    ]  # fmt: skip
+    if negatives == 0:
+        ways = {"directions": BOTH_WAYS, "partition_mode": "per_direction"}
+        theirs = partial(MultipleNegativesRankingLoss, **ways)
+        kinds.append((theirs, ALCRankingLoss, {}, True))
+    for theirs, ours, more, symmetric in kinds:
+        expected, expected_gradients = step(theirs(make_model(), scale=scale, **more), *sides)
+        base = Softmax(1 / scale, symmetric=symmetric)
+        value, found = step(ours(make_model(), base=base, **plain, **more), *sides)
+        torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
+        assert found.keys() == expected_gradients.keys()
+        torch.testing.assert_close(found, expected_gradients, rtol=2e-3, atol=2e-5)

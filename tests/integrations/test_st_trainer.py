@@ -13,11 +13,14 @@ st = pytest.importorskip("sentence_transformers")
 datasets = pytest.importorskip("datasets")
 pytest.importorskip("accelerate")
 
+from transformers import TrainerCallback  # noqa: E402
+
 from alc_kernels import Auxiliary  # noqa: E402
 from alc_kernels.integrations.sentence_transformers import (  # noqa: E402
     ALCRankingLoss,
     CachedALCRankingLoss,
     CoverageEvaluator,
+    clip_with_heads,
 )
 
 QUERY = ["nova 8", "pico 9 gb red", "luma case", "nova 64 gb", "red camera", "title"] * 4
@@ -76,6 +79,55 @@ def test_gradient_accumulation_scales_the_cached_heads(
         ).train()  # fmt: skip
         found.append({n: p.detach() for n, p in loss.named_parameters()})
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-5)
+
+
+def norm(parameters: object) -> float:
+    grads = [p.grad.norm() for p in parameters if p.grad is not None]
+    return float(torch.stack(grads).norm())
+
+
+class Norms(TrainerCallback):
+    """Norms of the gradients that the optimizer sees: the model's, the heads', and both."""
+
+    def __init__(self, loss: ALCRankingLoss) -> None:
+        self.loss = loss
+        self.seen: list[tuple[float, float, float]] = []
+
+    def on_pre_optimizer_step(self, *_: object, **__: object) -> None:
+        sides = self.loss.model, self.loss.losses, self.loss
+        self.seen.append(tuple(norm(side.parameters()) for side in sides))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("made", [ALCRankingLoss, CachedALCRankingLoss])
+def test_max_grad_norm_with_the_heads(
+    tmp_path: Path, make_model: Callable, monkeypatch: pytest.MonkeyPatch, made: type,
+    processes: int,
+) -> None:  # fmt: skip
+    """Without the call the heads are stepped unclipped, as docs/integrations.md says."""
+    found = {}
+    for joined in (False, True):
+        torch.manual_seed(0)
+        loss = made(make_model(), auxiliary=Auxiliary(dropout=0.0, context_heads=2))
+        run = trainer(tmp_path, loss.model, loss, pairs(), max_grad_norm=0.01)
+        if joined:
+            clip_with_heads(run)
+            if processes == 2:  # as one of two processes would clip
+                kind = type(run.accelerator)
+                monkeypatch.setattr(kind, "num_processes", property(lambda _: 2))
+        norms = Norms(loss)
+        run.add_callback(norms)
+        run.train()
+        monkeypatch.undo()
+        logged = [e["grad_norm"] for e in run.state.log_history if "grad_norm" in e]
+        found[joined] = norms.seen[0], logged[0]
+    (model, heads, _), alone = found[False]
+    assert model == pytest.approx(0.01, rel=1e-3) and heads > 0.1
+    (model, heads, both), logged = found[True]
+    if processes == 1:
+        assert both == pytest.approx(0.01, rel=1e-3) and logged > alone
+    else:
+        assert (model, heads) == pytest.approx((0.01, 0.01), rel=1e-3) and logged == alone
 
 
 def test_several_data_sets_prompts_and_an_evaluation_loss(

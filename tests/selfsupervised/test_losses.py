@@ -60,6 +60,33 @@ def test_cca_is_its_formula():
     assert gradcheck(lambda x, y: cca_loss(x, y, decorrelation=0.3), (first, second))
 
 
+@pytest.mark.parametrize("rows", [12, 4000])
+def test_cca_and_the_form_of_its_authors_code(rows):
+    """-tr C12 + λ (|I - C11|² + |I - C22|²), C of columns over their N - 1 standard deviation,
+    divided by N: half of ours at 2 λ, less d, where correlations are (N - 1) / N of ours."""
+    mix = torch.ones(5, 5, dtype=torch.float64).tril()  # correlated columns
+    first, second = ((x.detach() @ mix).requires_grad_() for x in views(rows))
+    z1, z2 = ((x - x.mean(0)) / x.std(0) for x in (first, second))
+    eye = torch.eye(5, dtype=torch.float64)
+
+    def code(shrunk):
+        c12, c11, c22 = (shrunk * a.T @ b / rows for a, b in ((z1, z2), (z1, z1), (z2, z2)))
+        return -c12.trace() + 1e-1 * ((eye - c11).square().sum() + (eye - c22).square().sum())
+
+    ours = cca_loss(first, second, decorrelation=2e-1) / 2 - 5
+    agree_loosely = {"rtol": 1e-6, "atol": 1e-7}  # EPSILON of 1e-8
+    torch.testing.assert_close(ours, code(rows / (rows - 1)), **agree_loosely)
+    inputs = first, second
+    grads = [torch.autograd.grad(x, inputs) for x in (ours, code(rows / (rows - 1)))]
+    for a, b in zip(*grads, strict=True):
+        assert b.norm() > 1e-3
+        torch.testing.assert_close(a, b, **agree_loosely)
+    difference = (code(1.0) - ours).abs().item()
+    assert 0.1 / rows < difference < 10 / rows  # what N - 1 makes
+    at_theirs = (cca_loss(first, second, decorrelation=1e-1) / 2 - 5 - code(1.0)).abs().item()
+    assert rows < 100 or at_theirs > 20 * difference  # λ without its factor is another loss
+
+
 def test_cca_known_values():
     # A Hadamard matrix without its first column: columns centred and uncorrelated.
     two = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64)

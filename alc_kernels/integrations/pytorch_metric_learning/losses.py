@@ -14,14 +14,17 @@ from alc_kernels.integrations.pytorch_metric_learning.distance import check_dist
 from alc_kernels.integrations.pytorch_metric_learning.relation import (
     ClassRelation,
     Indices,
+    Repeats,
     class_relation,
 )
 from alc_kernels.objective import Objective
-from alc_kernels.settings import Auxiliary, Base, Sigmoid, ThresholdMargin
+from alc_kernels.settings import Auxiliary, Base, Sigmoid, Softmax, ThresholdMargin
 
 
 class _FusedLossFunction(BaseMetricLossFunction):
     """What the losses share: the distance, and the relation of a call."""
+
+    repeats: Repeats = "nothing"  # what of an index tuple counts as often as it is named
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -42,8 +45,10 @@ class _FusedLossFunction(BaseMetricLossFunction):
         """Called by the library's ``forward``; see the class."""
         relation = class_relation(
             labels, ref_labels, indices_tuple, (embeddings.shape[0], ref_emb.shape[0]),
-            ref_emb is embeddings, embeddings.device,
+            ref_emb is embeddings, embeddings.device, self.repeats,
         )  # fmt: skip
+        if relation.columns is not None:
+            ref_emb = ref_emb[relation.columns]
         found: dict[str, Any] = self._compute(embeddings, ref_emb, relation)
         return found
 
@@ -58,8 +63,11 @@ def _reduced(loss: Tensor) -> dict[str, Any]:
 class FusedLoss(_FusedLossFunction):
     """One value per anchor that has a positive and a negative, for the library's reducers.
 
-    Equal labels are positives. Without ``ref_emb`` an anchor is not its own positive. Pairs that
-    an ``indices_tuple`` does not name take no part; with one, B x M pairs are stored.
+    Equal labels (integers, floats or booleans) are positives. Without ``ref_emb`` an anchor is not
+    its own positive. Pairs that an ``indices_tuple`` does not name take no part; with one, B x M
+    pairs are stored. A pair that it names more than once counts once; only the negatives of a
+    decoupled softmax count as often as they are named, as in ``NTXentLoss`` (a reference row is
+    then computed as often as an anchor names it). Half embeddings give a float32 loss.
 
     Where both are defined the values are the library's: ``Softmax(t)`` with
     ``AvgNonZeroReducer()`` is ``SupConLoss(t)``; ``Softmax(t, decoupled=True)`` is
@@ -98,6 +106,8 @@ class FusedLoss(_FusedLossFunction):
             raise ValueError(
                 f"base={base!r}: expected a base loss with one value per anchor (symmetric=False)"
             )
+        if isinstance(self.settings.base, Softmax) and self.settings.base.decoupled:
+            self.repeats = "negatives"
 
     def _compute(self, queries: Tensor, labels: Tensor, relation: ClassRelation) -> dict[str, Any]:
         base = self.settings.current_base()
@@ -126,6 +136,8 @@ class FusedLoss(_FusedLossFunction):
 class FusedThresholdMarginLoss(_FusedLossFunction):
     """Threshold-consistent margin loss; correct with ``ref_emb``.
 
+    As in the library, a pair counts as often as an ``indices_tuple`` names it.
+
     Args:
         positive_margin, negative_margin: as for :class:`alc_kernels.ThresholdMargin`. All
             defaults are those of ``ThresholdConsistentMarginLoss``.
@@ -149,6 +161,7 @@ class FusedThresholdMarginLoss(_FusedLossFunction):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.repeats = "pairs"
         threshold = ThresholdMargin(
             positive_margin, negative_margin, positive_weight, negative_weight,
             negative_scope, reduction,  # type: ignore[arg-type]

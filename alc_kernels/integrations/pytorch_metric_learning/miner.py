@@ -29,7 +29,10 @@ class HardestMiner(BaseMiner):
         num_negatives: at least 1.
         backend: as for :class:`alc_kernels.ALCLoss`.
         kwargs: the library's ``distance`` (CosineSimilarity, the default, or
-            DotProductSimilarity) and ``collect_stats``.
+            DotProductSimilarity) and ``collect_stats``, which records ``BatchHardMiner``'s
+            similarities of the last batch's hardest pairs: ``hardest_pos_pair``,
+            ``hardest_neg_pair``, ``hardest_triplet`` (the smallest lead of the positive) and
+            ``easiest_...``, 0 without a triplet.
 
     Raises:
         ValueError: ``num_negatives`` below 1, or another distance.
@@ -42,6 +45,7 @@ class HardestMiner(BaseMiner):
         self.num_negatives = num_negatives
         self.backend = backend
         self.normalize = check_distance(self, self.distance)
+        self.add_to_recordable_attributes(list_of_names=list(_STATISTICS), is_stat=True)
 
     def get_default_distance(self) -> CosineSimilarity:
         """Cosine similarity."""
@@ -59,6 +63,9 @@ class HardestMiner(BaseMiner):
         objective = Objective(normalize=self.normalize, mine=True, gather=True)  # reports the pairs
         found = similarity_loss(*given, objective, backend=self.backend)
         positive, negative = found.pair_index.unbind(dim=1)  # (B,), -1 without either
+        if self.collect_stats:
+            scores = (found.rows[:, None] * found.pairs).sum(dim=2)  # (B, 2)
+            self._record(scores[(positive >= 0) & (negative >= 0)])
         negatives = negative[:, None]  # (B, k)
         if self.num_negatives > 1:
             negatives = functional.hardest_negatives(
@@ -67,3 +74,26 @@ class HardestMiner(BaseMiner):
         exists = (negatives >= 0) & (positive >= 0)[:, None]
         anchor, place = torch.nonzero(exists, as_tuple=True)
         return anchor, positive[anchor], negatives[anchor, place]
+
+    def _record(self, scores: Tensor) -> None:
+        """Statistics of (anchors, 2) similarities of hardest positives and negatives."""
+        if scores.shape[0] == 0:
+            return  # reset to 0 by the library
+        positive, negative = scores.unbind(dim=1)
+        sides = {"pos_pair": positive, "neg_pair": -negative, "triplet": positive - negative}
+        values = {}
+        for name, ease in sides.items():
+            sign = -1 if name == "neg_pair" else 1
+            values[f"hardest_{name}"] = sign * ease.min()
+            values[f"easiest_{name}"] = sign * ease.max()
+        names = list(_STATISTICS)
+        found = torch.stack([values[name] for name in names]).tolist()  # the host waits once
+        for name, value in zip(names, found, strict=True):
+            setattr(self, name, value)
+
+
+_STATISTICS = tuple(
+    f"{end}_{what}"
+    for end in ("easiest", "hardest")
+    for what in ("triplet", "pos_pair", "neg_pair")
+)

@@ -11,7 +11,8 @@ from alc_kernels.integrations.requirement import require
 require("sentence-transformers", "6.0")
 
 from alc_kernels.integrations.sentence_transformers.cached import CachedALCRankingLoss  # noqa: E402
+from alc_kernels.integrations.sentence_transformers.clipping import clip_with_heads  # noqa: E402
 from alc_kernels.integrations.sentence_transformers.evaluator import CoverageEvaluator  # noqa: E402
 from alc_kernels.integrations.sentence_transformers.loss import ALCRankingLoss  # noqa: E402
 
-__all__ = ["ALCRankingLoss", "CachedALCRankingLoss", "CoverageEvaluator"]
+__all__ = ["ALCRankingLoss", "CachedALCRankingLoss", "CoverageEvaluator", "clip_with_heads"]
