@@ -64,7 +64,8 @@ def test_problems_name_file_and_line(found: Inspection) -> None:
         "labels.txt: 1 texts that an earlier line has as well (line 3 as 1)",
         "labels.txt: 1 texts with signs of a wrong encoding (line 5)",
         "train.raw.txt: 1 texts that an earlier line has as well (line 3 as 1)",
-        "train.raw.txt: 1 texts with white space at an end (line 5)",
+        "train.raw.txt: 1 texts with white space at an end or more than a blank between words "
+        "(line 5)",
         "test.raw.txt: 1 texts with signs of a wrong encoding (line 3)",
         "validation.raw.txt: 1 queries that train has too (line 1)",
         "test.raw.txt: 1 queries that train has too (line 1)",

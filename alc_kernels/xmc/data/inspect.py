@@ -11,6 +11,7 @@ import numpy as np
 
 from alc_kernels.xmc.data.dataset import Dataset, Split
 from alc_kernels.xmc.data.digests import Digests, group, member
+from alc_kernels.xmc.data.tables import normalize_text
 from alc_kernels.xmc.data.texts import TextFile
 
 QUANTILES = (0, 0.25, 0.5, 0.75, 0.9, 0.99, 1)
@@ -75,11 +76,12 @@ def _look_at_texts(made: Inspection, name: str, texts: Sequence[str], file_name:
     digests, garbled, padded = Digests(), [], []
     lengths = np.empty(len(texts), np.int32)
     for row, text in enumerate(texts):
-        digests.add(text)
+        plain = normalize_text(text)
+        digests.add(plain)
         lengths[row] = len(text)
         if _GARBLED.search(text):
             garbled.append(row)
-        if text != text.strip():
+        if text != plain:
             padded.append(row)
     made.characters[name] = _quantiles(lengths)
     found = digests.array()
@@ -93,7 +95,7 @@ def _look_at_texts(made: Inspection, name: str, texts: Sequence[str], file_name:
         _problem(made, file, "texts that an earlier line has as well", len(repeats), places)
     for rows, words in (
         (garbled, "texts with signs of a wrong encoding"),
-        (padded, "texts with white space at an end"),
+        (padded, "texts with white space at an end or more than a blank between words"),
     ):
         if rows:
             _problem(made, file, words, len(rows), [str(row + 1) for row in rows[:SHOWN]])

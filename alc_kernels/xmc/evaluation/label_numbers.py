@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from alc_kernels.xmc.data import Dataset
 from alc_kernels.xmc.data.digests import Digests, find
+from alc_kernels.xmc.data.tables import normalize_text
 from alc_kernels.xmc.errors import CheckpointError, DataError
 from alc_kernels.xmc.methods import LabelSide
 from alc_kernels.xmc.model import Model
@@ -54,9 +55,9 @@ def known_labels(
             f"{checkpoint.folder}: does not say which labels its vectors belong to, since another "
             "version wrote it; expected the data that it was trained on, or a new training"
         )
-    numbers = find(Digests(texts).array(), state["labels"].view(np.uint64))
+    numbers = find(Digests(map(normalize_text, texts)).array(), state["labels"].view(np.uint64))
     if ids is not None and "label_ids" in state:
-        by_id = find(Digests(ids).array(), state["label_ids"].view(np.uint64))
+        by_id = find(Digests(map(normalize_text, ids)).array(), state["label_ids"].view(np.uint64))
         taken = np.isin(by_id, numbers)  # of labels that are here under their text
         numbers = np.where((numbers < 0) & ~taken, by_id, numbers)
     return numbers

@@ -15,6 +15,7 @@ from torch import Tensor
 from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.data.dataset import Dataset
 from alc_kernels.xmc.data.digests import Digests
+from alc_kernels.xmc.data.tables import normalize_text
 from alc_kernels.xmc.data.texts import fingerprint as text_fingerprint
 from alc_kernels.xmc.encoders.base import Encoder
 from alc_kernels.xmc.encoders.tokens import ConcatTokens, TokenRows
@@ -128,7 +129,10 @@ class TrainingSet:
         """(L, 2) int64 digests of the label texts, and of the ids where there are some."""
         sides = {"labels": self.dataset.labels, "label_ids": self.dataset.label_ids}
         return {
-            name: Digests(texts).array().view(np.int64).copy()  # may be written to
+            name: Digests(map(normalize_text, texts))
+            .array()
+            .view(np.int64)
+            .copy()  # may be written to
             for name, texts in sides.items()
             if texts is not None
         }

@@ -34,7 +34,7 @@ class ExcelTable(Table):
                 f"{path}: an .xlsx file needs the package openpyxl: pip install "
                 "'alc-kernels[tables]'"
             ) from None
-        self.empty_rows, self.unsure = 0, 0
+        self.empty_rows = self.unsure = self.computed = 0
         self.formulas = self._holds_formulas()
         with self._workbook() as workbook:
             titles = [sheet.title for sheet in workbook.worksheets]
@@ -60,7 +60,7 @@ class ExcelTable(Table):
         self._assumed = assumed
 
     def _cells(self, columns: Sequence[int]) -> Iterator[tuple[int, list[str]]]:
-        self.empty_rows = self.unsure = 0
+        self.empty_rows = self.unsure = self.computed = 0
         rows = self._shown_rows(set(columns))
         if self.options.header:
             next(rows)
@@ -71,6 +71,11 @@ class ExcelTable(Table):
         made = []
         if self.empty_rows:
             made.append(f"{self.name}: {self.empty_rows} rows without any text, left out")
+        if self.computed:
+            made.append(
+                f"{self.name}: {self.computed} cells hold formulas, read by the values that were "
+                "saved with them"
+            )
         if self.unsure:
             made.append(
                 f"{self.name}: {self.unsure} numbers or dates in a format that depends on the "
@@ -121,6 +126,7 @@ class ExcelTable(Table):
                     "value, expected text (open and save the file in the spreadsheet program)"
                 )
             return ""
+        self.computed += formula is not None and formula.data_type == "f"
         if isinstance(value, str):
             if cell.data_type == "e":
                 raise DataError(

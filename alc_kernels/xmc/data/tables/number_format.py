@@ -1,8 +1,9 @@
 """What a spreadsheet shows for a number or a date, by the cell's format.
 
 The formats that product data have are understood: General, text, digits with leading zeros,
-thousands, decimals, percent, letters around the number, and dates of years, months, days and
-times. Everything else shows the value itself: a number by its digits, a date as year-month-day.
+decimals, percent, letters around the number, and dates of years, months, days and times.
+Everything else shows the value itself: a number by its digits, a date as year-month-day. Marks
+between thousands are left out: which one it is depends on the country, and no code has it.
 """
 
 from __future__ import annotations
@@ -56,9 +57,7 @@ def show_number(value: int | float, pattern: str | None) -> str | None:
         section = sections[2]
     if section.lower() == "general":
         return plain_number(value)
-    shown = _shown(value, section)
-    # A negative number without a section of its own has its sign before everything.
-    return shown
+    return _shown(value, section)
 
 
 def _sections(pattern: str) -> list[str]:
@@ -112,11 +111,9 @@ def _shown(value: int | float, section: str) -> str | None:
 
 def _fill(whole: str, pattern: str) -> str:
     """Digits into their places from the right; what is left over goes before the first."""
-    grouped = re.search(r"[0#?],[0#?]", pattern) is not None
     places = pattern.replace(",", "")
     left = list("" if whole == "0" else whole)
     made: list[str] = []
-    digits = 0
     first = re.search(r"[0#?]", places)
     start = first.start() if first else 0
     for at in range(len(places) - 1, -1, -1):
@@ -127,11 +124,7 @@ def _fill(whole: str, pattern: str) -> str:
         taken = [left.pop()] if left else (["0"] if place == "0" else [])
         if at == start:
             taken += list(reversed(left))
-        for digit in taken:
-            if grouped and digits and digits % 3 == 0:
-                made.append(",")
-            made.append(digit)
-            digits += 1
+        made += taken
     return "".join(reversed(made))
 
 
