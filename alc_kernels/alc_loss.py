@@ -133,7 +133,7 @@ class ALCLoss(SimilarityModule):
             labels: (M, d).
             positives: None (query i matches label i), a LongTensor (B,), or :class:`Positives`.
             exclude: pairs that are neither positive nor negative.
-            exclude_above: leave out negatives above s_first - exclude_above.
+            exclude_above: false-negative guard, see :mod:`alc_kernels.functional`.
             label_offset: (M,) added to a softmax base's logits.
             row_weight: (B,) weights of the base term's rows.
 

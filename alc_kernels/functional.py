@@ -17,7 +17,8 @@ Args:
         all, gradients those of the own rows; temperature, scale and bias get each process's
         share. See docs/large-batches.md.
     exclude_above: false-negative guard: negatives that score more than s_first - exclude_above,
-        s_first the row's first positive, are excluded as well.
+        s_first the row's first positive, are excluded as well, and so are those that rounding
+        alone may have lifted over that or kept from it: an exact copy of the positive at 0.
     label_offset: (M,) floating point, added to the logits of the softmax losses.
     row_weight: (B,) floating point; the loss becomes a weighted mean over rows.
     reduction: "mean", or "none" for (B,) weighted values, 0 for rows that do not take part.

@@ -24,6 +24,9 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+Slack = tuple[Tensor, Tensor] | None
+
+
 @dataclass
 class Problem:
     """Prepared embeddings and the relation between them. All tensors on one device."""
@@ -33,6 +36,8 @@ class Problem:
     positives: Positives  # (B, M); kind may be "empty"
     exclude: Positives  # (B, M); kind may be "empty"
     guard: Tensor | None  # (B,) acc: a negative with s > guard[i] is excluded; None: no guard
+    # (B,) and (M,) acc, beside a guard: excluded is s > guard[i] - slack[0][i] * slack[1][j]
+    slack: Slack = None
 
     @property
     def acc(self) -> torch.dtype:
@@ -41,7 +46,8 @@ class Problem:
     def exchanged(self, guard: Tensor | None = None) -> Problem:
         """Labels by queries. ``guard`` is of the labels."""
         positives, exclude = self.positives.transpose(), self.exclude.transpose()
-        return Problem(self.labels, self.queries, positives, exclude, guard)
+        slack = None if guard is None or self.slack is None else self.slack[::-1]
+        return Problem(self.labels, self.queries, positives, exclude, guard, slack)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from torch import Tensor
 from alc_kernels.backends.interface import (
     GradientRequest,
     RowStatistics,
+    Slack,
     WalkGradient,
     WalkRequest,
     accumulation_dtype,
@@ -40,6 +41,7 @@ class PrefixProblem:
     query_scale: Tensor | None  # (W, B) acc inverse norms, 0 for zero rows; None: no scaling
     label_scale: Tensor | None  # (W, M) acc; None with ``query_scale``
     guard: Tensor | None  # (W, B) acc: see ``interface.Problem``
+    slack: Slack = None  # (W, B) and (W, M) acc
 
     @property
     def item_bytes(self) -> int:

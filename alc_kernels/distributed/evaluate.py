@@ -16,7 +16,7 @@ from alc_kernels.distributed.gradients import ColumnGradient, Gradients, gradien
 from alc_kernels.distributed.part import Part
 from alc_kernels.distributed.sums import Sums
 from alc_kernels.distributed.walks import find_first, positive_sums, walk_all
-from alc_kernels.objective.evaluate import Evaluation, guard_limit
+from alc_kernels.objective.evaluate import Evaluation
 from alc_kernels.objective.pair_head import PairHead, pair_losses, pair_share
 from alc_kernels.objective.plan import gradient_plan, scalar_gradient
 from alc_kernels.objective.request import base_request, mined_pairs, walk_request
@@ -92,9 +92,9 @@ def evaluate_globally(
     guard = label_guard = None
     if objective.exclude_above is not None:
         first, label_first = find_first(part, symmetric)
-        guard = guard_limit(first.index, first.score, objective.exclude_above)
+        guard = part.limits(first.index, first.score, objective.exclude_above)
         if label_first is not None:
-            label_guard = guard_limit(label_first.index, label_first.score, objective.exclude_above)
+            label_guard = part.limits(label_first.index, label_first.score, objective.exclude_above)
     by_first = isinstance(base, Triplet | DynamicTriplet) and base.positive == "first"
     want_first = (
         first is None and (by_first or (threshold is not None and one_positive)),

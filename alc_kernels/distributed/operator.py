@@ -19,7 +19,6 @@ from alc_kernels.distributed.part import Part, make_exchange, make_part
 from alc_kernels.distributed.settings import A_TENSOR, Membership
 from alc_kernels.distributed.walks import find_first, walk_all
 from alc_kernels.objective import Objective
-from alc_kernels.objective.evaluate import guard_limit
 from alc_kernels.objective.pair_head import PairHead
 from alc_kernels.objective.plan import GradientPlan
 from alc_kernels.ops.operator import define
@@ -90,8 +89,9 @@ def join(
         queries, labels, positives, exclude, compute_dtype, normalize, backend, sizes.total_labels
     )
     made = make_part(
-        prepared.backend, prepared.problem, sizes, resolve(member), member.mode, label_offset
-    )
+        prepared.backend, prepared.problem, sizes, resolve(member), member.mode, label_offset,
+        normalize,
+    )  # fmt: skip
     return Joined(made, prepared, sizes, unknown_scalars)
 
 
@@ -129,7 +129,7 @@ def global_hardest(
     part, guard = joined.part, None
     if exclude_above is not None:
         first, _ = find_first(part, False)
-        guard = guard_limit(first.index, first.score, exclude_above)
+        guard = part.limits(first.index, first.score, exclude_above)
     walked = walk_all(part, WalkRequest(top_k=k), None, guard, None, (False, False), False)
     found = walked.queries
     assert found.top_score is not None and found.top_index is not None

@@ -13,6 +13,7 @@ from alc_kernels.distributed.control import Sizes
 from alc_kernels.distributed.exchange import Exchange, Gather, Tensors
 from alc_kernels.distributed.relations import Block, block_relation
 from alc_kernels.distributed.ring import Ring
+from alc_kernels.objective.guard import limits, slack_of
 from alc_kernels.positives import Positives
 
 # With up to this much for all labels, their gradient and its copy on the way, "auto" gathers.
@@ -32,16 +33,25 @@ class Part:
     exchange: Exchange
     width: int
     acc: torch.dtype
+    normalized: bool
+
+    def limits(self, first: Tensor, score: Tensor, exclude_above: float) -> Tensor:
+        """The guard of rows, the own queries or labels, from their first positives."""
+        return limits(first, score, exclude_above, self.queries, self.normalized)
 
     def problem(self, block: Block, guard: Tensor | None) -> Problem:
         """Own queries by the block's labels. ``guard`` is of the own queries, (B,) acc."""
         tensors = block.tensors
+        slack = None
+        if guard is not None:
+            slack = slack_of(self.queries, block.labels, self.normalized)
         return Problem(
             self.queries,
             block.labels,
             block_relation(self.positives, block, tensors.get("positive_ids"), self.sizes),
             block_relation(self.exclude, block, tensors.get("excluded_ids"), self.sizes),
             guard,
+            slack,
         )
 
 
@@ -69,6 +79,7 @@ def make_part(
     group: Group,
     mode: str,
     label_offset: Tensor | None,
+    normalized: bool,
 ) -> Part:
     """Set up the exchange of ``problem``'s labels and what belongs to each of them.
 
@@ -76,6 +87,7 @@ def make_part(
         problem: own rows; relations of the own queries to all labels.
         mode: "auto", "gather" or "ring".
         label_offset: (M,) acc of the own labels.
+        normalized: the rows are of unit length.
     """
     labels = problem.labels
     constant: Tensors = {"labels": labels}
@@ -95,4 +107,5 @@ def make_part(
         exchange=make_exchange(constant, sizes, group, mode, labels.shape[1], labels.dtype),
         width=labels.shape[1],
         acc=problem.acc,
+        normalized=normalized,
     )

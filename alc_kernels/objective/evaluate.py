@@ -19,6 +19,7 @@ from alc_kernels.backends.interface import (
 )
 from alc_kernels.objective.average import RowAverage
 from alc_kernels.objective.gradient_sums import GradientSums
+from alc_kernels.objective.guard import limits, slack_of
 from alc_kernels.objective.pair_head import PairHead, PairPart, pair_part
 from alc_kernels.objective.plan import gradient_plan, scalar_gradient
 from alc_kernels.objective.request import base_request, mined_pairs, walk_request
@@ -201,17 +202,15 @@ def evaluate(
     )
 
 
-def guarded(backend: Backend, problem: Problem, exclude_above: float | None) -> Problem:
-    """With the false-negative guard: negatives above s of the first positive - margin go."""
+def guarded(
+    backend: Backend, problem: Problem, exclude_above: float | None, normalize: bool
+) -> Problem:
+    """With the false-negative guard (``guard``). ``normalize``: rows are of unit length."""
     if exclude_above is None:
         return problem
-    first, score = first_positive(backend, problem)
-    return replace(problem, guard=guard_limit(first, score, exclude_above))
-
-
-def guard_limit(first: Tensor, score: Tensor, exclude_above: float) -> Tensor:
-    """(B,) acc: negatives above it are excluded; rows without a positive have no limit."""
-    return torch.where(first >= 0, score - exclude_above, torch.inf)
+    queries = problem.queries
+    guard = limits(*first_positive(backend, problem), exclude_above, queries, normalize)
+    return replace(problem, guard=guard, slack=slack_of(queries, problem.labels, normalize))
 
 
 def first_positive(
@@ -250,7 +249,7 @@ def _direction(
 ) -> _Direction:
     """Walk, unless ``found`` is known from the other direction's walk, and the rows' values."""
     if found is None:
-        problem = guarded(backend, problem, objective.exclude_above)
+        problem = guarded(backend, problem, objective.exclude_above, objective.normalize)
         found = backend.walk(problem, request)
     rows = None
     full = all_members(problem, objective)

@@ -15,11 +15,13 @@ from alc_kernels.backends.interface import (
     GradientResult,
     Problem,
     RowStatistics,
+    Slack,
     WalkRequest,
     accumulation_dtype,
 )
 from alc_kernels.backends.prefix_interface import PrefixProblem, PrefixSides, PrefixTargets
-from alc_kernels.objective.evaluate import Evaluation, evaluate, guard_limit
+from alc_kernels.objective.evaluate import Evaluation, evaluate
+from alc_kernels.objective.guard import limits, slack_of
 from alc_kernels.objective.prefix_gradient import JoinedGradient
 from alc_kernels.objective.prefix_rows import PrefixRows
 from alc_kernels.objective.specification import Objective
@@ -75,14 +77,14 @@ class SharedWalk:
         if len(self.directions) > number:
             return self.directions[number]
         queries, labels = self.sides if number == 0 else self.sides[::-1]
-        guard = None
+        guard, slack = None, None
         if self.exclude_above is not None:
             first = problem.positives.first(queries.rows.device)
             score = _first_scores(queries, labels, first, self.widths)
-            guard = guard_limit(first, score, self.exclude_above)
+            guard, slack = _guard(queries, labels, first, score, self.exclude_above)
         shared = PrefixProblem(
             queries.rows, labels.rows, problem.positives, problem.exclude, self.widths,
-            queries.scales, labels.scales, guard,
+            queries.scales, labels.scales, guard, slack,
         )  # fmt: skip
         plain = replace(request, columns=None, gradient=None)
         offer = request.gradient
@@ -132,6 +134,23 @@ def _first_scores(
     return score
 
 
+def _guard(
+    queries: PrefixRows, labels: PrefixRows, first: Tensor, score: Tensor, exclude_above: float
+) -> tuple[Tensor, Slack]:
+    """Limits (W, B) and slack (W, B), (W, M) of all widths."""
+    normalized = queries.scales is not None
+    sides = list(zip(queries.units, labels.units, strict=True))
+    guard = [
+        limits(first, own, exclude_above, q, normalized)
+        for own, (q, _) in zip(score, sides, strict=True)
+    ]
+    slack = [made for q, k in sides if (made := slack_of(q, k, normalized)) is not None]
+    joined = (
+        (torch.stack([s for s, _ in slack]), torch.stack([s for _, s in slack])) if slack else None
+    )
+    return torch.stack(guard), joined
+
+
 class _OneWidth:
     """The backend of one width, with the walk that all widths share."""
 
@@ -166,7 +185,7 @@ class _OneWidth:
             self._exact[number] = replace(
                 problem, queries=queries.exact(self._n), labels=labels.exact(self._n)
             )
-        return replace(self._exact[number], guard=problem.guard)
+        return replace(self._exact[number], guard=problem.guard, slack=problem.slack)
 
     def score_pairs(self, problem: Problem, index: Tensor) -> Tensor:
         """Scores as the walk has them."""

@@ -47,7 +47,7 @@ def _hardest_negatives(
             joined = join(group, *inputs, normalize, backend, None, same)
             return Mined(*global_hardest(joined, k, exclude_above))
         prepared = prepare(*inputs, normalize, backend)
-        problem = guarded(prepared.backend, prepared.problem, exclude_above)
+        problem = guarded(prepared.backend, prepared.problem, exclude_above, normalize)
         found = prepared.backend.walk(problem, WalkRequest(top_k=k))
         assert found.top_score is not None and found.top_index is not None
         return Mined(found.top_score * prepared.poison, found.top_index, prepared.poison)

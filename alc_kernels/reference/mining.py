@@ -63,7 +63,7 @@ def hardest_negatives(
         exclude: None, (B,) integers or Positives: pairs that are no negatives either.
         k: how many, >= 1.
         normalize: compare directions only.
-        exclude_above: leave out negatives with s > s_first_positive - exclude_above.
+        exclude_above: false-negative guard, see ``reference.relation.Relation.negatives``.
         compute_dtype: dtype the unit rows are rounded to, as under autocast.
 
     Returns:
@@ -75,7 +75,7 @@ def hardest_negatives(
     """
     _check_k(k)
     batch = prepare(queries, labels, normalize=normalize, compute_dtype=compute_dtype)
-    relation = resolve(batch.similarity, positives, exclude)
+    relation = resolve(batch, positives, exclude)
     negative = relation.negatives(batch.similarity, exclude_above)
     index = largest(batch.similarity, negative, k)
     return _scores(batch, index, relation.valid), index
@@ -100,6 +100,6 @@ def topk_similarity(
     b, m = batch.similarity.shape
     none = torch.zeros(0, dtype=torch.int64, device=queries.device)
     nothing = Positives.from_pairs(none, none, (b, m))
-    relation: Relation = resolve(batch.similarity, nothing, exclude)
+    relation: Relation = resolve(batch, nothing, exclude)
     index = largest(batch.similarity, ~relation.excluded, k)
     return _scores(batch, index, relation.valid), index

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from alc_kernels.positives import Positives
-from alc_kernels.reference.similarity import pick
+from alc_kernels.reference.similarity import Batch, pick
 
 
 @dataclass(frozen=True)
@@ -20,24 +20,30 @@ class Relation:
     first: Tensor  # (B,) int64: each row's first positive, -1 where none
     first_of_column: Tensor  # (M,) int64: the same for the columns
     valid: Tensor  # 0-d bool: False where a CUDA index was out of range
+    # (1, 1) or (B, M): how far rounding may lift a score over the guard; None: not at all
+    rounding: Tensor | None = None
 
     def transpose(self) -> Relation:
         """Rows and columns exchanged."""
         return Relation(
-            self.positive.T, self.excluded.T, self.first_of_column, self.first, self.valid
-        )
+            self.positive.T, self.excluded.T, self.first_of_column, self.first, self.valid,
+            None if self.rounding is None else self.rounding.T,
+        )  # fmt: skip
 
     def negatives(self, similarity: Tensor, exclude_above: float | None = None) -> Tensor:
         """(B, M) bool: N = {not Y, not X}, without those above s_first - exclude_above.
 
-        The choice is detached. A row without a positive has nothing to compare with and keeps
-        all its negatives.
+        What rounding may have lifted over that counts as above it, so that an exact copy of the
+        positive does. The choice is detached. A row without a positive has nothing to compare
+        with and keeps all its negatives.
         """
         negative = ~self.positive & ~self.excluded
         if exclude_above is None:
             return negative
         s = similarity.detach()
         guard = pick(s, self.first[:, None]) - exclude_above  # (B, 1)
+        if self.rounding is not None:
+            guard = guard - self.rounding
         above = (s > guard) & (self.first >= 0)[:, None]
         return negative & ~above
 
@@ -81,20 +87,20 @@ def _as_relation(
 
 
 def resolve(
-    similarity: Tensor, positives: Positives | Tensor | None, exclude: Positives | Tensor | None
+    batch: Batch, positives: Positives | Tensor | None, exclude: Positives | Tensor | None
 ) -> Relation:
     """Dense masks from whatever the caller gave.
 
     Args:
-        similarity: (B, M), for its shape and device.
+        batch: B queries and M labels.
         positives: None (the diagonal, B == M), (B,) integers or Positives.
         exclude: None, (B,) integers or Positives.
 
     Raises:
         ValueError, TypeError, IndexError: naming the argument.
     """
-    shape = (similarity.shape[0], similarity.shape[1])
-    device = similarity.device
+    shape = (batch.similarity.shape[0], batch.similarity.shape[1])
+    device = batch.similarity.device
     if positives is None:
         if shape[0] != shape[1]:
             raise ValueError(
@@ -108,4 +114,5 @@ def resolve(
     if exclude is not None:
         given_x, valid_x = _as_relation("exclude", exclude, shape, device)
         x, valid = given_x.to_dense(device), valid & valid_x
-    return Relation(y, x & ~y, given.first(device), given.transpose().first(device), valid)
+    firsts = given.first(device), given.transpose().first(device)
+    return Relation(y, x & ~y, *firsts, valid, batch.rounding)

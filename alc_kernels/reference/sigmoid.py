@@ -61,7 +61,7 @@ def sigmoid_loss(
         exclude: None, (B,) integers or Positives.
         scale, bias: see :class:`alc_kernels.Sigmoid`; 0-d tensors receive gradients.
         normalize: compare directions only.
-        exclude_above: leave out negatives with s > s_first_positive - exclude_above.
+        exclude_above: false-negative guard, see ``reference.relation.Relation.negatives``.
         row_weight: (B,) weights of the mean.
         reduction: "mean" (0-d) or "none" ((B,)).
         compute_dtype: dtype the unit rows are rounded to, as under autocast.
@@ -76,7 +76,7 @@ def sigmoid_loss(
     batch = prepare(queries, labels, normalize=normalize, compute_dtype=compute_dtype)
     return sigmoid_value(
         batch,
-        resolve(batch.similarity, positives, exclude),
+        resolve(batch, positives, exclude),
         settings,
         exclude_above=exclude_above,
         row_weight=row_weight,

@@ -65,6 +65,20 @@ def round_through(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x + (x.to(dtype).to(x.dtype) - x).detach()
 
 
+def rounding_of_products(width: int, acc: torch.dtype, computed: torch.dtype) -> float:
+    """2 (d + 4) u, and what rounding the factors of float32 products adds, for unit rows.
+
+    Args:
+        width: d.
+        acc: dtype of the sums: u = 2^-24 in float32, 2^-53 in float64.
+        computed: dtype of the rows; half precision is multiplied exactly.
+    """
+    bits = 53 if acc == torch.float64 else 24
+    factors = {"highest": 0.0, "high": 2.0**-9, "medium": 2.0**-7}
+    more = factors[torch.get_float32_matmul_precision()] if computed == torch.float32 else 0.0
+    return 2.0 * (width + 4) * 2.0**-bits + more
+
+
 @dataclass(frozen=True)
 class Batch:
     """Embeddings as the losses see them, and every similarity between them."""
@@ -74,6 +88,8 @@ class Batch:
     similarity: Tensor  # (B, M) acc
     finite: Tensor  # 0-d bool: every element of both inputs is finite
     given: tuple[Tensor, Tensor]  # the inputs, in acc, before anything was done to them
+    # How far rounding may lift s over its guard: (1, 1) acc, or (B, M) where lengths differ
+    rounding: Tensor | None = None
 
     def attach(self, value: Tensor, *others: object, valid: Tensor | None = None) -> Tensor:
         """``value`` itself, or NaN with NaN gradients where an input element is not finite.
@@ -149,7 +165,12 @@ def prepare(
         rows.append(row.to(acc))
     finite = torch.isfinite(queries).all() & torch.isfinite(labels).all()
     q, k = rows
-    return Batch(q, k, q @ k.T, finite, (given[0], given[1]))
+    width, computed = queries.shape[1], compute_dtype or queries.dtype
+    rounding = q.new_full((1, 1), rounding_of_products(width, acc, computed))
+    if not normalize:
+        lengths = [row.detach().double().norm(dim=1).to(acc) for row in rows]
+        rounding = rounding * lengths[0][:, None] * lengths[1][None, :]
+    return Batch(q, k, q @ k.T, finite, (given[0], given[1]), rounding)
 
 
 def pick(similarity: Tensor, index: Tensor) -> Tensor:

@@ -103,7 +103,7 @@ def softmax_loss(
         temperature, decoupled, symmetric: see :class:`alc_kernels.Softmax`.
         label_offset: (M,) added to each label's logit, on both sides of a symmetric loss.
         normalize: compare directions only.
-        exclude_above: leave out negatives with s > s_first_positive - exclude_above.
+        exclude_above: false-negative guard, see ``reference.relation.Relation.negatives``.
         row_weight: (B,) weights of the rows' mean; the column side is a plain mean.
         reduction: "mean" (0-d) or "none" ((B,), 0 outside R; not with ``symmetric``).
         compute_dtype: dtype the unit rows are rounded to, as under autocast.
@@ -118,7 +118,7 @@ def softmax_loss(
     batch = prepare(queries, labels, normalize=normalize, compute_dtype=compute_dtype)
     return softmax_value(
         batch,
-        resolve(batch.similarity, positives, exclude),
+        resolve(batch, positives, exclude),
         settings,
         label_offset=label_offset,
         exclude_above=exclude_above,

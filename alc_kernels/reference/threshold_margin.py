@@ -79,7 +79,7 @@ def threshold_margin_loss(
         exclude: None, (B,) integers or Positives.
         positive_margin ... reduction: see :class:`alc_kernels.ThresholdMargin`.
         normalize: compare directions only.
-        exclude_above: leave out negatives with s > s_first_positive - exclude_above.
+        exclude_above: false-negative guard, see ``reference.relation.Relation.negatives``.
         compute_dtype: dtype the unit rows are rounded to, as under autocast.
 
     Returns:
@@ -97,6 +97,6 @@ def threshold_margin_loss(
         reduction,
     )
     batch = prepare(queries, labels, normalize=normalize, compute_dtype=compute_dtype)
-    relation = resolve(batch.similarity, positives, exclude)
+    relation = resolve(batch, positives, exclude)
     parts = threshold_parts(batch, relation, settings, exclude_above=exclude_above)
     return positive_weight * parts.positive + negative_weight * parts.negative

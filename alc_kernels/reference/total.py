@@ -93,7 +93,7 @@ def alc_loss(
         threshold: settings of the threshold-consistent margin, or None for none.
         base_weight: weight of the base loss.
         normalize: compare directions only.
-        exclude_above: leave out negatives with s > s_first_positive - exclude_above.
+        exclude_above: false-negative guard, see ``reference.relation.Relation.negatives``.
         label_offset: (M,), for a Softmax base only.
         row_weight: (B,) weights of the base loss's mean over rows.
         compute_dtype: dtype the unit rows are rounded to, as under autocast.
@@ -109,7 +109,7 @@ def alc_loss(
         raise ValueError("row_weight: weighs the rows of the base loss, but base is None")
     batch = prepare(queries, labels, normalize=normalize, compute_dtype=compute_dtype)
     s = batch.similarity
-    relation = resolve(s, positives, exclude)
+    relation = resolve(batch, positives, exclude)
     negative = relation.negatives(s, exclude_above)
     n = largest(s, negative, 1)[:, 0]  # (B,) hardest negative
     p = hardest_positive(s, relation.positive)  # (B,)

@@ -118,7 +118,7 @@ def triplet_loss(
             is then not used.
         band_gradient: of the dynamic form; see there.
         normalize: compare directions only.
-        exclude_above: leave out negatives with s > s_first_positive - exclude_above.
+        exclude_above: false-negative guard, see ``reference.relation.Relation.negatives``.
         row_weight: (B,) weights of the rows' mean; the column side is a plain mean.
         reduction: "mean" (0-d) or "none" ((B,), 0 outside R; not with ``symmetric``).
         compute_dtype: dtype the unit rows are rounded to, as under autocast.
@@ -140,7 +140,7 @@ def triplet_loss(
             low, high, num_negatives, weight_temperature, positive, symmetric, band_gradient
         )
     batch = prepare(queries, labels, normalize=normalize, compute_dtype=compute_dtype)
-    relation = resolve(batch.similarity, positives, exclude)
+    relation = resolve(batch, positives, exclude)
     return triplet_value(
         batch,
         relation,

@@ -17,7 +17,8 @@ constexpr int64_t kMaxColumns = 32768;
 Tensors dense_gradient(
     const Tensor& queries, const Tensor& labels, const std::string& positives_kind,
     const Tensors& positives, const std::string& exclude_kind, const Tensors& exclude,
-    const MaybeTensor& guard, int64_t kind, const MaybeTensor& row_scale,
+    const MaybeTensor& guard, const MaybeTensor& row_slack, const MaybeTensor& column_slack,
+    int64_t kind, const MaybeTensor& row_scale,
     const MaybeTensor& num_positives, const MaybeTensor& log_sum_exp,
     const MaybeTensor& negative_scale, const MaybeTensor& inverse_temperature,
     const MaybeTensor& label_offset, const MaybeTensor& scale, const MaybeTensor& bias,
@@ -37,7 +38,7 @@ Tensors dense_gradient(
   const Relation excluded("exclude", exclude_kind, exclude, b, m);
   return by_accumulation_type(q, [&](auto zero) {
     using T = decltype(zero);
-    Tensor keep[10];
+    Tensor keep[12];
     SlopeOptions<T> options;
     options.kind = static_cast<Kind>(kind);
     options.slope = number_of<T>("inverse_temperature", inverse_temperature, 1);
@@ -51,7 +52,10 @@ Tensors dense_gradient(
     options.negative_margin = static_cast<T>(negative_margin.value_or(0));
     options.negative_margin_scale = number_of<T>("negative_margin_scale", negative_margin_scale, 0);
     options.want_sums = want_scalars;
-    const T* limits = vector_of<T>("guard", guard, b, keep[1]);
+    const Guard<T> limits{
+        vector_of<T>("guard", guard, b, keep[1]),
+        vector_of<T>("row_slack", row_slack, b, keep[10]),
+        vector_of<T>("column_slack", column_slack, m, keep[11])};
     const T* scales = vector_of<T>("row_scale", row_scale, b, keep[2]);
     const int64_t* counts = vector_of<int64_t>("num_positives", num_positives, b, keep[3]);
     const T* lse = vector_of<T>("log_sum_exp", log_sum_exp, b, keep[4]);
@@ -107,7 +111,7 @@ Tensors dense_gradient(
           mask.take(s, col, n, [&](int64_t column, T score) {
             scratch.positives.push_back({column, score});
           });
-          if (limits != nullptr) kernels<T>().guard(s, n, limits[i]);
+          limits.row(i).exclude(s, col, n);
           if (static_cast<int64_t>(scratch.spare.size()) < 2 * n) scratch.spare.resize(2 * n);
           RowSlope<T> own;
           if (scales != nullptr) own.row_scale = scales[i];

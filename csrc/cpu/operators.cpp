@@ -18,21 +18,24 @@ std::string simd() { return kernels<float>().name; }
 TORCH_LIBRARY_FRAGMENT(alc_kernels_native, library) {
   library.def(
       "walk(" ALC_RELATIONS
-      "Tensor? guard, int top_k, bool hardest_positive, int softmax, Tensor? inverse_temperature, "
+      "Tensor? guard, Tensor? row_slack, Tensor? column_slack, int top_k, bool hardest_positive, "
+      "int softmax, Tensor? inverse_temperature, "
       "Tensor? label_offset, bool sigmoid, Tensor? scale, Tensor? bias, float? positive_margin, "
       "float? negative_margin, int active_capacity, Tensor? row_scale, Tensor(a!)? grad_queries, "
       "Tensor(b!)? grad_labels, bool fresh, bool want_scalars, int columns_softmax, bool keep_similarities) "
       "-> Tensor[]");
   library.def(
       "prefix_walk(" ALC_RELATIONS
-      "int[] widths, Tensor? query_scale, Tensor? label_scale, Tensor? guard, int top_k, "
+      "int[] widths, Tensor? query_scale, Tensor? label_scale, Tensor? guard, Tensor? row_slack, "
+      "Tensor? column_slack, int top_k, "
       "bool hardest_positive, int softmax, Tensor? inverse_temperature, Tensor? label_offset, "
       "bool sigmoid, Tensor? scale, Tensor? bias, float? positive_margin, float? negative_margin, "
       "int active_capacity, Tensor? row_scale, float[] factors, Tensor(a!)? grad_queries, "
       "Tensor(b!)? grad_labels, bool want_scalars) -> Tensor[]");
   library.def(
       "prefix_gradient(" ALC_RELATIONS
-      "int[] widths, Tensor? query_scale, Tensor? label_scale, Tensor? guard, int kind, "
+      "int[] widths, Tensor? query_scale, Tensor? label_scale, Tensor? guard, Tensor? row_slack, "
+      "Tensor? column_slack, int kind, "
       "Tensor? row_scale, Tensor? num_positives, Tensor? log_sum_exp, Tensor? negative_scale, "
       "Tensor? inverse_temperature, Tensor? label_offset, Tensor? scale, Tensor? bias, "
       "float? positive_margin, float[] positive_margin_scales, float? negative_margin, "
@@ -43,7 +46,7 @@ TORCH_LIBRARY_FRAGMENT(alc_kernels_native, library) {
       "str exclude_kind, Tensor[] exclude) -> Tensor[]");
   library.def(
       "dense_gradient(" ALC_RELATIONS
-      "Tensor? guard, int kind, Tensor? row_scale, Tensor? num_positives, Tensor? log_sum_exp, "
+      "Tensor? guard, Tensor? row_slack, Tensor? column_slack, int kind, Tensor? row_scale, Tensor? num_positives, Tensor? log_sum_exp, "
       "Tensor? negative_scale, Tensor? inverse_temperature, Tensor? label_offset, Tensor? scale, "
       "Tensor? bias, float? positive_margin, Tensor? positive_margin_scale, "
       "float? negative_margin, Tensor? negative_margin_scale, Tensor(a!)? grad_queries, "

@@ -11,7 +11,8 @@ Tensors prefix_gradient(
     const Tensor& queries, const Tensor& labels, const std::string& positives_kind,
     const Tensors& positives, const std::string& exclude_kind, const Tensors& exclude,
     at::IntArrayRef widths, const MaybeTensor& query_scale, const MaybeTensor& label_scale,
-    const MaybeTensor& guard, int64_t kind, const MaybeTensor& row_scale,
+    const MaybeTensor& guard, const MaybeTensor& row_slack, const MaybeTensor& column_slack,
+    int64_t kind, const MaybeTensor& row_scale,
     const MaybeTensor& num_positives, const MaybeTensor& log_sum_exp,
     const MaybeTensor& negative_scale, const MaybeTensor& inverse_temperature,
     const MaybeTensor& label_offset, const MaybeTensor& scale, const MaybeTensor& bias,
@@ -39,7 +40,7 @@ Tensors prefix_gradient(
   const Relation excluded("exclude", exclude_kind, exclude, b, m);
   return by_accumulation_type(q, [&](auto zero) {
     using T = decltype(zero);
-    Tensor keep[8];
+    Tensor keep[10];
     SlopeOptions<T> base;
     base.kind = static_cast<Kind>(kind);
     base.slope = number_of<T>("inverse_temperature", inverse_temperature, 1);
@@ -59,7 +60,10 @@ Tensors prefix_gradient(
     }
     const T* by_rows = plane_of<T>("query_scale", query_scale, count, b, keep[1]);
     const T* by_columns = plane_of<T>("label_scale", label_scale, count, m, keep[2]);
-    const T* limits = plane_of<T>("guard", guard, count, b, keep[3]);
+    const Guard<T> limits{
+        plane_of<T>("guard", guard, count, b, keep[3]),
+        plane_of<T>("row_slack", row_slack, count, b, keep[8]),
+        plane_of<T>("column_slack", column_slack, count, m, keep[9])};
     const T* scales = plane_of<T>("row_scale", row_scale, count, b, keep[4]);
     const T* lse = plane_of<T>("log_sum_exp", log_sum_exp, count, b, keep[5]);
     const T* negative = plane_of<T>("negative_scale", negative_scale, count, b, keep[6]);
@@ -89,7 +93,7 @@ Tensors prefix_gradient(
         scratch.positives.push_back({column, score});
       });
       const int64_t at = n * b + i;
-      if (limits != nullptr) kernels<T>().guard(s, m, limits[at]);
+      limits.row(at, n * m).exclude(s, 0, m);
       RowSlope<T> own;
       if (scales != nullptr) own.row_scale = scales[at];
       if (lse != nullptr) own.log_sum_exp = lse[at];

@@ -25,7 +25,7 @@ template <typename T>
 struct PrefixWalk {
   const PrefixTiles<T>& tiles;
   const Relation &positives, &exclude;
-  const T* guard;  // (W, B) or null
+  const Guard<T>& guard;  // a plane per width
   const ScanOptions<T>& options;
   std::vector<RowOutputs<T>>& outputs;
   std::vector<std::unique_ptr<ActivePairs>>& active;
@@ -34,8 +34,9 @@ struct PrefixWalk {
   int64_t columns() const { return tiles.labels.count(); }
 
   void begin(RowScan<T>& scan, int64_t n, int64_t i) const {
-    const T limit = guard == nullptr ? RowScan<T>::kInfinity : guard[n * rows() + i];
-    scan.begin(options, positives.row(i), exclude.row(i), columns(), limit);
+    scan.begin(
+        options, positives.row(i), exclude.row(i), columns(),
+        guard.row(n * rows() + i, n * columns()));
   }
 
   void run() const {
@@ -123,7 +124,8 @@ Tensors prefix_walk(
     const Tensor& queries, const Tensor& labels, const std::string& positives_kind,
     const Tensors& positives, const std::string& exclude_kind, const Tensors& exclude,
     at::IntArrayRef widths, const MaybeTensor& query_scale, const MaybeTensor& label_scale,
-    const MaybeTensor& guard, int64_t top_k, bool hardest_positive, int64_t softmax,
+    const MaybeTensor& guard, const MaybeTensor& row_slack, const MaybeTensor& column_slack,
+    int64_t top_k, bool hardest_positive, int64_t softmax,
     const MaybeTensor& inverse_temperature, const MaybeTensor& label_offset, bool sigmoid,
     const MaybeTensor& scale, const MaybeTensor& bias, std::optional<double> positive_margin,
     std::optional<double> negative_margin, int64_t active_capacity, const MaybeTensor& row_scale,
@@ -143,7 +145,7 @@ Tensors prefix_walk(
   const Relation excluded("exclude", exclude_kind, exclude, b, m);
   return by_accumulation_type(q, [&](auto zero) {
     using T = decltype(zero);
-    Tensor keep[5];
+    Tensor keep[7];
     ScanOptions<T> options;
     options.top_k = top_k;
     options.hardest_positive = hardest_positive;
@@ -160,7 +162,10 @@ Tensors prefix_walk(
     options.keep_active = active_capacity > 0;
     const T* by_rows = plane_of<T>("query_scale", query_scale, count, b, keep[1]);
     const T* by_columns = plane_of<T>("label_scale", label_scale, count, m, keep[2]);
-    const T* limits = plane_of<T>("guard", guard, count, b, keep[3]);
+    const Guard<T> limits{
+        plane_of<T>("guard", guard, count, b, keep[3]),
+        plane_of<T>("row_slack", row_slack, count, b, keep[5]),
+        plane_of<T>("column_slack", column_slack, count, m, keep[6])};
     const T* scales = vector_of<T>("row_scale", row_scale, b, keep[4]);
     T* grad_q = target_of<T>("grad_queries", grad_queries, b, q.size(1));
     T* grad_k = target_of<T>("grad_labels", grad_labels, m, q.size(1));

@@ -6,6 +6,7 @@
 #include <limits>
 #include <vector>
 
+#include "guard.h"
 #include "relation.h"
 #include "simd/kernels.h"
 
@@ -105,12 +106,14 @@ class RowScan {
  public:
   static constexpr T kInfinity = std::numeric_limits<T>::infinity();
 
-  // Starts a row. limit: of the guard, +inf for none.
-  void begin(const ScanOptions<T>& options, Span positives, Span excluded, int64_t columns, T limit) {
+  // Starts a row.
+  void begin(
+      const ScanOptions<T>& options, Span positives, Span excluded, int64_t columns,
+      RowGuard<T> guard) {
     mask_.begin(positives, excluded);
     num_positives = positives.size();
     num_negatives = columns - union_size(positives, excluded);
-    limit_ = limit;
+    guard_ = guard;
     top.reset(std::min(options.top_k, columns));
     positive_score = kInfinity;
     positive_index = -1;
@@ -130,7 +133,7 @@ class RowScan {
       positive(options, column, score, active);
       if (taken != nullptr) taken->push_back({column, score});
     });
-    if (limit_ < kInfinity) num_negatives -= simd.guard(s, n, limit_);
+    num_negatives -= guard_.exclude(s, start, n);
     const bool plain = options.offset == nullptr && options.slope > 0;
     T largest = kInfinity;
     if (options.top_k > 0 || options.has_negative_margin ||
@@ -227,7 +230,8 @@ class RowScan {
   }
 
   RowMask<T> mask_;
-  T limit_ = 0, bound_ = 0;
+  RowGuard<T> guard_;
+  T bound_ = 0;
   double sum_ = 0;
 };
 

@@ -34,16 +34,14 @@ template <typename T>
 struct Walk {
   const Rows<T>&queries, &labels;
   const Relation &positives, &exclude;
-  const T* guard;
+  const Guard<T>& guard;
   const ScanOptions<T>& options;
   RowOutputs<T>& outputs;
   ActivePairs& active;
   T* kept;  // (B, M) for all similarities, beside the columns' statistics; or null
 
-  T limit(int64_t i) const { return guard == nullptr ? RowScan<T>::kInfinity : guard[i]; }
-
   void begin(RowScan<T>& scan, int64_t i) const {
-    scan.begin(options, positives.row(i), exclude.row(i), labels.count(), limit(i));
+    scan.begin(options, positives.row(i), exclude.row(i), labels.count(), guard.row(i));
   }
 
   // Tiles that stay in the cache; every row's state stays with its block.
@@ -170,7 +168,8 @@ void walk_columns(const Walk<T>& walk, Softmax kind, Tensors& outputs) {
 Tensors walk(
     const Tensor& queries, const Tensor& labels, const std::string& positives_kind,
     const Tensors& positives, const std::string& exclude_kind, const Tensors& exclude,
-    const MaybeTensor& guard, int64_t top_k, bool hardest_positive, int64_t softmax,
+    const MaybeTensor& guard, const MaybeTensor& row_slack, const MaybeTensor& column_slack,
+    int64_t top_k, bool hardest_positive, int64_t softmax,
     const MaybeTensor& inverse_temperature, const MaybeTensor& label_offset, bool sigmoid,
     const MaybeTensor& scale, const MaybeTensor& bias, std::optional<double> positive_margin,
     std::optional<double> negative_margin, int64_t active_capacity, const MaybeTensor& row_scale,
@@ -193,7 +192,7 @@ Tensors walk(
   const Relation excluded("exclude", exclude_kind, exclude, b, m);
   return by_accumulation_type(q, [&](auto zero) {
     using T = decltype(zero);
-    Tensor keep[3];
+    Tensor keep[5];
     ScanOptions<T> options;
     options.top_k = top_k;
     options.hardest_positive = hardest_positive;
@@ -211,7 +210,10 @@ Tensors walk(
     TORCH_CHECK_VALUE(
         !options.keep_active || m <= std::numeric_limits<int32_t>::max(),
         "active_capacity: lists hold 32-bit labels, there are ", m);
-    const T* limits = vector_of<T>("guard", guard, b, keep[1]);
+    const Guard<T> limits{
+        vector_of<T>("guard", guard, b, keep[1]),
+        vector_of<T>("row_slack", row_slack, b, keep[3]),
+        vector_of<T>("column_slack", column_slack, m, keep[4])};
     const T* scales = vector_of<T>("row_scale", row_scale, b, keep[2]);
     T* grad_q = target_of<T>("grad_queries", grad_queries, b, q.size(1));
     T* grad_k = target_of<T>("grad_labels", grad_labels, m, q.size(1));

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -67,10 +68,13 @@ def random_problem(
     *,
     positives: str = "empty",
     exclude: str = "empty",
-    guard: bool = False,
+    guard: bool | str = False,
     seed: int = 0,
 ) -> Problem:
-    """Unit rows, of which the first few labels repeat queries, so that gradients are peaked."""
+    """Unit rows, of which the first few labels repeat queries, so that gradients are peaked.
+
+    ``guard``: "slack" for one whose limits differ by the label as well.
+    """
     generator = torch.Generator().manual_seed(seed)
     queries = torch.randn(num_queries, d, generator=generator)
     labels = torch.randn(num_labels, d, generator=generator)
@@ -78,10 +82,15 @@ def random_problem(
     labels[:shared] = queries[:shared] + 0.5 * labels[:shared]
     queries, labels = (torch.nn.functional.normalize(x) for x in (queries, labels))
     limits = 0.2 + 0.3 * torch.rand(num_queries, generator=generator)
-    return Problem(
+    made = Problem(
         queries.to(device, dtype),
         labels.to(device, dtype),
         random_relation(positives, num_queries, num_labels, generator, density=0.05, device=device),
         random_relation(exclude, num_queries, num_labels, generator, density=0.05, device=device),
         limits.to(device) if guard else None,
     )
+    if guard == "slack":
+        numbers = (torch.rand(n, generator=generator) for n in (num_queries, num_labels))
+        by_row, by_column = (x.to(device) for x in numbers)
+        made = replace(made, slack=(0.4 * by_row, by_column))
+    return made

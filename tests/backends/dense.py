@@ -22,7 +22,11 @@ def negatives_of(problem: Problem, s: Tensor) -> tuple[Tensor, Tensor]:
     positive = problem.positives.to_dense(s.device)
     negative = ~positive & ~problem.exclude.to_dense(s.device)
     if problem.guard is not None:
-        negative &= s <= problem.guard.to(s.dtype)[:, None]
+        limit = problem.guard.to(s.dtype)[:, None]
+        if problem.slack is not None:
+            by_row, by_column = (x.to(s.dtype) for x in problem.slack)
+            limit = limit - by_row[:, None] * by_column
+        negative &= s <= limit
     return positive, negative
 
 

@@ -24,16 +24,17 @@ from tests.backends.common import (
 from tests.backends.dense import negatives_of
 
 ALL = ("guard", "offset", "margins", "scalars")
+SLACK = (*ALL, "slack")
 # kind, positives, exclude, options: each value of each at least once, and all at once.
 CASES = [
     ("softmax", "diagonal", "empty", ()),
     ("softmax", "csr", "ids", ALL),
     ("softmax", "index", "csr", ("scalars",)),
-    ("decoupled", "csr", "index", ALL),
+    ("decoupled", "csr", "index", SLACK),
     ("decoupled", "ids", "empty", ("offset", "scalars")),
     ("sigmoid", "empty", "csr", ("guard", "scalars")),
     ("sigmoid", "ids", "diagonal", ALL),
-    (None, "csr", "diagonal", ("margins", "guard")),
+    (None, "csr", "diagonal", ("margins", "guard", "slack")),
 ]
 
 
@@ -159,8 +160,9 @@ def _rounded_like(plain: Tensor, dtype: torch.dtype) -> Tensor:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("kind", "positives", "exclude", "options"), CASES)
 def test_every_formula_and_relation(name, dtype, kind, positives, exclude, options, device):
+    guard = "slack" if "slack" in options else "guard" in options
     problem = random_problem(
-        37, 53, 24, dtype, device, positives=positives, exclude=exclude, guard="guard" in options
+        37, 53, 24, dtype, device, positives=positives, exclude=exclude, guard=guard
     )
     _check(name, problem, _request(problem, kind, options))
 

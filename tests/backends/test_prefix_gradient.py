@@ -110,14 +110,15 @@ def agree(given: PrefixProblem, asked: list[GradientRequest], **wanted: bool) ->
     ("kind", "relation", "options"),
     [
         ("softmax", "csr", ("margins",)),
-        ("decoupled", "pairs+exclude-ids", ("guard", "offset")),
+        ("decoupled", "pairs+exclude-ids", ("guard", "slack", "offset")),
         ("sigmoid", "ids", ("guard", "margins")),
-        (None, "dense+exclude", ("margins", "guard")),
+        (None, "dense+exclude", ("margins", "guard", "slack")),
         pytest.param(None, "ids", ("margins",), marks=pytest.mark.slow),
     ],
 )
 def test_every_kind_and_relation(kind, relation, options, device):
-    given = problem(relation, (5, 16, 24), device=device, guard="guard" in options)
+    guard = "slack" if "slack" in options else "guard" in options
+    given = problem(relation, (5, 16, 24), device=device, guard=guard)
     asked = requests(given, kind, margins="margins" in options, offset="offset" in options)
     agree(given, asked)
 

@@ -54,7 +54,11 @@ def problem(
         limit = (0.2 + 0.3 * torch.rand(len(widths), rows, generator=g)).to(device)
     if not scaled:
         scales = [None, None]
-    return PrefixProblem(queries, labels, positives, exclude, tuple(widths), *scales, limit)
+    slack = None
+    if guard == "slack":
+        by_row, by_column = (torch.rand(len(widths), n, generator=g) for n in (rows, columns))
+        slack = 0.4 * by_row.to(device), by_column.to(device)
+    return PrefixProblem(queries, labels, positives, exclude, tuple(widths), *scales, limit, slack)
 
 
 def agree(given: PrefixProblem, request: WalkRequest, tolerance: float = 2e-5) -> None:
@@ -94,9 +98,10 @@ def test_widths(widths, device):
         agree(problem("index", widths, device=device), REQUESTS["one"])
 
 
-def test_guard(device):
+@pytest.mark.parametrize("guard", [True, "slack"])
+def test_guard(guard, device):
     with override_tile(SMALL):
-        agree(problem("ids", device=device, guard=True), REQUESTS["negatives"])
+        agree(problem("ids", device=device, guard=guard), REQUESTS["negatives"])
 
 
 @pytest.mark.parametrize(

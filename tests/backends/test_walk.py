@@ -92,7 +92,7 @@ def integer_problem(
     *,
     positives: str = "empty",
     exclude: str = "empty",
-    guard: bool = False,
+    guard: bool | str = False,
     seed: int = 0,
 ) -> Problem:
     """Embeddings of a few quarters: similarities are exact in any order, and many are equal."""
@@ -102,13 +102,18 @@ def integer_problem(
     if m > 3:
         labels[m // 2 :] = labels[: m - m // 2].clone()  # duplicates, far apart
     limit = torch.randint(-1, 3, (b,), generator=generator) / 4
-    return Problem(
+    made = Problem(
         queries.to(device, dtype),
         labels.to(device, dtype),
         random_relation(positives, b, m, generator, device=device),
         random_relation(exclude, b, m, generator, device=device),
         limit.float().to(device) if guard else None,
     )
+    if guard == "slack":
+        numbers = (torch.randint(0, 3, (n,), generator=generator) / 4 for n in (b, m))
+        by_row, by_column = (x.to(device) for x in numbers)
+        made = dataclasses.replace(made, slack=(by_row, by_column))
+    return made
 
 
 @every_backend
@@ -117,9 +122,10 @@ def integer_problem(
 def test_relations(name, positives, exclude, device):
     """Every kind of relation with every other; half of them with a guard."""
     at = KINDS.index(positives) * len(KINDS) + KINDS.index(exclude)
+    guard = (False, True, False, "slack")[at % 4]
     size = (21, 21) if "diagonal" in (positives, exclude) else [(19, 53), (37, 18)][at % 2]
     problem = random_problem(
-        *size, 24, DTYPES[at % 3], device, positives=positives, exclude=exclude, guard=at % 2 == 1
+        *size, 24, DTYPES[at % 3], device, positives=positives, exclude=exclude, guard=guard
     )
     softmax = ("all", "negatives")[at // 2 % 2]
     check(name, problem, everything(problem, softmax=softmax, offset=at % 3 == 0))
@@ -135,7 +141,7 @@ def test_shapes(name, dtype, size, device):
 
 @every_backend
 @pytest.mark.parametrize("k", [1, 2, 3, 10, 17, 60])
-@pytest.mark.parametrize("guard", [False, True])
+@pytest.mark.parametrize("guard", [False, True, "slack"])
 def test_top_k_with_ties(name, k, guard, device):
     """Equal similarities by smaller label, for k up to more than there are negatives."""
     problem = integer_problem(

@@ -41,14 +41,14 @@ CASES = [
     Case("triplet-hardest-positive", "triplet_loss", {"positive": "hardest"}, weighted=True),
     Case("triplet-symmetric-mean", "triplet_loss", {"symmetric": "mean"}),
     Case("triplet-symmetric-sum", "triplet_loss", {"symmetric": "sum", "positive": "hardest"}),
-    Case("triplet-guarded", "triplet_loss", {"exclude_above": 0.05, "symmetric": "mean"}),
+    Case("triplet-guarded", "triplet_loss", {"exclude_above": 0.06, "symmetric": "mean"}),
     Case("dynamic", "triplet_loss", {"dynamic_margin": (0.1, 0.3)}),
     Case("dynamic-symmetric", "triplet_loss", {"dynamic_margin": (0.05, 0.4), "symmetric": "sum"}),
     Case("dynamic-plain-mean", "triplet_loss",
          {"dynamic_margin": (0.1, 0.5), "weight_temperature": None, "positive": "hardest"}),
     Case("dynamic-no-band", "triplet_loss", {"dynamic_margin": (0.1, 0.5), "band_gradient": 0.0}),
     Case("dynamic-guarded", "triplet_loss",
-         {"dynamic_margin": (0.1, 0.6), "exclude_above": 0.05, "symmetric": "mean"},
+         {"dynamic_margin": (0.1, 0.6), "exclude_above": 0.06, "symmetric": "mean"},
          weighted=True),
     Case("softmax", "softmax_loss"),
     Case("softmax-weighted", "softmax_loss", {"temperature": 0.1}, weighted=True),
@@ -67,6 +67,11 @@ CASES = [
     Case("tcm-positive-side", "threshold_margin_loss",
          {"positive_margin": 0.8, "negative_weight": 0.0, "exclude_above": 0.1}),
     Case("inner-product", "softmax_loss", {"normalize": False, "temperature": 1.0}),
+    # At 0 the guard meets copies of the positive.
+    Case("guarded-at-zero", "softmax_loss", {"exclude_above": 0.0, "symmetric": True}),
+    Case("inner-product-guarded", "triplet_loss",
+         {"normalize": False, "exclude_above": 0.0, "margin": 5.0, "weight_temperature": 2.0,
+          "symmetric": "sum"}),
 ]  # fmt: skip
 
 

@@ -49,6 +49,8 @@ BAD_PROBLEMS = {
         "positives": Positives("diagonal", 4, 5, ())}),
     "unknown kind": (ValueError, "unknown kind", {"positives": Positives("other", 4, 5, ())}),
     "guard": (ValueError, r"guard: expected \(4,\)", {"guard": torch.zeros(3)}),
+    "slack": (ValueError, r"column_slack: expected \(5,\)", {
+        "guard": torch.zeros(4), "slack": (torch.zeros(4), torch.zeros(4))}),
     "guard dtype": (TypeError, "guard: expected Float", {"guard": torch.zeros(4).double()}),
 }  # fmt: skip
 
@@ -89,6 +91,11 @@ def test_bad_requests():
         ({"label_scale": None}, ValueError, "expected both or neither"),
         ({"label_scale": torch.ones(2, 4)}, ValueError, r"label_scale: expected \(2, 5\)"),
         ({"guard": torch.ones(2, 4).double()}, TypeError, "guard: expected Float"),
+        (
+            {"guard": torch.ones(2, 4), "slack": (torch.ones(2, 3), torch.ones(2, 5))},
+            ValueError,
+            r"row_slack: expected \(2, 4\)",
+        ),
     ],
 )
 def test_bad_prefix_problems(changes, error, message):

@@ -49,7 +49,11 @@ def problem_of(draw: st.DataObject) -> Problem:
     ]
     limits = (torch.randint(-1, 3, (b,), generator=g) / 4).to(acc)
     guard = limits if draw.draw(st.booleans()) else None
-    return Problem(queries, labels, relations[0], relations[1], guard)
+    slack = None
+    if guard is not None and draw.draw(st.booleans()):
+        by_row, by_column = (torch.randint(0, 3, (n,), generator=g).to(acc) / 4 for n in (b, m))
+        slack = by_row, by_column
+    return Problem(queries, labels, relations[0], relations[1], guard, slack)
 
 
 def same(found: torch.Tensor, expected: torch.Tensor, name: str) -> None:

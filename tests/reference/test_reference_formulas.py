@@ -305,14 +305,14 @@ def test_excluded_pairs_and_pairs_in_both() -> None:
 
 
 def test_exclude_above_is_relative_to_the_first_positive() -> None:
-    # first positive .5, m = .25: negatives above .25 go, .25 itself stays
+    # first positive .5, m = .25: negatives above .25 go, and .25, which rounding could lift over it
     s = [[0.5, 0.25, 0.375, 0.0, 0.9]]
     queries, labels = inputs(s)
     positives = Positives.from_csr(torch.tensor([0, 2]), torch.tensor([0, 4]), 5)
     _, index = ref.hardest_negatives(
         queries, labels, positives, None, 4, normalize=False, exclude_above=0.25
     )
-    assert index.tolist() == [[1, 3, -1, -1]]
+    assert index.tolist() == [[3, -1, -1, -1]]
     positives = Positives.from_csr(torch.tensor([0, 2]), torch.tensor([4, 0]), 5)  # first: .9
     _, index = ref.hardest_negatives(
         queries, labels, positives, None, 4, normalize=False, exclude_above=0.25
@@ -322,13 +322,13 @@ def test_exclude_above_is_relative_to_the_first_positive() -> None:
 
 def test_exclude_above_on_the_column_side() -> None:
     # column 0: first positive .5 (row 0), its only negative .375 (row 1) is above .5 - .25
-    # column 1: first positive .25 (row 1), its negative 0 (row 0) is exactly on .25 - .25: stays
-    # rows: row 0 keeps 0 (<= .25), row 1 has guard 0 and loses .375
-    s = [[0.5, 0.0], [0.375, 0.25]]
+    # column 1: first positive .25 (row 1), its negative -.0625 (row 0) is below .25 - .25: stays
+    # rows: row 0 keeps -.0625 (below .25), row 1 has guard 0 and loses .375
+    s = [[0.5, -0.0625], [0.375, 0.25]]
     value, _ = run(
         ref.softmax_loss, s, [[0], [1]], temperature=1.0, symmetric=True, exclude_above=0.25
     )
-    row, column = math.log(1 + e(-0.5)), math.log(1 + e(-0.25))
+    row, column = math.log(1 + e(-0.5625)), math.log(1 + e(-0.3125))
     assert value == near((row + column) / 2)
 
 

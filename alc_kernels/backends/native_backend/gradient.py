@@ -32,6 +32,7 @@ def dense_gradient(
         *arguments(problem.positives),
         *arguments(problem.exclude),
         problem.guard,
+        *(problem.slack or (None, None)),
         KINDS[request.kind],
         request.row_scale,
         request.num_positives,

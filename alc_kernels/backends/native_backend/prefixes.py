@@ -105,6 +105,7 @@ def _walk(
         problem.query_scale,
         problem.label_scale,
         problem.guard,
+        *(problem.slack or (None, None)),
         request.top_k,
         request.hardest_positive,
         SOFTMAX[request.softmax],
@@ -152,7 +153,10 @@ def _dense(
         *arguments(problem.exclude),
         [problem.widths[n] for n in chosen],
         *plane,
-        None if problem.guard is None else problem.guard[chosen],
+        *[
+            None if x is None else x[chosen]
+            for x in (problem.guard, *(problem.slack or (None, None)))
+        ],
         KINDS[first.kind],
         _stack([one.row_scale for one in asked]),
         first.num_positives,  # the positives are those of every width

@@ -91,6 +91,7 @@ def walk(problem: Problem, request: WalkRequest) -> RowStatistics:
         *arguments(problem.positives),
         *arguments(problem.exclude),
         problem.guard,
+        *(problem.slack or (None, None)),
         request.top_k,
         request.hardest_positive,
         SOFTMAX[request.softmax],

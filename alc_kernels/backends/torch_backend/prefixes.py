@@ -16,7 +16,7 @@ from alc_kernels.backends.interface import (
 from alc_kernels.backends.prefix_interface import PrefixProblem, PrefixSides, PrefixTargets
 from alc_kernels.backends.torch_backend.chunks import accumulated, row_chunks
 from alc_kernels.backends.torch_backend.gradient import coefficients
-from alc_kernels.backends.torch_backend.similarity import Chunk, product
+from alc_kernels.backends.torch_backend.similarity import Chunk, limits, product
 from alc_kernels.backends.torch_backend.walk import statistics
 
 
@@ -43,7 +43,8 @@ def _chunks(problem: PrefixProblem, start: int, stop: int) -> Iterator[Chunk]:
             scores = raw * problem.query_scale[n, start:stop, None]
             scores *= problem.label_scale[n]
         if problem.guard is not None:
-            negative = allowed & (scores <= problem.guard[n, start:stop, None])
+            slack = None if problem.slack is None else (problem.slack[0][n], problem.slack[1][n])
+            negative = allowed & (scores <= limits(problem.guard[n], slack, start, stop))
         yield Chunk(scores, positive, negative)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alc_kernels.backends.interface import Problem
+from alc_kernels.backends.interface import Problem, Slack
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,12 @@ def product(rows: Tensor, labels: Tensor) -> Tensor:
     return rows @ labels.T
 
 
+def limits(guard: Tensor, slack: Slack, start: int, stop: int) -> Tensor:
+    """Of the guard, for the rows of a chunk: (R, 1), or (R, M) where every pair has its own."""
+    limit = guard[start:stop, None]
+    return limit if slack is None else limit - slack[0][start:stop, None] * slack[1]
+
+
 def chunk_of(problem: Problem, start: int, stop: int) -> Chunk:
     """Compute one chunk. No host synchronisation."""
     scores = product(problem.queries[start:stop], problem.labels)
@@ -37,5 +43,5 @@ def chunk_of(problem: Problem, start: int, stop: int) -> Chunk:
     if problem.exclude.kind != "empty":
         negative &= ~problem.exclude.mask(start, stop, device)
     if problem.guard is not None:
-        negative &= scores <= problem.guard[start:stop, None]
+        negative &= scores <= limits(problem.guard, problem.slack, start, stop)
     return Chunk(scores, positive, negative)

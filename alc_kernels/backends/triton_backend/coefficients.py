@@ -18,7 +18,13 @@ from alc_kernels.backends.interface import GradientRequest, GradientResult, Prob
 from alc_kernels.backends.triton_backend import tuned, workspace
 from alc_kernels.backends.triton_backend.coefficients_kernel import coefficients_kernel
 from alc_kernels.backends.triton_backend.config import Tile
-from alc_kernels.backends.triton_backend.launch import INTERPRETED, dot_precision, on_device_of
+from alc_kernels.backends.triton_backend.launch import (
+    INTERPRETED,
+    dot_precision,
+    guard_kind,
+    on_device_of,
+    slack_or,
+)
 from alc_kernels.backends.triton_backend.matmul import add_product, upcasts
 from alc_kernels.backends.triton_backend.relation import relation_arguments
 
@@ -145,6 +151,7 @@ def _kernel_arguments(problem: Problem, request: GradientRequest) -> dict[str, A
     positives = relation_arguments(problem.positives, device)
     exclude = relation_arguments(problem.exclude, device)
     slope = request.scale if request.kind == "sigmoid" else request.inverse_temperature
+    slack = slack_or(problem, unused)
 
     def pointer(tensor: Tensor | None) -> Tensor:
         return unused if tensor is None else tensor.contiguous()
@@ -157,6 +164,8 @@ def _kernel_arguments(problem: Problem, request: GradientRequest) -> dict[str, A
         "exclude_row_ptr": exclude.row_ptr,
         "exclude_col_ptr": exclude.col_ptr,
         "guard_ptr": pointer(problem.guard),
+        "row_slack_ptr": slack[0],
+        "column_slack_ptr": slack[1],
         "row_scale_ptr": pointer(request.row_scale),
         "num_positives_ptr": pointer(request.num_positives),
         "log_sum_exp_ptr": pointer(request.log_sum_exp),
@@ -175,7 +184,7 @@ def _kernel_arguments(problem: Problem, request: GradientRequest) -> dict[str, A
         **column_arguments(request.columns, unused),
         "POSITIVES": positives.kind,
         "EXCLUDE": exclude.kind,
-        "GUARD": problem.guard is not None,
+        "GUARD": guard_kind(problem),
         "LABEL_OFFSET": request.label_offset is not None and request.kind != "sigmoid",
         "POSITIVE_MARGIN": request.positive_margin is not None,
         "NEGATIVE_MARGIN": request.negative_margin is not None,

@@ -13,7 +13,7 @@ from alc_kernels.backends.triton_backend.arithmetic import LOG2_E
 from alc_kernels.backends.triton_backend.coefficient_rows import row_numbers
 from alc_kernels.backends.triton_backend.dense_tiles import store_tile, tile_of
 from alc_kernels.backends.triton_backend.relation import take_tile
-from alc_kernels.backends.triton_backend.tile_negatives import open_tile
+from alc_kernels.backends.triton_backend.tile_negatives import guard_limits, open_tile
 from alc_kernels.backends.triton_backend.tile_product import row_pointers, tile_product
 
 
@@ -47,7 +47,7 @@ def tile_coefficients(
     b_scores,
     b_positive,  # masks (R, C), MASKED only
     b_excluded,
-    b_guard,  # (R,)
+    b_limit,  # (R, 1) or (R, C): of ``guard_limits``, GUARD only
     slope,  # of the logit in s, in units of log 2
     b_row_shift,  # (R,) what is taken from the logit, in units of log 2
     b_col_shift,  # (C,) what is added to it, LABEL_OFFSET only
@@ -89,7 +89,7 @@ def tile_coefficients(
             b_z += b_col_shift[None, :]
         b_term = _term(b_z, b_negative_scale, KIND)
         if GUARD:
-            b_term = tl.where(b_scores > b_guard[:, None], 0.0, b_term)
+            b_term = tl.where(b_scores > b_limit, 0.0, b_term)
         if MASKED and HAS_EXCLUDED:
             b_term = tl.where(b_excluded, 0.0, b_term)
         if MASKED and HAS_POSITIVES:
@@ -115,7 +115,7 @@ def tile_coefficients(
     if NEGATIVE_MARGIN:
         b_margin = tl.where(b_scores >= negative_margin, negative_margin_scale, 0.0)
         if GUARD:
-            b_margin = tl.where(b_scores > b_guard[:, None], 0.0, b_margin)
+            b_margin = tl.where(b_scores > b_limit, 0.0, b_margin)
         if MASKED and HAS_EXCLUDED:
             b_margin = tl.where(b_excluded, 0.0, b_margin)
         if MASKED and HAS_POSITIVES:
@@ -141,6 +141,8 @@ def coefficients_kernel(
     exclude_row_ptr,
     exclude_col_ptr,
     guard_ptr,  # (B,) float32, GUARD only
+    row_slack_ptr,  # (B,) and (M,) float32, GUARD = 2 only
+    column_slack_ptr,
     row_scale_ptr,  # (B,) float32
     num_positives_ptr,  # (B,) int64, softmax kinds
     log_sum_exp_ptr,  # (B,) float32, softmax kinds
@@ -217,6 +219,9 @@ def coefficients_kernel(
         b_rows, b_rows, b_row_in, guard_ptr, row_scale_ptr, num_positives_ptr,
         log_sum_exp_ptr, negative_scale_ptr, bias_ptr, BLOCK_ROWS, KIND, GUARD,
     )  # fmt: skip
+    b_limit = guard_limits(
+        b_guard, row_slack_ptr, column_slack_ptr, b_rows, b_cols, b_row_in, b_col_in, GUARD
+    )
     if LABEL_OFFSET and KIND != "sigmoid":
         b_col_shift = tl.load(label_offset_ptr + b_cols, mask=b_col_in, other=0.0) * LOG2_E
     if POSITIVE_MARGIN:
@@ -249,7 +254,7 @@ def coefficients_kernel(
             b_column_sum = tl.load(column_sum_ptr + b_cols, mask=b_col_in, other=float("inf"))
             b_column_share = tl.load(column_share_ptr + b_cols, mask=b_col_in, other=0.0)
         b_total, b_weighted, b_plain = tile_coefficients(
-            b_scores, b_positive, b_excluded, b_guard, slope * LOG2_E, b_row_shift, b_col_shift,
+            b_scores, b_positive, b_excluded, b_limit, slope * LOG2_E, b_row_shift, b_col_shift,
             b_share, b_negative_scale, b_row_scale, common, b_col_in, b_column_shift,
             b_column_scale, b_column_sum, b_column_share, positive_margin, positive_margin_scale,
             negative_margin, negative_margin_scale, KIND, COLUMNS, True, POSITIVES != "empty",
@@ -257,7 +262,7 @@ def coefficients_kernel(
         )  # fmt: skip
     else:
         b_total, b_weighted, b_plain = tile_coefficients(
-            b_scores, b_scores, b_scores, b_guard, slope * LOG2_E, b_row_shift, b_col_shift,
+            b_scores, b_scores, b_scores, b_limit, slope * LOG2_E, b_row_shift, b_col_shift,
             b_share, b_negative_scale, b_row_scale, common, b_col_in, b_column_shift,
             b_col_shift, b_col_shift, b_col_shift, positive_margin, positive_margin_scale,
             negative_margin, negative_margin_scale, KIND, COLUMNS, False, POSITIVES != "empty",

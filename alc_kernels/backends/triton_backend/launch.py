@@ -9,6 +9,8 @@ import torch
 import triton
 from torch import Tensor
 
+from alc_kernels.backends.interface import Problem
+from alc_kernels.backends.prefix_interface import PrefixProblem
 from alc_kernels.backends.triton_backend.config import Tile
 
 # Kernels were compiled for the interpreter if this was set when they were defined.
@@ -23,6 +25,19 @@ def on_device_of(tensor: Tensor) -> AbstractContextManager[object]:
 def given_or(tensor: Tensor | None, dummy: Tensor) -> Tensor:
     """The tensor, or a pointer for an argument that the kernel does not read."""
     return dummy if tensor is None else tensor.contiguous()
+
+
+def guard_kind(problem: Problem | PrefixProblem) -> int:
+    """The kernels' GUARD: see ``tile_negatives.guard_limits``."""
+    if problem.guard is None:
+        return 0
+    return 1 if problem.slack is None else 2
+
+
+def slack_or(problem: Problem | PrefixProblem, dummy: Tensor) -> tuple[Tensor, Tensor]:
+    """Of rows and columns, or two pointers for arguments that the kernel does not read."""
+    rows, columns = problem.slack or (dummy, dummy)
+    return rows.contiguous(), columns.contiguous()
 
 
 def dot_precision(dtype: torch.dtype) -> str:

@@ -12,7 +12,13 @@ from alc_kernels.backends.prefix_interface import PrefixProblem, PrefixSides
 from alc_kernels.backends.triton_backend.active_bits import ActiveBits, bits_shape, rows_that_fit
 from alc_kernels.backends.triton_backend.active_product import add_active
 from alc_kernels.backends.triton_backend.config import device_limits
-from alc_kernels.backends.triton_backend.launch import dot_precision, given_or, on_device_of
+from alc_kernels.backends.triton_backend.launch import (
+    dot_precision,
+    given_or,
+    guard_kind,
+    on_device_of,
+    slack_or,
+)
 from alc_kernels.backends.triton_backend.prefix_bits_kernel import prefix_bits_kernel
 from alc_kernels.backends.triton_backend.prefixes import (
     depth_constexprs,
@@ -23,14 +29,14 @@ from alc_kernels.backends.triton_backend.relation import walk_arguments, walk_ki
 
 
 def bits_constexprs(
-    keep: tuple[bool, bool], relations: tuple[str, str], has_guard: bool, scaled: bool
+    keep: tuple[bool, bool], relations: tuple[str, str], guard: int, scaled: bool
 ) -> dict[str, Any]:
     """The options of ``prefix_bits_kernel``; ``keep``: bits of active positives, negatives."""
     return {
         "POSITIVES": walk_kind(relations[0]),
         "EXCLUDE": walk_kind(relations[1]),
         "SCALED": scaled,
-        "GUARD": has_guard,
+        "GUARD": guard,
         "KEEP_POSITIVE": keep[0],
         "KEEP_NEGATIVE": keep[1],
     }
@@ -55,7 +61,7 @@ def active_prefix_gradient(
     )
     constexprs = {
         **bits_constexprs(
-            keep, (problem.positives.kind, problem.exclude.kind), problem.guard is not None,
+            keep, (problem.positives.kind, problem.exclude.kind), guard_kind(problem),
             problem.query_scale is not None,
         ),
         **depth_constexprs(tile, problem.widths, queries.dtype, precision),
@@ -74,7 +80,8 @@ def active_prefix_gradient(
             prefix_bits_kernel[(triton.cdiv(stop - start, tile.rows) * blocks,)](
                 queries, labels, given_or(problem.query_scale, queries),
                 given_or(problem.label_scale, queries), positives.row_ptr, positives.col_ptr,
-                exclude.row_ptr, exclude.col_ptr, given_or(problem.guard, queries), bounds,
+                exclude.row_ptr, exclude.col_ptr, given_or(problem.guard, queries),
+                *slack_or(problem, queries), bounds,
                 given_or(positive, queries), given_or(negative, queries),
                 first.positive_margin or 0.0, first.negative_margin or 0.0, num_rows, num_labels,
                 d, num_widths, start, stop, *shape, **constexprs, num_warps=tile.warps,

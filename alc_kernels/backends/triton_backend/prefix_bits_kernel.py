@@ -11,7 +11,11 @@ from alc_kernels.backends.triton_backend.dense_tiles import tile_of
 from alc_kernels.backends.triton_backend.positive_statistics import pack_active_positives
 from alc_kernels.backends.triton_backend.prefix_tile import add_width, scale_tile
 from alc_kernels.backends.triton_backend.relation import any_row
-from alc_kernels.backends.triton_backend.tile_negatives import keep_negatives, open_tile
+from alc_kernels.backends.triton_backend.tile_negatives import (
+    guard_limits,
+    keep_negatives,
+    open_tile,
+)
 from alc_kernels.backends.triton_backend.tile_product import row_pointers
 
 
@@ -31,6 +35,8 @@ def prefix_bits_kernel(
     exclude_row_ptr,
     exclude_col_ptr,
     guard_ptr,  # (W, B) float32, GUARD only
+    row_slack_ptr,  # (W, B) and (W, M) float32, GUARD = 2 only
+    column_slack_ptr,
     widths_ptr,  # (W + 1,) int32, the first is 0
     positive_bits_ptr,  # (W, num_words, bits_stride) int32, KEEP_POSITIVE only
     negative_bits_ptr,  # the same, KEEP_NEGATIVE only
@@ -108,7 +114,10 @@ def prefix_bits_kernel(
             b_above = b_s >= negative_margin
             if GUARD:
                 b_guard = tl.load(guard_ptr + b_at, mask=b_row_in, other=float("inf"))
-                b_above &= b_s <= b_guard[:, None]
+                b_above &= b_s <= guard_limits(
+                    b_guard, row_slack_ptr, column_slack_ptr, b_at, wide * num_labels + b_inside,
+                    b_row_in, b_cols < num_labels, GUARD,
+                )  # fmt: skip
             b_words = tl.zeros((ROWS, COLS // WORD), tl.int32)
             if any_row(tl.max(b_above.to(tl.int32), 1) > 0):
                 b_words = pack_bits(b_above, ROWS, COLS)

@@ -15,7 +15,13 @@ from alc_kernels.backends.interface import GradientRequest
 from alc_kernels.backends.prefix_interface import PrefixProblem, PrefixSides
 from alc_kernels.backends.triton_backend import coefficients
 from alc_kernels.backends.triton_backend.config import Tile
-from alc_kernels.backends.triton_backend.launch import dot_precision, given_or, on_device_of
+from alc_kernels.backends.triton_backend.launch import (
+    dot_precision,
+    given_or,
+    guard_kind,
+    on_device_of,
+    slack_or,
+)
 from alc_kernels.backends.triton_backend.matmul import add_product, upcasts
 from alc_kernels.backends.triton_backend.prefix_coefficients_kernel import (
     prefix_coefficients_kernel,
@@ -42,7 +48,7 @@ def coefficients_tile(dtype: torch.dtype, widths: tuple[int, ...], precision: st
 def coefficients_constexprs(
     request: GradientRequest,
     relations: tuple[str, str],
-    has_guard: bool,
+    guard: int,
     scaled: bool,
     dtype: torch.dtype,
 ) -> dict[str, Any]:
@@ -52,7 +58,7 @@ def coefficients_constexprs(
         "POSITIVES": relations[0],
         "EXCLUDE": relations[1],
         "SCALED": scaled,
-        "GUARD": has_guard,
+        "GUARD": guard,
         "LABEL_OFFSET": request.label_offset is not None and request.kind != "sigmoid",
         "POSITIVE_MARGIN": request.positive_margin is not None,
         "NEGATIVE_MARGIN": request.negative_margin is not None,
@@ -99,6 +105,7 @@ def dense_prefix_gradient(
     positives, exclude = (
         relation_arguments(relation, device) for relation in (problem.positives, problem.exclude)
     )
+    slack = slack_or(problem, queries)
     slope = first.scale if first.kind == "sigmoid" else first.inverse_temperature
     arguments = {
         "queries_ptr": queries,
@@ -110,6 +117,8 @@ def dense_prefix_gradient(
         "exclude_row_ptr": exclude.row_ptr,
         "exclude_col_ptr": exclude.col_ptr,
         "guard_ptr": given_or(problem.guard, queries),
+        "row_slack_ptr": slack[0],
+        "column_slack_ptr": slack[1],
         "row_scale_ptr": stack([request.row_scale for request in requests]),
         # The positives are those of every width.
         "num_positives_ptr": given_or(first.num_positives, queries),
@@ -132,7 +141,7 @@ def dense_prefix_gradient(
         "out_rows": rows,
         "out_stride": cols,
         **coefficients_constexprs(
-            first, (positives.kind, exclude.kind), problem.guard is not None,
+            first, (positives.kind, exclude.kind), guard_kind(problem),
             problem.query_scale is not None, dtype,
         ),
         **depth_constexprs(tile, problem.widths, dtype, precision),

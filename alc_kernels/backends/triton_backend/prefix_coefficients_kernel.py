@@ -15,7 +15,7 @@ from alc_kernels.backends.triton_backend.coefficients_kernel import tile_coeffic
 from alc_kernels.backends.triton_backend.dense_tiles import store_tile, tile_of
 from alc_kernels.backends.triton_backend.prefix_tile import add_width, scale_tile
 from alc_kernels.backends.triton_backend.relation import take_tile
-from alc_kernels.backends.triton_backend.tile_negatives import open_tile
+from alc_kernels.backends.triton_backend.tile_negatives import guard_limits, open_tile
 from alc_kernels.backends.triton_backend.tile_product import row_pointers
 
 
@@ -35,6 +35,8 @@ def prefix_coefficients_kernel(
     exclude_row_ptr,
     exclude_col_ptr,
     guard_ptr,  # (W, B) float32, GUARD only
+    row_slack_ptr,  # (W, B) and (W, M) float32, GUARD = 2 only
+    column_slack_ptr,
     row_scale_ptr,  # (W, B) float32
     num_positives_ptr,  # (B,) int64, softmax kinds
     log_sum_exp_ptr,  # (W, B) float32, softmax kinds
@@ -115,6 +117,10 @@ def prefix_coefficients_kernel(
             b_at, b_rows, b_row_in, guard_ptr, row_scale_ptr, num_positives_ptr,
             log_sum_exp_ptr, negative_scale_ptr, bias_ptr, ROWS, KIND, GUARD,
         )  # fmt: skip
+        b_limit = guard_limits(
+            b_guard, row_slack_ptr, column_slack_ptr, b_at, wide * num_labels + b_inside, b_row_in,
+            b_col_in, GUARD,
+        )  # fmt: skip
         out_scale = 1.0
         positive_margin_scale = 0.0
         negative_margin_scale = 0.0
@@ -136,7 +142,7 @@ def prefix_coefficients_kernel(
                 num_labels, ROWS, COLS,
             )[0]  # fmt: skip
             b_total = tile_coefficients(
-                b_scores, b_positive, b_excluded, b_guard, slope * LOG2_E, b_row_shift,
+                b_scores, b_positive, b_excluded, b_limit, slope * LOG2_E, b_row_shift,
                 b_col_shift, b_share, b_negative_scale, b_row_scale, common, b_col_in, b_col_shift,
                 b_col_shift, b_col_shift, b_col_shift, positive_margin, positive_margin_scale,
                 negative_margin, negative_margin_scale, KIND, "none", True, POSITIVES != "empty",
@@ -144,7 +150,7 @@ def prefix_coefficients_kernel(
             )[0]  # fmt: skip
         else:
             b_total = tile_coefficients(
-                b_scores, b_scores, b_scores, b_guard, slope * LOG2_E, b_row_shift, b_col_shift,
+                b_scores, b_scores, b_scores, b_limit, slope * LOG2_E, b_row_shift, b_col_shift,
                 b_share, b_negative_scale, b_row_scale, common, b_col_in, b_col_shift,
                 b_col_shift, b_col_shift, b_col_shift, positive_margin, positive_margin_scale,
                 negative_margin, negative_margin_scale, KIND, "none", False, POSITIVES != "empty",

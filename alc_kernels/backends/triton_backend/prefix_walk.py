@@ -25,6 +25,7 @@ from alc_kernels.backends.triton_backend.positive_statistics import (
 )
 from alc_kernels.backends.triton_backend.prefix_tile import add_width, scale_tile
 from alc_kernels.backends.triton_backend.relation import any_row, open_rows, tile_may_hold
+from alc_kernels.backends.triton_backend.tile_negatives import guard_limits
 from alc_kernels.backends.triton_backend.tile_product import row_pointers
 from alc_kernels.backends.triton_backend.tile_sums import add_sigmoid, add_softmax
 from alc_kernels.backends.triton_backend.topk import empty_list, insert_tile
@@ -48,6 +49,8 @@ def prefix_walk_kernel(
     exclude_row_ptr,
     exclude_col_ptr,
     guard_ptr,
+    row_slack_ptr,
+    column_slack_ptr,
     offset_ptr,
     inverse_temperature_ptr,
     scale_ptr,
@@ -70,7 +73,7 @@ def prefix_walk_kernel(
     POS_KIND: tl.constexpr,
     EXC_KIND: tl.constexpr,
     SCALED: tl.constexpr,
-    HAS_GUARD: tl.constexpr,
+    GUARD: tl.constexpr,
     TOP: tl.constexpr,
     SLOTS: tl.constexpr,
     HARDEST: tl.constexpr,
@@ -88,7 +91,7 @@ def prefix_walk_kernel(
 ):
     """The rows row_start .. row_stop, at the widths widths_ptr[1 .. num_widths].
 
-    widths_ptr[0] = 0; guard and the scales (num_widths, B or M); worst: each list's last entry.
+    widths_ptr[0] = 0; guard, slack and scales (num_widths, B or M); worst: each list's last entry.
     """
     row_start = row_start.to(tl.int64)
     row_stop = row_stop.to(tl.int64)
@@ -210,11 +213,18 @@ def prefix_walk_kernel(
                 b_removed += tl.sum((b_s == float("-inf")).to(tl.int32), 1)
 
             b_tile_max = tl.max(b_s, 1)
-            if HAS_GUARD:
-                b_guard = tl.load(guard_ptr + wide * num_queries + b_rows, mask=b_row_in,
-                                  other=float("inf"))  # fmt: skip
-                if any_row(b_tile_max > b_guard):
-                    b_above = b_s > b_guard[:, None]
+            if GUARD:
+                b_row_at = wide * num_queries + b_rows
+                b_guard = tl.load(guard_ptr + b_row_at, mask=b_row_in, other=float("inf"))
+                b_limit = guard_limits(
+                    b_guard, row_slack_ptr, column_slack_ptr, b_row_at, wide * num_labels + b_cols,
+                    b_row_in, b_cols < num_labels, GUARD,
+                )  # fmt: skip
+                b_least = b_guard
+                if GUARD == 2:
+                    b_least = tl.min(b_limit, 1)
+                if any_row(b_tile_max > b_least):
+                    b_above = b_s > b_limit
                     b_removed += tl.sum(b_above.to(tl.int32), 1)
                     b_s = tl.where(b_above, float("-inf"), b_s)
                     b_tile_max = tl.max(b_s, 1)

@@ -17,8 +17,10 @@ from alc_kernels.backends.triton_backend.config import Tile, device_limits, walk
 from alc_kernels.backends.triton_backend.launch import (
     dot_precision,
     given_or,
+    guard_kind,
     on_device_of,
     product_constexprs,
+    slack_or,
 )
 from alc_kernels.backends.triton_backend.merge import merge_kernel
 from alc_kernels.backends.triton_backend.prefix_walk import prefix_walk_kernel
@@ -67,7 +69,7 @@ def prefix_constexprs(
     request: WalkRequest,
     positives: str,
     exclude: str,
-    has_guard: bool,
+    guard: int,
     scaled: bool,
     tile: Tile,
     widths: tuple[int, ...],
@@ -77,7 +79,7 @@ def prefix_constexprs(
     """The constexpr arguments of ``prefix_walk_kernel``."""
     d = math.gcd(*widths)
     made = walk_launch.walk_constexprs(
-        request, positives, exclude, has_guard, tile, d, dtype, precision
+        request, positives, exclude, guard, tile, d, dtype, precision
     )
     # The plain walk has options that this one has not.
     own = {name: value for name, value in made.items() if name in prefix_walk_kernel.arg_names}
@@ -95,7 +97,7 @@ def prefix_walk(problem: PrefixProblem, request: WalkRequest) -> list[RowStatist
     capability, multiprocessors = device_limits(device)
     tile = prefix_tile(capability, queries.dtype, widths, precision, request.top_k)
     constexprs = prefix_constexprs(
-        request, problem.positives.kind, problem.exclude.kind, problem.guard is not None,
+        request, problem.positives.kind, problem.exclude.kind, guard_kind(problem),
         problem.query_scale is not None, tile, widths, queries.dtype, precision,
     )  # fmt: skip
     positives, exclude = (
@@ -126,7 +128,8 @@ def prefix_walk(problem: PrefixProblem, request: WalkRequest) -> list[RowStatist
             prefix_walk_kernel[(row_blocks * splits,)](
                 queries, labels, optional(problem.query_scale), optional(problem.label_scale),
                 positives.row_ptr, positives.col_ptr, exclude.row_ptr, exclude.col_ptr,
-                optional(problem.guard), optional(request.label_offset),
+                optional(problem.guard), *slack_or(problem, floats),
+                optional(request.label_offset),
                 optional(request.inverse_temperature), optional(request.scale),
                 optional(request.bias), bounds, values, columns, worst, partial_floats,
                 partial_ints, start, stop, b, m, d, num_widths, length,

@@ -37,8 +37,11 @@ from alc_kernels.backends.triton_backend.arithmetic import LOWEST
 from alc_kernels.backends.triton_backend.config import Tile
 from alc_kernels.backends.triton_backend.launch import (
     dot_precision,
+    given_or,
+    guard_kind,
     on_device_of,
     product_constexprs,
+    slack_or,
 )
 from alc_kernels.backends.triton_backend.positive_statistics import drop_pairs
 from alc_kernels.backends.triton_backend.relation import (
@@ -47,6 +50,7 @@ from alc_kernels.backends.triton_backend.relation import (
     open_rows,
     tile_may_hold,
 )
+from alc_kernels.backends.triton_backend.tile_negatives import guard_limits
 from alc_kernels.backends.triton_backend.tile_product import row_pointers, tile_product
 from alc_kernels.backends.triton_backend.topk import leftmost
 
@@ -151,6 +155,8 @@ def scan_groups_kernel(
     exclude_row_ptr,
     exclude_col_ptr,
     guard_ptr,
+    row_slack_ptr,
+    column_slack_ptr,
     entries_ptr,  # (groups, num_segments, room) int32: rows counted from row_start
     counts_ptr,  # (groups, num_segments) int32
     chosen_ptr,  # (rows, TOP) int32
@@ -164,7 +170,7 @@ def scan_groups_kernel(
     room,
     POS_KIND: tl.constexpr,
     EXC_KIND: tl.constexpr,
-    HAS_GUARD: tl.constexpr,
+    GUARD: tl.constexpr,
     TOP: tl.constexpr,
     SLOTS: tl.constexpr,
     ROWS: tl.constexpr,
@@ -203,9 +209,14 @@ def scan_groups_kernel(
         )  # fmt: skip
         b_least = tl.load(least_ptr + b_row, mask=b_in, other=float("inf"))
         b_counts = (column + b_local < num_labels) & b_in[:, None]
-        if HAS_GUARD:
+        if GUARD:
             b_guard = tl.load(guard_ptr + b_rows, mask=b_in, other=float("-inf"))
-            b_counts = b_counts & (b_s <= b_guard[:, None])
+            b_column_at = column + tl.arange(0, COLS)
+            b_limit = guard_limits(
+                b_guard, row_slack_ptr, column_slack_ptr, b_rows, b_column_at, b_in,
+                b_column_at < num_labels, GUARD,
+            )  # fmt: skip
+            b_counts = b_counts & (b_s <= b_limit)
         b_s = tl.where(b_counts, b_s, float("-inf"))
 
         b_place = tl.load(
@@ -272,7 +283,7 @@ def merge_candidates_kernel(
 
 def scan_constexprs(
     kinds: tuple[str, str],
-    has_guard: bool,
+    guard: int,
     top: int,
     tile: Tile,
     d: int,
@@ -283,7 +294,7 @@ def scan_constexprs(
     return {
         "POS_KIND": kinds[0],
         "EXC_KIND": kinds[1],
-        "HAS_GUARD": has_guard,
+        "GUARD": guard,
         "TOP": top,
         "SLOTS": triton.next_power_of_2(top),
         **product_constexprs(tile, d, dtype, precision),
@@ -324,11 +335,11 @@ def select_largest(
         lists: Lists = list_rows(bits, rows, groups, segments, words=0)
         scan_groups_kernel[(groups, lists.segments)](
             queries, labels, relations[0].row_ptr, relations[0].col_ptr, relations[1].row_ptr,
-            relations[1].col_ptr, least if problem.guard is None else problem.guard.contiguous(),
+            relations[1].col_ptr, given_or(problem.guard, least), *slack_or(problem, least),
             lists.entries, lists.counts, chosen, least, values, candidates, row_start, m, d,
             lists.segments, lists.size,
             **scan_constexprs(
-                kinds, problem.guard is not None, top, tile, d, queries.dtype, precision
+                kinds, guard_kind(problem), top, tile, d, queries.dtype, precision
             ),
             num_warps=tile.warps,
             num_stages=tile.stages,

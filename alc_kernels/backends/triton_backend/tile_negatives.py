@@ -14,6 +14,29 @@ from alc_kernels.backends.triton_backend.relation import open_rows, tile_may_hol
 
 
 @triton.jit
+def guard_limits(
+    b_guard,  # (R,)
+    row_slack_ptr,
+    column_slack_ptr,
+    b_row_at,  # (R,) and (C,): places in the two
+    b_column_at,
+    b_row_in,
+    b_column_in,
+    GUARD: tl.constexpr,
+):
+    """What a tile's scores may not exceed: (R, 1), or with GUARD = 2 (R, C).
+
+    GUARD, in all kernels: 0 no guard, 1 a limit per row, 2 with slack (``interface.Problem``).
+    """
+    b_limit = b_guard[:, None]
+    if GUARD == 2:
+        b_row = tl.load(row_slack_ptr + b_row_at, mask=b_row_in, other=0.0)
+        b_column = tl.load(column_slack_ptr + b_column_at, mask=b_column_in, other=0.0)
+        b_limit = b_limit - b_row[:, None] * b_column[None, :]
+    return b_limit
+
+
+@triton.jit
 def open_tile(
     POSITIVES: tl.constexpr,
     positive_row_ptr,

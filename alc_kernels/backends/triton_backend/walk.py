@@ -35,6 +35,7 @@ from alc_kernels.backends.triton_backend.positive_statistics import (
 )
 from alc_kernels.backends.triton_backend.relation import any_row, open_rows, tile_may_hold
 from alc_kernels.backends.triton_backend.subtiles import store_subtile_maxima, subtile_maxima
+from alc_kernels.backends.triton_backend.tile_negatives import guard_limits
 from alc_kernels.backends.triton_backend.tile_product import (
     load_rows,
     product,
@@ -77,6 +78,8 @@ def walk_kernel(
     exclude_row_ptr,
     exclude_col_ptr,
     guard_ptr,
+    row_slack_ptr,
+    column_slack_ptr,
     offset_ptr,
     inverse_temperature_ptr,
     scale_ptr,
@@ -98,7 +101,7 @@ def walk_kernel(
     negative_margin,
     POS_KIND: tl.constexpr,
     EXC_KIND: tl.constexpr,
-    HAS_GUARD: tl.constexpr,
+    GUARD: tl.constexpr,
     TOP: tl.constexpr,
     SLOTS: tl.constexpr,
     HARDEST: tl.constexpr,
@@ -164,7 +167,7 @@ def walk_kernel(
     b_max = b_zero - float("inf")
     b_sum = b_zero
     b_sigmoid = b_zero
-    if HAS_GUARD:
+    if GUARD:
         b_guard = tl.load(guard_ptr + b_rows, mask=b_row_in, other=float("inf"))
     if TOP > 0:
         b_values, b_index = empty_list(TOP, ROWS, SLOTS)
@@ -221,9 +224,17 @@ def walk_kernel(
             )
 
         b_group_max, b_tile_max = _maxima(b_s, MAXIMA, SUBTILE, ROWS, COLS)
-        if HAS_GUARD:
-            if any_row(b_tile_max > b_guard):
-                b_above = b_s > b_guard[:, None]
+        if GUARD:
+            b_column_at = column + tl.arange(0, COLS)
+            b_limit = guard_limits(
+                b_guard, row_slack_ptr, column_slack_ptr, b_rows, b_column_at, b_row_in,
+                b_column_at < num_labels, GUARD,
+            )  # fmt: skip
+            b_least = b_guard
+            if GUARD == 2:
+                b_least = tl.min(b_limit, 1)
+            if any_row(b_tile_max > b_least):
+                b_above = b_s > b_limit
                 b_removed += tl.sum(b_above.to(tl.int32), 1)
                 b_s = tl.where(b_above, float("-inf"), b_s)
                 b_group_max, b_tile_max = _maxima(b_s, MAXIMA, SUBTILE, ROWS, COLS)

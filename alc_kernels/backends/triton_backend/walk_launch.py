@@ -23,8 +23,10 @@ from alc_kernels.backends.triton_backend.config import Tile, device_limits, walk
 from alc_kernels.backends.triton_backend.launch import (
     dot_precision,
     given_or,
+    guard_kind,
     on_device_of,
     product_constexprs,
+    slack_or,
 )
 from alc_kernels.backends.triton_backend.merge import merge_kernel
 from alc_kernels.backends.triton_backend.relation import walk_arguments, walk_kind
@@ -65,7 +67,7 @@ def walk_constexprs(
     request: WalkRequest,
     positives: str,
     exclude: str,
-    has_guard: bool,
+    guard: int,
     tile: Tile,
     d: int,
     dtype: torch.dtype,
@@ -77,12 +79,12 @@ def walk_constexprs(
 ) -> dict[str, Any]:
     """The constexpr arguments of ``walk_kernel``; none depends on the batch size.
 
-    ``keep``: store the bits of active positives, negatives. ``two_passes``: the k largest are
-    found afterwards, from the maxima of groups of columns. ``subtile``: the CUDA kernels find
-    them, from the maxima of sub-tiles that wide.
+    ``guard``: as in ``guard_kind``. ``keep``: store the bits of active positives, negatives.
+    ``two_passes``: the k largest are found afterwards, from the maxima of groups of columns.
+    ``subtile``: the CUDA kernels find them, from the maxima of sub-tiles that wide.
     """
     reads_negatives = (
-        has_guard
+        guard > 0
         or request.sigmoid
         or request.softmax is not None
         or request.negative_margin is not None
@@ -95,7 +97,7 @@ def walk_constexprs(
     return {
         "POS_KIND": walk_kind(positives),
         "EXC_KIND": walk_kind(exclude),
-        "HAS_GUARD": has_guard,
+        "GUARD": guard,
         "TOP": top,
         "SLOTS": triton.next_power_of_2(max(1, top)),
         "HARDEST": request.hardest_positive,
@@ -228,7 +230,7 @@ class WalkLaunch:
         afterwards = self.two_passes or self.subtile > 0
         self.tile = tile if afterwards else choose(walk_epilogue(request))
         self.constexprs = walk_constexprs(
-            request, problem.positives.kind, problem.exclude.kind, problem.guard is not None,
+            request, problem.positives.kind, problem.exclude.kind, guard_kind(problem),
             self.tile, d, queries.dtype, precision, keep=keep, two_passes=self.two_passes,
             subtile=self.subtile,
         )  # fmt: skip
@@ -287,7 +289,7 @@ class WalkLaunch:
             walk_kernel[(row_blocks * splits,)](
                 queries, labels, positives.row_ptr, positives.col_ptr,
                 exclude.row_ptr, exclude.col_ptr, given_or(problem.guard, unused),
-                given_or(request.label_offset, unused),
+                *slack_or(problem, unused), given_or(request.label_offset, unused),
                 given_or(request.inverse_temperature, unused), given_or(request.scale, unused),
                 given_or(request.bias, unused), list_values, list_indices, partial_floats,
                 partial_ints, maxima, *bits, start, stop, m,

@@ -16,8 +16,8 @@ template <typename T>
 struct Kernels {
   const char* name;
 
-  // Overwrites s > limit with -inf; returns how many.
-  int64_t (*guard)(T* s, int64_t n, T limit);
+  // Overwrites s > limit - slack * columns[j] with -inf (columns null: s > limit); how many.
+  int64_t (*guard)(T* s, int64_t n, T limit, T slack, const T* columns);
   // Largest element, -inf for none; NaN is ignored.
   T (*largest)(const T* s, int64_t n);
   // First index >= from, a multiple of 32, whose 32 elements hold one > threshold; n for none.

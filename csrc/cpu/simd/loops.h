@@ -60,8 +60,17 @@ ALC_INLINE T sign_of(T x) {
 constexpr int64_t kRun = 1024;
 
 template <typename T>
-int64_t guard(T* s, int64_t n, T limit) {
+int64_t guard(T* s, int64_t n, T limit, T slack, const T* columns) {
   int64_t removed = 0;
+  if (columns != nullptr) {
+#pragma omp simd reduction(+ : removed)
+    for (int64_t j = 0; j < n; ++j) {
+      const bool out = s[j] > limit - slack * columns[j];
+      s[j] = out ? -kInfinity<T> : s[j];
+      removed += out;
+    }
+    return removed;
+  }
 #pragma omp simd reduction(+ : removed)
   for (int64_t j = 0; j < n; ++j) {
     const bool out = s[j] > limit;
