@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +14,22 @@ from alc_kernels.cli.table_options import add_table_options, table_options
 
 if TYPE_CHECKING:
     from alc_kernels.xmc.data.source import Source
+    from alc_kernels.xmc.data.tables import TableOptions
 
 LAYOUTS = ("auto", "json", "raw", "lines", "pairs")
 DESCRIPTION = """Convert a data set into a data folder for alc train. SOURCE is a folder in one of
 the layouts in use - json: {trn,tst,lbl}.json.gz; raw: {trn,tst,lbl}.raw.txt and {trn,tst}_X_Y.txt;
 lines: trn_X.txt, tst_X.txt, Y.txt and {trn,tst}_X_Y.txt or Y.{trn,tst}.npz; each with filter files
-if there are any - or a table with a query and a label in each row: CSV and its kin, Parquet (a file
-or a folder of parts), JSON Lines or .xlsx."""
+if there are any - or a table: CSV and its kin, Parquet (a file or a folder of parts), JSON Lines or
+.xlsx. Tables come in three shapes: pairs of a query and a label; queries that name a product's id,
+beside a --catalogue; queries and a --catalogue with --matches, a table of pairs of ids."""
+# Options of tables -> the other option without which they say nothing.
+NEEDS = {
+    "id_column": "catalogue",
+    "catalogue_id_column": "catalogue",
+    "matches": "catalogue",
+    "match_columns": "matches",
+}
 
 
 def add_convert(kinds: Any) -> None:
@@ -44,7 +54,8 @@ def add_convert(kinds: Any) -> None:
         metavar="SHARE",
         type=_share("validation"),
         default=0.1,
-        help="training queries that become validation, by sha1 of the text (%(default)s)",
+        help="queries that become validation, by sha1: of all, or of the training queries where "
+        "SOURCE has a test split (%(default)s)",
     )
     add(
         "--hold-out-share",
@@ -64,23 +75,70 @@ def add_convert(kinds: Any) -> None:
         type=_propensity,
         help="parameters of PSP@k (by the name of SOURCE)",
     )
-    add("--query-column", metavar="NAME", default="query", help="pairs (%(default)s)")
-    add("--label-column", metavar="NAME", default="label", help="pairs (%(default)s)")
+    _add_shapes(parser)
+    add_table_options(parser)
+    parser.set_defaults(run=run_convert)
+
+
+def _add_shapes(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("tables: columns by name or number").add_argument
+    add("--query-column", metavar="NAME", default="query", help="the queries (%(default)s)")
+    add(
+        "--label-column",
+        metavar="NAME",
+        default="label",
+        help="the labels, in the catalogue where there is one (%(default)s)",
+    )
+    add("--query-id-column", metavar="NAME", help="ids of the queries, kept to the end")
+    add("--label-id-column", metavar="NAME", help="of pairs: ids of the labels, kept to the end")
+    add(
+        "--keep-columns",
+        metavar="A,B",
+        type=_names,
+        default=(),
+        help="further columns of the queries, kept to the end",
+    )
+    add(
+        "--catalogue",
+        metavar="FILE",
+        type=Path,
+        help="a table of products, a row each; those that no query names are candidates too",
+    )
+    add(
+        "--id-column",
+        metavar="NAME",
+        help="the product's id in SOURCE, empty for none, and in the catalogue; with --matches the "
+        "ids of both",
+    )
+    add("--catalogue-id-column", metavar="NAME", help="the catalogue's ids (--id-column)")
+    add("--matches", metavar="FILE", type=Path, help="a table: a query's id and a product's id")
+    add(
+        "--match-columns",
+        metavar="QUERY,PRODUCT",
+        type=_names,
+        help="its columns, where it has more than these two",
+    )
+    add = parser.add_argument_group("tables: training, validation and test").add_argument
     add(
         "--split-column",
         metavar="NAME",
         default="split",
-        help="pairs: train, validation or test, used where there is one (%(default)s)",
+        help="train, validation or test, used where there is one (%(default)s)",
     )
     add(
         "--test-share",
         metavar="SHARE",
         type=_share("test"),
         default=0.3,
-        help="pairs without that column: queries that become test (%(default)s)",
+        help="without that column: queries that become test (%(default)s)",
     )
-    add_table_options(parser)
-    parser.set_defaults(run=run_convert)
+    add(
+        "--split-by",
+        metavar="label|query|COLUMN",
+        default="auto",
+        help="what stays in one part: the queries of a product, equal queries only, or those with "
+        "the same value of a column (label where products have several queries)",
+    )
 
 
 def run_convert(arguments: argparse.Namespace) -> None:
@@ -114,7 +172,6 @@ def run_convert(arguments: argparse.Namespace) -> None:
 def _recognise(arguments: argparse.Namespace) -> Source:
     """The source; prints which layout it has."""
     from alc_kernels.xmc.data.layouts import find_source
-    from alc_kernels.xmc.data.pairs import PairOptions, find_pairs
     from alc_kernels.xmc.data.source import ReadOptions
     from alc_kernels.xmc.data.tables import is_table
 
@@ -122,18 +179,11 @@ def _recognise(arguments: argparse.Namespace) -> Source:
     if path.is_file() or (layout in ("auto", "pairs") and is_table(path)):
         if layout not in ("auto", "pairs"):
             raise BadInput(f"{path}: is a file, expected a folder for the layout {layout}")
-        source = find_pairs(
-            path,
-            PairOptions(
-                arguments.query_column,
-                arguments.label_column,
-                arguments.split_column,
-                arguments.test_share,
-            ),
-            table,
-        )
-        print(f"Layout: pairs ({', '.join(source.columns)} of {path.name})")
+        source = _tables(arguments, table)
+        beside = "".join(f", {file.name}" for file in source.files[1:])
+        print(f"Layout: {source.layout} ({', '.join(source.columns)} of {path.name}{beside})")
         return source
+    _refuse_shapes(arguments)
     if layout == "pairs":
         raise BadInput(f"{path}: is a folder, expected a table of pairs")
     options = ReadOptions(arguments.text, table.encoding, arguments.replace_blank)
@@ -144,6 +194,66 @@ def _recognise(arguments: argparse.Namespace) -> Source:
     if source.unused:
         print(f"  not read: {', '.join(_short(file, path) for file in source.unused)}")
     return source
+
+
+def _tables(arguments: argparse.Namespace, table: TableOptions) -> Source:
+    """The source of one of the shapes of tables."""
+    from alc_kernels.xmc.data.pairs import PairOptions, ProductTables, find_pairs, find_products
+
+    for option, needed in NEEDS.items():
+        if getattr(arguments, option) is not None and getattr(arguments, needed) is None:
+            raise BadInput(f"{_flag(option)} needs {_flag(needed)}")
+    options = PairOptions(
+        query_column=arguments.query_column,
+        label_column=arguments.label_column,
+        split_column=arguments.split_column,
+        test_share=arguments.test_share,
+        split_by=arguments.split_by,
+        query_id_column=arguments.query_id_column,
+        label_id_column=arguments.label_id_column,
+        keep_columns=arguments.keep_columns,
+    )
+    if arguments.catalogue is None:
+        return find_pairs(arguments.source, options, table)
+    if arguments.id_column is None:
+        raise BadInput("--catalogue needs --id-column, the column with the products' ids")
+    if arguments.label_id_column is not None:
+        raise BadInput("--label-id-column is of pairs; --catalogue-id-column names a catalogue's")
+    columns = arguments.match_columns
+    if columns is not None and len(columns) != 2:
+        raise BadInput(f"--match-columns: found {len(columns)} names, expected QUERY,PRODUCT")
+    products = ProductTables(
+        arguments.catalogue,
+        arguments.id_column,
+        arguments.catalogue_id_column,
+        arguments.matches,
+        columns,
+    )
+    return find_products(arguments.source, products, options, table)
+
+
+def _refuse_shapes(arguments: argparse.Namespace) -> None:
+    """Options of tables say nothing of a folder in one of the field's layouts."""
+    for option in ("catalogue", *NEEDS, "query_id_column", "label_id_column", "keep_columns"):
+        if getattr(arguments, option):
+            raise BadInput(f"{arguments.source}: is no table that {_flag(option)} applies to")
+    if arguments.split_by != "auto":
+        raise BadInput(f"{arguments.source}: is no table that --split-by applies to")
+
+
+def _flag(option: str) -> str:
+    return f"--{option.replace('_', '-')}"
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Names of columns with commas between them, quoted as in CSV where a name has one."""
+    try:
+        names = [name for row in csv.reader([text], skipinitialspace=True) for name in row]
+    except csv.Error:
+        names = []
+    if not names or not all(name.strip() for name in names):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected names of columns, commas between")
+    return tuple(names)
 
 
 def _short(path: Path, folder: Path) -> str:

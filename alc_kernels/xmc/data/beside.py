@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from alc_kernels.xmc.data.texts import TextFile
 from alc_kernels.xmc.errors import DataError
 
 Record = dict[str, str]
+LABEL_IDS = "labels.ids.txt"
 SEPARATOR = "\t"  # between the ids of one label; an id holds none
 
 
@@ -63,7 +64,33 @@ def column_line(record: Record) -> str:
     return json.dumps(record, ensure_ascii=False)
 
 
-def read_beside(path: Path, count: int, origin: str, what: str) -> TextFile | None:
+def read_split_beside(folder: Path, name: str, count: int) -> dict[str, Any]:
+    """``ids``, ``columns`` and ``groups`` of a split, None for what is missing.
+
+    Raises:
+        DataError: a file that does not fit, or cannot be read.
+    """
+    origin = f"lines of {name}.raw.txt"
+    return {
+        "ids": _read_beside(folder / f"{name}.ids.txt", count, origin, "query ids"),
+        "columns": _read_columns(folder / f"{name}.columns.jsonl", count, origin),
+        "groups": _read_beside(folder / f"{name}.groups.txt", count, origin, "products"),
+    }
+
+
+def read_label_ids(folder: Path, count: int) -> TextFile | None:
+    """labels.ids.txt of ``count`` labels, None where it is missing.
+
+    Raises:
+        DataError: another number of lines, an id of two labels, or it cannot be read.
+    """
+    lines = _read_beside(folder / LABEL_IDS, count, "lines of labels.txt", "label ids")
+    if lines is not None:
+        _check_label_ids(lines.path, lines)
+    return lines
+
+
+def _read_beside(path: Path, count: int, origin: str, what: str) -> TextFile | None:
     """A file with a line per label or query, None where it is missing.
 
     Raises:
@@ -77,13 +104,13 @@ def read_beside(path: Path, count: int, origin: str, what: str) -> TextFile | No
     return texts
 
 
-def read_columns(path: Path, count: int, origin: str) -> Columns | None:
+def _read_columns(path: Path, count: int, origin: str) -> Columns | None:
     """SPLIT.columns.jsonl, every line checked, None where it is missing.
 
     Raises:
         DataError: another number of lines, or a line that is no object of the same columns.
     """
-    lines = read_beside(path, count, origin, "JSON objects")
+    lines = _read_beside(path, count, origin, "JSON objects")
     if lines is None:
         return None
     names: tuple[str, ...] | None = None
@@ -103,7 +130,7 @@ def read_columns(path: Path, count: int, origin: str) -> Columns | None:
     return Columns(names or (), lines)
 
 
-def check_label_ids(path: Path, lines: Sequence[str]) -> None:
+def _check_label_ids(path: Path, lines: Sequence[str]) -> None:
     """Raise :class:`DataError` where an id stands at two labels."""
     digests, row_of = Digests(), []
     for row, line in enumerate(lines):

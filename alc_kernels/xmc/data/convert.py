@@ -5,16 +5,20 @@ from __future__ import annotations
 import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from alc_kernels.xmc.data.beside import LABEL_IDS, read_label_ids, read_split_beside, write_beside
 from alc_kernels.xmc.data.dataset import PROPENSITIES, TOKENS, Dataset, Split, token_cache
 from alc_kernels.xmc.data.filter_pairs import read_filter, write_filter
 from alc_kernels.xmc.data.folder import write_about
-from alc_kernels.xmc.data.protocol import SHARE_STEPS, in_share
+from alc_kernels.xmc.data.protocol import SHARE_STEPS, in_share, text_hash
+from alc_kernels.xmc.data.query_files import QueryFiles, write_groups
 from alc_kernels.xmc.data.relation import without, without_labels
+from alc_kernels.xmc.data.sizes import small_parts
 from alc_kernels.xmc.data.source import Part, Relation, Source
 from alc_kernels.xmc.data.sparse_text import write_sparse_text
 from alc_kernels.xmc.data.text_lines import LineWriter
@@ -35,8 +39,9 @@ class ConvertOptions:
 
     Attributes:
         name: of the data set; empty takes the source's.
-        validation_share: share of the training queries that become validation, above 0, where
-            the source has no validation split.
+        validation_share: share of the queries that become validation, above 0, where the source
+            has no validation split: of all, or of the training queries where the source has a
+            test split.
         hold_out_share: share of the labels held out for an open catalogue, below 1; 0 for none.
         keep_unmatched: keep training queries all of whose labels are held out, without labels.
         propensity: (a, b) of the inverse propensities; None guesses from the source's name.
@@ -80,7 +85,7 @@ def convert(source: Source, output: Path, options: ConvertOptions | None = None)
     trains on it, and is excluded in validation and test, where it must not count.
 
     Args:
-        source: from :func:`find_source` or :func:`find_pairs`.
+        source: from :func:`find_source`, :func:`find_pairs` or :func:`find_products`.
         output: folder, created if missing; files of a former data set are replaced.
         options: see :class:`ConvertOptions`.
 
@@ -107,6 +112,7 @@ class _Conversion:
                 self._write_part(name, part)
             dataset = self._open()
             write_about(self.output, dataset)
+            self.notes += small_parts(dataset, self._shares())
         except OSError as error:
             raise DataError(
                 f"{error.filename or self.output}: cannot be written ({error.strerror})"
@@ -121,6 +127,7 @@ class _Conversion:
             for text in labels:
                 file.write(text)
                 held_out.append(in_share(text, share))
+        write_beside(self.output / LABEL_IDS, self.source.id_lines)
         self.notes += labels.notes
         if not held_out:
             raise DataError(f"{labels.path}: found no labels, expected at least 1")
@@ -142,7 +149,7 @@ class _Conversion:
             self._note(
                 f"{relation.path.name}: {relation.repeated} rows repeat an earlier pair of query "
                 "and label"
-                if self.source.layout == "pairs"
+                if self.source.columns
                 else f"{relation.path.name}: {relation.repeated} times a query has a label twice"
             )
         trained = relation.matrix
@@ -167,6 +174,8 @@ class _Conversion:
                 else:
                     right = without(right, left_out)
             write_sparse_text(self.output / f"{split}_X_Y.txt", right)
+            absent = None if part.absent is None else part.absent[rows]
+            write_groups(self.output, split, self.source, relation.matrix[rows], absent)
             filter_file = self.output / f"{split}_filter.txt"
             if left_out is None:
                 filter_file.unlink(missing_ok=True)
@@ -181,41 +190,58 @@ class _Conversion:
     def _write_texts(
         self, part: Part, targets: list[str], relation: Relation, dropped: np.ndarray
     ) -> np.ndarray:
-        """Write every text that is kept; (n,) int8, its place in ``targets`` or DROPPED."""
+        """Write every query that is kept; (n,) int8, its place in ``targets`` or DROPPED."""
         target = np.zeros(len(dropped), np.int8)
-        count, share = 0, self.options.validation_share
+        count, limit = 0, round(self.options.validation_share * SHARE_STEPS)
+        beside = part.beside() if part.beside is not None else repeat(("", {}))
         with ExitStack() as stack:
             files = [
-                stack.enter_context(LineWriter(self.output / f"{name}.raw.txt")) for name in targets
+                stack.enter_context(QueryFiles(self.output, name, self.source)) for name in targets
             ]
-            for count, text in enumerate(part.texts, 1):
+            for count, (text, (own_id, record)) in enumerate(zip(part.texts, beside), 1):  # noqa: B905
                 if count > len(target):
                     continue  # the message below states how many there are
-                to = 1 if len(targets) > 1 and in_share(text, share) else 0
+                to = 0
+                if len(targets) > 1:
+                    steps = part.steps
+                    step = text_hash(text) % SHARE_STEPS if steps is None else steps[count - 1]
+                    to = int(step < limit)
                 if to == 0 and dropped[count - 1]:
                     to = DROPPED
                 else:
-                    files[to].write(text)
+                    files[to].write(text, own_id, record)
                 target[count - 1] = to
             if count != len(target):
                 raise DataError(
                     f"{part.texts.path}: found {count} texts, expected {len(target)} (rows of "
                     f"{relation.path.name}; truncated?)"
                 )
-            for name, file in zip(targets, files, strict=True):
-                if not file.count:
-                    reason = ""
-                    if len(targets) > 1:
-                        reason = f" at a validation share of {share:g}"
-                    raise DataError(
-                        f"{part.texts.path}: {count} texts leave none for {name}{reason}, expected "
-                        "at least 1; a larger share may find some"
-                    )
+            self._check_counts(part, targets, [file.count for file in files])
         self.notes += part.texts.notes
         return target
 
+    def _check_counts(self, part: Part, targets: list[str], counts: list[int]) -> None:
+        for name, found in zip(targets, counts, strict=True):
+            if not found:
+                reason = ""
+                if len(targets) > 1:
+                    reason = f" at a validation share of {self.options.validation_share:g}"
+                raise DataError(
+                    f"{part.texts.path}: {sum(counts)} texts leave none for {name}{reason}, "
+                    "expected at least 1; another share may find some"
+                )
+
     def _carves(self, name: str) -> bool:
         return name == "train" and "validation" not in self.source.parts
+
+    def _shares(self) -> dict[str, float]:
+        """The shares that were asked for and made a part."""
+        made = {"hold-out": self.options.hold_out_share} if self.options.hold_out_share else {}
+        if self._carves("train"):
+            made["validation"] = self.options.validation_share
+        if self.source.test_share is not None:
+            made["test"] = self.source.test_share
+        return made
 
     def _open(self) -> Dataset:
         """The data set of the written files; opening them checks every line again."""
@@ -224,7 +250,8 @@ class _Conversion:
         for name in ("train", "validation", "test"):
             path = self.output / f"{name}.raw.txt"
             queries = TextFile(path, what="query texts", token_cache=cache)
-            splits[name] = Split(queries, *self.splits[name])
+            beside = read_split_beside(self.output, name, len(queries))
+            splits[name] = Split(queries, *self.splits[name], **beside)
         labels = TextFile(self.output / "labels.txt", what="label texts", token_cache=cache)
         propensity = options.propensity
         if propensity is None:
@@ -242,6 +269,7 @@ class _Conversion:
             description=f"Converted from the {source.layout} layout.",
             protocol=self._protocol(),
             propensity=propensity,
+            label_ids=read_label_ids(self.output, len(labels)),
             folder=self.output,
         )
 
@@ -250,7 +278,9 @@ class _Conversion:
         rules = [self.source.split_rule or "train and test as in the source"]
         if self._carves("train"):
             limit = round(options.validation_share * SHARE_STEPS)
-            rules.append(f"validation: training queries with sha1 mod {SHARE_STEPS} < {limit}")
+            what = self.source.split_what
+            what = "training queries" if what == "queries" else what
+            rules.append(f"validation: {what} with sha1 mod {SHARE_STEPS} < {limit}")
         if options.hold_out_share:
             limit = round(options.hold_out_share * SHARE_STEPS)
             kept = "kept without labels" if options.keep_unmatched else "dropped"

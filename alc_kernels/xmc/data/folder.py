@@ -24,12 +24,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from alc_kernels.xmc.data.beside import (
-    check_label_ids,
-    read_beside,
-    read_columns,
-    write_beside,
-)
+from alc_kernels.xmc.data.beside import LABEL_IDS, read_label_ids, read_split_beside, write_beside
 from alc_kernels.xmc.data.dataset import PROPENSITIES, SPLITS, TOKENS, Dataset, Split, token_cache
 from alc_kernels.xmc.data.filter_pairs import read_filter, write_filter
 from alc_kernels.xmc.data.sparse_text import read_sparse_text, write_sparse_text
@@ -38,7 +33,6 @@ from alc_kernels.xmc.data.texts import TextFile
 from alc_kernels.xmc.errors import DataError
 
 FORMAT_VERSION = 1
-LABEL_IDS = "labels.ids.txt"
 
 
 def load_dataset(folder: str | Path) -> Dataset:
@@ -57,10 +51,6 @@ def load_dataset(folder: str | Path) -> Dataset:
     for file in about["beside"]:
         if not (folder / file).exists():
             raise DataError(f"{folder / file}: no such file, expected it (dataset.json names it)")
-    ids_file = folder / LABEL_IDS
-    label_ids = read_beside(ids_file, len(labels), "lines of labels.txt", "label ids")
-    if label_ids is not None:
-        check_label_ids(ids_file, label_ids)
     splits = {}
     for name in SPLITS:
         text_file, relation_file = folder / f"{name}.raw.txt", folder / f"{name}_X_Y.txt"
@@ -77,7 +67,7 @@ def load_dataset(folder: str | Path) -> Dataset:
         if filter_file.exists():
             excluded = read_filter(filter_file, relation.shape)
             _check_not_both(filter_file, relation_file.name, relation, excluded)
-        beside = _read_beside(folder, name, len(queries))
+        beside = read_split_beside(folder, name, len(queries))
         splits[name] = Split(queries, relation, excluded, **beside)
     dataset = Dataset(
         name=about["name"],
@@ -88,7 +78,7 @@ def load_dataset(folder: str | Path) -> Dataset:
         generated=about["generated"],
         protocol=about["protocol"],
         propensity=tuple(about["propensity"]),
-        label_ids=label_ids,
+        label_ids=read_label_ids(folder, len(labels)),
         folder=folder,
     )
     _check_counts(folder / "dataset.json", about["counts"], dataset.counts())
@@ -153,16 +143,6 @@ def _files_beside(dataset: Dataset) -> list[str]:
         parts = {"ids.txt": split.ids, "columns.jsonl": split.columns, "groups.txt": split.groups}
         names += [f"{name}.{ending}" for ending, part in parts.items() if part is not None]
     return names
-
-
-def _read_beside(folder: Path, name: str, count: int) -> dict[str, Any]:
-    """Ids, columns and groups of a split, None for each that is missing."""
-    origin = f"lines of {name}.raw.txt"
-    return {
-        "ids": read_beside(folder / f"{name}.ids.txt", count, origin, "query ids"),
-        "columns": read_columns(folder / f"{name}.columns.jsonl", count, origin),
-        "groups": read_beside(folder / f"{name}.groups.txt", count, origin, "products"),
-    }
 
 
 def _read_about(path: Path) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def read_pricerunner(csv: str | Path, *, keep_unmatched: bool = False) -> Datase
     labels: list[str] = []
     label_of: dict[str, int] = {}
     titles: dict[str, list[int]] = {}
-    for title, label in _offers(path):
+    for title, label in offers(path):
         key = " ".join(label.lower().split())
         if key not in label_of:
             label_of[key] = len(labels)
@@ -65,8 +65,8 @@ def read_pricerunner(csv: str | Path, *, keep_unmatched: bool = False) -> Datase
     )
 
 
-def _offers(path: Path) -> Iterator[tuple[str, str]]:
-    """(title, cluster label) of every row, stripped."""
+def offers(path: Path) -> Iterator[tuple[str, str]]:
+    """(title, cluster label) of every row of pricerunner_aggregate.csv, stripped."""
     text = decode(path, read_bytes(path))
     reader = csv_module.reader(io.StringIO(text, newline=""), strict=True)
     try:

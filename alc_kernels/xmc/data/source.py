@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from alc_kernels.xmc.data.beside import Record
 from alc_kernels.xmc.data.tables.text import normalize_text
 from alc_kernels.xmc.errors import DataError
 
@@ -119,11 +120,19 @@ class Part:
         texts: the queries.
         relation: reads their relation.
         filter: its filter file, or None.
+        steps: (n,) int64 where in the shares each query is, in [0, SHARE_STEPS); None goes by the
+            hash of its text.
+        beside: a fresh iterator over the queries' ids and further columns, or None.
+        absent: (n,) int64 the product of each query that is no label, a place in the source's
+            ``absent``, -1 for none; None where that is not known.
     """
 
     texts: TextStream
     relation: RelationReader
     filter: Path | None = None
+    steps: np.ndarray | None = None
+    beside: Callable[[], Iterator[tuple[str, Record]]] | None = None
+    absent: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -139,6 +148,12 @@ class Source:
         unused: files that look like parts of it and are not read.
         columns: of a table, which are read.
         split_rule: how train and test were told apart, where the source does not say so.
+        test_share: share that was asked to become test, where the source does not say what does.
+        split_what: what stays together, in words.
+        id_lines: the ids of each label, a tab between several; None where it has no ids.
+        absent: names of products that are no labels.
+        has_query_ids: whether the parts have ids beside their texts.
+        column_names: further columns beside them.
         notes: what was assumed or normalised so far, one sentence each.
     """
 
@@ -150,6 +165,12 @@ class Source:
     unused: tuple[Path, ...] = ()
     columns: tuple[str, ...] = ()
     split_rule: str = ""
+    test_share: float | None = None
+    split_what: str = "queries"
+    id_lines: Sequence[str] | None = None
+    absent: tuple[str, ...] = ()
+    has_query_ids: bool = False
+    column_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
