@@ -88,7 +88,9 @@ class Triplet:
         symmetric: add the same loss with rows and columns exchanged: ``"mean"`` takes half
             of both, ``"sum"`` takes both.
 
-    Source: PRIME's reduction with DEXA's mask.
+    Source: PRIME's reduction with DEXA's mask. NGAME's and DEXA's own loss is this divided by
+    ``num_negatives`` (``base_weight=1 / num_negatives``), NGAME's with a share of the weight for
+    inactive negatives too.
     """
 
     margin: float = 0.3

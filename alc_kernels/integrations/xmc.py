@@ -33,12 +33,16 @@ class SimilarityCriterion(nn.Module):
 
     Args:
         base: a base loss, its name, or None, as for :class:`alc_kernels.ALCLoss`.
-            ``Triplet(0.3, num_negatives=k)`` with ``base_weight=1/k`` is DEXA's value;
-            ``DynamicTriplet(0.1, 0.3, num_negatives=k)`` PRIME's with its ``custom`` reduction,
-            and with ``base_weight=1/k`` ViXML's with its ``mean``. (NGAME gives inactive
-            negatives a share of the weights; ours are DEXA's.)
+            ``DynamicTriplet(0.1, 0.3, num_negatives=k)`` has the value and the gradient of PRIME
+            and ViXML with their ``custom`` reduction (ViXML "aggressive"), as published;
+            ``Triplet(0.3, num_negatives=k)`` those of DEXA, times k. With equal margins, and with
+            PRIME's ``margin_min=0``, the margin is fixed: ``Triplet``. Not "aggressive":
+            ``weight_temperature=None``. (NGAME gives inactive negatives a share of the weights;
+            ours are DEXA's.)
         threshold: :class:`alc_kernels.ThresholdMargin` or None.
-        base_weight: weight of the base term.
+        base_weight: weight of the base term. 1/k is the value of NGAME and DEXA, whose ``mean``
+            divides the weighted sum by k; a threshold loss at weight 1 then outweighs it, so give
+            it the same factor, or leave both at 1 (AdamW steps alike, up to its epsilon).
         positive: which positive a row's triplets use: ``"diagonal"`` (NGAME, DEXA) or one drawn
             at ``"random"`` in each call (PRIME, ViXML).
         num_violators: return (loss, mean number of active negatives per row), as ViXML expects;
@@ -99,6 +103,25 @@ class SimilarityCriterion(nn.Module):
             loss = loss + settings.threshold.positive_weight * positive
             loss = loss + settings.threshold.negative_weight * negative
         return loss
+
+    def on_embeddings(
+        self,
+        embedding_dim: int | None = None,
+        auxiliary: Auxiliary | None = DEFAULT_AUXILIARY,
+        *,
+        backend: str = "auto",
+        deterministic: bool = False,
+    ) -> EmbeddingCriterion:
+        """The same settings for embeddings, with ALC's auxiliary parts.
+
+        Args:
+            embedding_dim, auxiliary, backend, deterministic: as for :class:`EmbeddingCriterion`.
+        """
+        settings = self.settings
+        return EmbeddingCriterion(
+            embedding_dim, settings.base, auxiliary, settings.threshold, settings.base_weight,
+            positive=self.positive, backend=backend, deterministic=deterministic,
+        )  # fmt: skip
 
     @torch.no_grad()
     def _violators(self, s: Tensor, relation: Relation) -> Tensor:
