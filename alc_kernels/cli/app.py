@@ -7,13 +7,13 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from alc_kernels.cli import bench, compare, data, demo, evaluate, info, predict, train
+from alc_kernels.cli import bench, compare, data, demo, evaluate, export, info, predict, train
 from alc_kernels.cli.arguments import Parser, one_line
 from alc_kernels.cli.errors import BadInput, Missing
 from alc_kernels.cli.ranks import is_told_elsewhere, tell_torchrun, this_rank
 from alc_kernels.xmc.errors import Interrupted, ProcessFailed, XMCError
 
-COMMANDS = (demo, train, evaluate, predict, compare, data, bench, info)
+COMMANDS = (demo, train, evaluate, predict, export, compare, data, bench, info)
 # Package as it is imported: as it is installed, and the extra that brings it.
 EXTRAS = {
     "scipy": ("scipy", "trainer"),

@@ -4,51 +4,41 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from alc_kernels.cli.arguments import number, one_of
+from alc_kernels.cli.catalogue import Labels, add_catalogue_options, read_labels
 from alc_kernels.cli.errors import BadInput
 from alc_kernels.cli.outputs import FORMATS, table_target
+from alc_kernels.cli.titles import Title, Titles, add_title_options
 
 if TYPE_CHECKING:
+    from alc_kernels.cli.table_files import Row
     from alc_kernels.xmc.evaluation import Scored
-    from alc_kernels.xmc.training.checkpoint import Checkpoint
+    from alc_kernels.xmc.evaluation.matching import Match
 
 NAME = "predict"
 PRECISION = 0.9
-COLUMNS = {"query": str, "rank": int, "label": str, "score": float, "decision": str}
 
 
 def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         NAME,
         help="match new titles: label, score, accept or review",
-        description="Find the best label of every title in FILE and write query, rank, label, "
-        "score and decision: accept where the best score reaches the threshold, else review. The "
-        "threshold is the one that reaches the precision on the run's validation titles (open "
-        "catalogue where there is one); it holds for titles and catalogues like those.",
+        description="Find the best label of every title in FILE and write, for each, query, rank, "
+        "label, score and decision, with ids and further columns where there are some: accept "
+        "where the best score reaches the threshold, else review. The threshold is the one that "
+        "reaches the precision on the run's validation titles (open catalogue where there is "
+        "one); it holds for titles and catalogues like those.",
     )
     parser.add_argument("run_folder", metavar="RUN", type=Path, help="folder of alc train")
-    parser.add_argument(
-        "file", metavar="FILE", help="one title per line, or a table (--column); - reads stdin"
-    )
-    parser.add_argument("--column", metavar="NAME", help="FILE is a CSV, this column the titles")
-    parser.add_argument(
-        "--catalogue",
-        metavar="FILE",
-        type=Path,
-        help="match against these labels, one per line, instead of the run's own",
-    )
-    parser.add_argument(
-        "--data",
-        metavar="DIR",
-        type=Path,
-        help="the run's data folder (default: where it was, if it is still there)",
-    )
+    add_title_options(parser)
+    add_catalogue_options(parser)
     parser.add_argument(
         "--precision",
         type=number(float, 0.01, 0.9999),
@@ -77,16 +67,14 @@ def add_command(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from alc_kernels.cli.finish import load_trained
     from alc_kernels.cli.table_files import table_writer
-    from alc_kernels.cli.titles import STDIN, read_titles
     from alc_kernels.xmc.evaluation import load_scored
     from alc_kernels.xmc.evaluation.matching import ACCEPT, Matcher
 
     if arguments.precision is not None and arguments.threshold is not None:
         raise BadInput("--precision and --threshold exclude each other")
-    if arguments.file != STDIN and not Path(arguments.file).is_file():
-        raise BadInput(f"{arguments.file}: no such file")
-    target = table_target(arguments.output, arguments.format, _inputs(arguments))
+    titles = Titles(arguments)
     scored = load_scored(arguments.run_folder)
+    target = table_target(arguments.output, arguments.format, _inputs(arguments, scored))
     checkpoint = load_trained(arguments.run_folder)
     if len(scored.history) != len(checkpoint.position.history):
         raise BadInput(
@@ -94,33 +82,63 @@ def run(arguments: argparse.Namespace) -> None:
             f"alc evaluate {arguments.run_folder} --data DIR"
         )
     threshold, origin = _threshold(arguments, scored)
-    texts, label_ids = _labels(arguments, scored, checkpoint)
-    matcher = Matcher(checkpoint.model, texts, label_ids, threshold, arguments.k)
+    labels = read_labels(arguments, scored, checkpoint)
+    matcher = Matcher(checkpoint.model, labels.texts, labels.numbers, threshold, arguments.k)
 
-    notes: list[str] = []
     total = accepted = blank = 0
-    with table_writer(target, COLUMNS) as write:
-        titles = read_titles(arguments.file, arguments.column, notes=notes)
-        for rows in matcher.match(titles):
-            for row in rows:
-                write(row)
+    waiting: deque[Title] = deque()  # read, not matched yet
+
+    def texts() -> Iterator[str]:
+        for title in titles:
+            waiting.append(title)
+            yield title.text
+
+    with table_writer(target, columns(titles, labels)) as write:
+        for matches in matcher.match(texts()):
+            title = waiting.popleft()
+            for match in matches:
+                write(_row(title, match, titles, labels))
             total += 1
-            accepted += rows[0].decision == ACCEPT
-            blank += rows[0].score is None
+            accepted += matches[0].decision == ACCEPT
+            blank += matches[0].score is None
         if not total:
             raise BadInput(f"{arguments.file}: holds no title")
-    # The matches may be on standard output: then the summary must not be.
-    stream = sys.stderr if arguments.output is None else sys.stdout
-    share = f" ({100 * accepted / total:.1f} %)"
-    for note in notes:
+    for note in (*titles.notes, *labels.notes):
         print(note, file=sys.stderr)
     print(
-        f"{total:,} titles against {len(texts):,} labels: {accepted:,} accepted{share}, "
-        f"{total - accepted:,} for review{f', {blank:,} of them blank' if blank else ''}; {origin}",
-        file=stream,
+        f"{total:,} titles: {accepted:,} accepted ({100 * accepted / total:.1f} %), "
+        f"{total - accepted:,} for review{f', {blank:,} of them blank' if blank else ''}",
+        f"Catalogue: {labels.told}{_beyond(arguments, scored, threshold)}",
+        f"Threshold: {origin}",
+        sep="\n",
+        # The matches may be on standard output: then the summary must not be.
+        file=sys.stderr if arguments.output is None else sys.stdout,
     )
     if arguments.output is not None:
         print(f"Written: {arguments.output}")
+
+
+def columns(titles: Titles, labels: Labels) -> dict[str, type]:
+    """The columns of the output, in order; docs/xmc.md says what each holds."""
+    made: dict[str, type] = {"query_id": str} if titles.has_ids else {}
+    made |= {"query": str, "rank": int}
+    if labels.ids is not None:
+        made["label_id"] = str
+    made |= {"label": str, "score": float, "decision": str}
+    for name in titles.kept:
+        while name in made:
+            name = f"input_{name}"
+        made[name] = str
+    return made
+
+
+def _row(title: Title, match: Match, titles: Titles, labels: Labels) -> Row:
+    ids = [title.id] if titles.has_ids else []
+    label_ids: list[str] = []
+    if labels.ids is not None:
+        label_ids = [labels.ids[match.place] if match.place >= 0 else ""]
+    found = [*label_ids, match.label, match.score, match.decision]
+    return [*ids, title.given, match.rank, *found, *title.kept]
 
 
 def _threshold(arguments: argparse.Namespace, scored: Scored) -> tuple[float, str]:
@@ -128,56 +146,59 @@ def _threshold(arguments: argparse.Namespace, scored: Scored) -> tuple[float, st
     from alc_kernels.xmc.evaluation.matching import validation_threshold
 
     if arguments.threshold is not None:
-        return arguments.threshold, f"threshold {arguments.threshold:g} as given"
+        return arguments.threshold, f"{arguments.threshold:g}, as given"
     precision = PRECISION if arguments.precision is None else arguments.precision
-    threshold, catalogue = validation_threshold(scored.predictions, precision)
+    threshold, name = validation_threshold(scored.predictions, precision)
+    found = scored.predictions[name]["validation"]
+    titles = f"{len(found):,} validation titles"
+    if missing := int((~found.answerable).sum()):
+        titles += f", {missing:,} of them without a right label in it"
     if not np.isfinite(threshold):
         return threshold, (
-            f"no validation score of the {catalogue} catalogue reaches precision {precision:g}, "
-            "so nothing is accepted"
+            f"none, since no score reaches precision {precision:g} against the {name} catalogue "
+            f"({titles}): nothing is accepted"
         )
     return threshold, (
-        f"threshold {threshold:.3f} for precision {precision:g}, chosen on validation "
-        f"({catalogue} catalogue)"
+        f"{threshold:.3f}, from which {100 * precision:g} % of the accepted are right against the "
+        f"{name} catalogue of {_size(scored, name):,} labels ({titles}); it holds for titles and a "
+        "catalogue like those"
     )
 
 
-def _labels(
-    arguments: argparse.Namespace, scored: Scored, checkpoint: Checkpoint
-) -> tuple[Sequence[str], np.ndarray | None]:
-    """Label texts, and the numbers that the model knows them by (None: all, in order)."""
-    from alc_kernels.cli.compare import texts_of
-    from alc_kernels.xmc.data.tables import normalize_text
-    from alc_kernels.xmc.data.text_lines import iter_lines
-    from alc_kernels.xmc.evaluation.label_numbers import by_text_alone, known_labels, numbers_for
+def _beyond(arguments: argparse.Namespace, scored: Scored, threshold: float) -> str:
+    """How the catalogue differs from the one that the threshold was chosen on, in words."""
+    from alc_kernels.xmc.evaluation.predictions import leading_catalogue
 
-    if arguments.catalogue is None or arguments.data is not None:
-        dataset, missing = texts_of(scored, arguments.data)
-        if dataset is None:
-            raise BadInput(f"{missing} Or --catalogue FILE names the labels to match.")
-        if arguments.catalogue is None:
-            return dataset.labels, numbers_for(checkpoint, dataset)
-    lines = iter_lines(arguments.catalogue, what="label texts", allow_unended=True)
-    read = [normalize_text(text) for text in lines]
-    texts = list(dict.fromkeys(read))
-    if len(texts) < len(read):
-        print(
-            f"{arguments.catalogue}: {len(read) - len(texts):,} labels stand there more than "
-            "once, the first one counts",
-            file=sys.stderr,
+    if arguments.threshold is not None or not np.isfinite(threshold):
+        return ""
+    chosen_on = leading_catalogue(scored.predictions)
+    if arguments.catalogue is not None:
+        return (
+            f"; the threshold was chosen on another catalogue, of {_size(scored, chosen_on):,} "
+            "labels: try it on titles whose label you know"
         )
-    numbers = known_labels(checkpoint, texts)
-    if not by_text_alone(checkpoint.model):
-        unseen = int((numbers < 0).sum())
-        print(
-            f"{arguments.catalogue}: {len(texts) - unseen:,} labels known from training, "
-            f"{unseen:,} new",
-            file=sys.stderr,
-        )
-    return texts, numbers
+    held_out = _size(scored, "closed") - _size(scored, chosen_on)
+    if not held_out:
+        return ", the ones that the threshold was chosen on"
+    against_all = scored.predictions["closed"]["validation"]
+    taken = against_all.top_score >= threshold
+    right = f"{100 * against_all.correct[taken].mean():.1f} %" if taken.any() else "none"
+    return (
+        f"; {held_out:,} of them were left out when the threshold was chosen. Against all of them "
+        f"it accepts {100 * taken.mean():.1f} % of the validation titles, {right} of those rightly"
+    )
 
 
-def _inputs(arguments: argparse.Namespace) -> list[Path]:
+def _size(scored: Scored, catalogue: str) -> int:
+    """How many labels a catalogue of the run's data has."""
+    counts = scored.data["counts"]
+    return int(counts["labels"] - (counts["held_out"] if catalogue == "open" else 0))
+
+
+def _inputs(arguments: argparse.Namespace, scored: Scored) -> list[Path]:
     """What the command reads, so that it is not written over."""
-    given = (Path(arguments.file), arguments.catalogue, arguments.data, arguments.run_folder)
-    return [path for path in given if path is not None]
+    given: Sequence[Any] = (
+        arguments.file, arguments.catalogue, arguments.data, arguments.run_folder,
+        scored.data.get("folder"),
+    )  # fmt: skip
+    return [Path(path) for path in given if path is not None]

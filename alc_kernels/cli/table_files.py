@@ -34,6 +34,8 @@ Write = Callable[[Row], None]
 
 DIGITS = 6  # of a number that is not whole
 ROWS_PER_GROUP = 1 << 15  # of a Parquet file
+# Python's splitlines and other programs end a line at these as well.
+_LINE_ENDS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
 XLSX_ROWS, XLSX_CHARACTERS = 1_048_576, 32_767  # what a sheet and a cell hold
 # Excel has no way to write control characters that other readers of the format know: they show
 # its _x000D_, or take a text that says _x000D_ for one.
@@ -141,7 +143,7 @@ class _Ends:
 def _jsonl(file: IO[str], target: Target, columns: Mapping[str, type]) -> Iterator[Write]:
     def write(row: Row) -> None:
         made = dict(zip(columns, row, strict=True))
-        file.write(f"{json.dumps(made, ensure_ascii=False)}\n")
+        file.write(f"{json.dumps(made, ensure_ascii=False).translate(_LINE_ENDS)}\n")
 
     yield write
 

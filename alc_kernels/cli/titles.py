@@ -1,57 +1,158 @@
-"""Titles from a file or from standard input, one at a time."""
+"""Titles to match, one at a time, each with what stands beside it in its table."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import argparse
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
+from alc_kernels.cli.catalogue import text_column
 from alc_kernels.cli.errors import BadInput
-from alc_kernels.xmc.data.tables import TableOptions, is_table, normalize_text, open_table
+from alc_kernels.cli.table_options import add_table_options, table_options
+from alc_kernels.xmc.data.tables import Changes, Table, is_table, normalize_text, open_table
 from alc_kernels.xmc.data.tables.opening import STDIN, copy_of_standard_input
-from alc_kernels.xmc.data.tables.table import short_list
+from alc_kernels.xmc.data.tables.options import TableOptions
 from alc_kernels.xmc.data.text_lines import TextInput
 
+QUERY = "query"  # the column of the titles, where there are several and none is named
+ALL = "all"
 
-def read_titles(
-    source: str,
-    column: str | None = None,
-    options: TableOptions | None = None,
-    notes: list[str] | None = None,
-) -> Iterator[str]:
-    """The titles of ``source``, normalised: one per line, or one per row of a table.
+
+class Title(NamedTuple):
+    """A title as it is matched, and as the file has it.
+
+    Attributes:
+        text: normalised, as training texts are.
+        given: as it stands in the file.
+        id: as it stands there, empty where there is none.
+        kept: the cells of the columns that are kept, likewise.
+    """
+
+    text: str
+    given: str
+    id: str = ""
+    kept: tuple[str, ...] = ()
+
+
+def add_title_options(parser: argparse.ArgumentParser) -> None:
+    """Add FILE, ``--column``, ``--id-column``, ``--keep-columns`` and how tables are read."""
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        help="a text file with one title per line, or a table; - reads standard input",
+    )
+    parser.add_argument(
+        "--column",
+        metavar="NAME",
+        help="the table's column of titles (its only one, or the one named query)",
+    )
+    parser.add_argument(
+        "--id-column", metavar="NAME", help="the column of the titles' ids, for the output"
+    )
+    parser.add_argument(
+        "--keep-columns",
+        metavar="NAMES|all",
+        action="append",
+        default=[],
+        help="further columns for the output, a comma between",
+    )
+    add_table_options(parser)
+
+
+class Titles:
+    """The titles of a file; once through.
 
     Args:
-        source: a file, perhaps compressed, or ``-`` for standard input.
-        column: the table's column that holds the titles; None: there is one title per line.
-        options: how to read a table, and the encoding of a text file.
-        notes: takes what was assumed and normalised, once all are read.
+        arguments: of :func:`add_title_options`.
+
+    Attributes:
+        has_ids: whether the titles have ids.
+        kept: names of the columns that are kept.
 
     Raises:
-        BadInput: a table, and no column named.
-        DataError: unreadable, no such column, an uneven row; names file and line.
+        BadInput: no such file, a table of several columns and none named, options for a table
+            where there is none.
+        DataError: unreadable, or no such column; while reading also by line.
     """
-    options, notes = options or TableOptions(), [] if notes is None else notes
-    if column is None and (source == STDIN or not is_table(source)):
-        yield from _lines(source, options, notes)
-        return
-    table = open_table(source, options)
-    if column is None:
-        raise BadInput(
-            f"{table.name}: is a table, --column names the column of the titles: "
-            f"{short_list(table.columns)}"
-        )
-    for _, (title,) in table.rows([table.find(column, "--column")]):
-        yield title
-    notes += table.notes
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.source, self.options = arguments.file, table_options(arguments)
+        self.has_ids = arguments.id_column is not None
+        self.kept: tuple[str, ...] = ()
+        self.table: Table | None = None
+        self._line_notes: list[str] = []
+        if self.source != STDIN and not Path(self.source).exists():
+            raise BadInput(f"{self.source}: no such file")
+        columns = [arguments.column, arguments.id_column, *arguments.keep_columns]
+        if any(columns) or (self.source != STDIN and is_table(self.source)):
+            self.table = open_table(self.source, self.options)
+            self.table.keep_empty_rows = True  # each row of the file has one in the output
+            self._find_columns(self.table, arguments)
+        elif self.options != TableOptions(encoding=self.options.encoding):
+            raise BadInput(
+                f"{self.source}: is read as one title per line, so of the options for tables only "
+                "--encoding has an effect; --column NAME reads a table"
+            )
+
+    def _find_columns(self, table: Table, arguments: argparse.Namespace) -> None:
+        ids = [table.find(arguments.id_column, "--id-column")] if self.has_ids else []
+        names = _names(table, arguments.keep_columns)
+        kept = [table.find(name, "--keep-columns") for name in names if name != ALL]
+        beside = [*ids, *kept]
+        title = text_column(table, arguments.column, "--column", QUERY, beside)
+        if ALL in names:
+            rest = [p for p in range(len(table.columns)) if p not in (title, *beside)]
+            kept += rest
+        self.kept = tuple(table.columns[place] for place in kept)
+        self.places = [title, *ids, *kept]
+
+    @property
+    def notes(self) -> list[str]:
+        """What was assumed or found in reading; complete when all titles were read."""
+        return self._line_notes if self.table is None else self.table.notes
+
+    def __iter__(self) -> Iterator[Title]:
+        if self.table is None:
+            yield from self._lines()
+            return
+        raw, first = _Raw(), 1 + self.has_ids
+        for _, cells in self.table.rows(self.places, raw):
+            given = raw.cells_as_given(cells)
+            yield Title(cells[0], given[0], given[1] if self.has_ids else "", tuple(given[first:]))
+
+    def _lines(self) -> Iterator[Title]:
+        with ExitStack() as stack:
+            path, name = Path(self.source), None
+            if self.source == STDIN:
+                path, name = stack.enter_context(copy_of_standard_input()), "standard input"
+            file = TextInput(path, self.options.encoding, name)
+            self._line_notes = file.notes
+            for _, line in file.lines():
+                yield Title(normalize_text(line), line)
 
 
-def _lines(source: str, options: TableOptions, notes: list[str]) -> Iterator[str]:
-    with ExitStack() as stack:
-        name, path = source, Path(source)
-        if source == STDIN:
-            name, path = "standard input", stack.enter_context(copy_of_standard_input())
-        file = TextInput(path, options.encoding, name)
-        for _, line in file.lines():
-            yield normalize_text(line)
-        notes += file.notes
+class _Raw(Changes):
+    """The cells of a row as they were before they were normalised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._changed: dict[int, str] = {}
+
+    def add(self, column: int, row: int, raw: str) -> None:
+        self._changed[column] = raw
+
+    def cells_as_given(self, cells: Sequence[str]) -> list[str]:
+        """The row that was just read, as the table has it."""
+        given = [self._changed.get(at, cell) for at, cell in enumerate(cells)]
+        self._changed.clear()
+        return given
+
+
+def _names(table: Table, wanted: Sequence[str]) -> list[str]:
+    """The columns that ``--keep-columns`` names: each a column, or several with commas between."""
+    names: list[str] = []
+    for words in wanted:
+        names += [words] if table.has(words) else [word.strip() for word in words.split(",")]
+    return list(dict.fromkeys(name for name in names if name))

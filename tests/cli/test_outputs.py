@@ -208,6 +208,8 @@ def test_compressed_files_are_what_they_say(tmp_path: Path) -> None:
         assert json.loads(file.read()) == {"query": "a", "rank": 1, "score": None, "label": "b"}
     import zstandard
 
+    path = write(tmp_path / "ends.jsonl", [["a\x85b\u2028c\u2029\x0b\x1c", 1, None, "b"]])
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 1
     path = write(tmp_path / "out.csv.zst", [["a", 1, None, "b"]])
     with zstandard.open(path, "rb") as packed:
         assert io.BytesIO(packed.read()).getvalue() == b"query,rank,score,label\na,1,,b\n"

@@ -29,6 +29,7 @@ class Match(NamedTuple):
         score: its similarity; None where none was found.
         decision: ``"accept"`` or ``"review"``. Only a best match is ever accepted: the further
             ones of an accepted title have an empty decision.
+        place: of the label among those that were searched; -1 where none was found.
     """
 
     query: str
@@ -36,6 +37,7 @@ class Match(NamedTuple):
     label: str
     score: float | None
     decision: str
+    place: int
 
 
 def validation_threshold(predictions: Splits, precision: float) -> tuple[float, str]:
@@ -92,10 +94,11 @@ class Matcher:
 
     def _rows(self, title: str, scores: np.ndarray, labels: np.ndarray) -> list[Match]:
         if not title.strip():
-            return [Match(title, 1, "", None, REVIEW)]
+            return [Match(title, 1, "", None, REVIEW, -1)]
         accepted = float(scores[0]) >= self.threshold
         rows = []
         for place, (score, label) in enumerate(zip(scores, labels, strict=True)):
             decision = REVIEW if not accepted else ACCEPT if place == 0 else ""
-            rows.append(Match(title, place + 1, self.texts[label], float(score), decision))
+            found = int(label)
+            rows.append(Match(title, place + 1, self.texts[found], float(score), decision, found))
         return rows

@@ -78,7 +78,7 @@ class DelimitedTable(Table):
         if self.options.header:
             next(rows)
         for number, cells in rows:
-            if not any(cells) and self.num_columns > 1:
+            if not any(cells) and self.num_columns > 1 and not self.keep_empty_rows:
                 self.empty_rows += 1
                 continue
             yield number, [cells[i] for i in columns]

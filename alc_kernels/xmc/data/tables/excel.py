@@ -88,14 +88,14 @@ class ExcelTable(Table):
 
         Cells of columns that are not wanted are left empty.
         """
-        waiting = 0  # rows without text, which count where another one follows
+        waiting: list[int] = []  # rows without text, which count where another one follows
         width = 0
         for number, values, formulas in self._rows():
             filled = [i for i, cell in enumerate(values) if _is_filled(cell)]
             if formulas is not None:
                 filled += [i for i, cell in enumerate(formulas) if _is_filled(cell)]
             if not filled:
-                waiting += bool(width)
+                waiting += [number] if width else []
                 continue
             last = max(filled) + 1
             if not width:
@@ -105,7 +105,11 @@ class ExcelTable(Table):
                     f"{self.name}, row {number}: found a cell in column {last}, expected "
                     f"{width} columns ({short_list(self.columns)})"
                 )
-            self.empty_rows, waiting = self.empty_rows + waiting, 0
+            if self.keep_empty_rows:
+                yield from ((empty, [""] * width) for empty in waiting)
+            else:
+                self.empty_rows += len(waiting)
+            waiting = []
             made = []
             for i in range(width):
                 if wanted is not None and i not in wanted:

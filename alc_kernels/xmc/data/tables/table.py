@@ -26,9 +26,12 @@ class Table(ABC):
         columns: their names, without white space at the ends; ``"1"`` to ``"n"`` without a header.
         unit: what the numbers of rows count, ``"line"`` of a file or ``"row"``.
         notes: what was assumed or normalised, one sentence each; complete after a full pass.
+        keep_empty_rows: whether a row of a text table or a sheet all of whose cells are empty is
+            a row; else it is left out, and noted.
     """
 
     unit = "row"
+    keep_empty_rows = False
 
     def __init__(self, name: str, columns: Sequence[str], *, header: bool = True) -> None:
         self.name = name

@@ -1,0 +1,193 @@
+"""The labels to match with: those of a run's data, or those of a file."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from alc_kernels.cli.errors import BadInput
+
+if TYPE_CHECKING:
+    from alc_kernels.xmc.evaluation import Scored
+    from alc_kernels.xmc.training.checkpoint import Checkpoint
+
+LABEL = "label"  # the column of the labels, where there are several and none is named
+IDS_BETWEEN = "\t"  # the ids of one label, as in a data folder
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels as they are ranked.
+
+    Attributes:
+        texts: C label texts.
+        numbers: (C,) int64 by which the model knows them, -1 for labels that training did not
+            have; None where they are all labels of its training data in order.
+        ids: of the labels, "" for none, several with a tab between; None where there are none.
+        told: which labels these are, for the reader.
+        notes: what the reading found.
+    """
+
+    texts: Sequence[str]
+    numbers: np.ndarray | None
+    ids: Sequence[str] | None
+    told: str
+    notes: list[str] = field(default_factory=list)
+
+
+def add_catalogue_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--data`` and ``--catalogue`` with what belongs to it."""
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        type=Path,
+        help="the run's data folder (default: where it was, if it is still there)",
+    )
+    group = parser.add_argument_group("another catalogue than the run's own")
+    group.add_argument(
+        "--catalogue",
+        metavar="FILE",
+        type=Path,
+        help="these labels: a text file with one per line, or a table",
+    )
+    group.add_argument(
+        "--catalogue-column",
+        metavar="NAME",
+        help="the table's column of labels (its only one, or the one named label)",
+    )
+    group.add_argument(
+        "--catalogue-id-column", metavar="NAME", help="the table's column of the labels' ids"
+    )
+
+
+def read_labels(arguments: argparse.Namespace, scored: Scored, checkpoint: Checkpoint) -> Labels:
+    """The labels that the options of :func:`add_catalogue_options` ask for.
+
+    Raises:
+        BadInput: the run's data are not found, or options do not go together.
+        DataError: the file cannot be read; names the line.
+    """
+    from alc_kernels.cli.compare import texts_of
+    from alc_kernels.xmc.evaluation.label_numbers import numbers_for
+
+    for option in ("catalogue_column", "catalogue_id_column"):
+        if getattr(arguments, option) is not None and arguments.catalogue is None:
+            raise BadInput(f"--{option.replace('_', '-')} needs --catalogue FILE")
+    if arguments.catalogue is None or arguments.data is not None:
+        dataset, missing = texts_of(scored, arguments.data)
+        if dataset is None:
+            raise BadInput(f"{missing} Or --catalogue FILE names the labels to match.")
+        if arguments.catalogue is None:
+            told = f"{dataset.num_labels:,} labels, all of the run's data"
+            return Labels(dataset.labels, numbers_for(checkpoint, dataset), dataset.label_ids, told)
+    return _read_file(arguments, checkpoint)
+
+
+def _read_file(arguments: argparse.Namespace, checkpoint: Checkpoint) -> Labels:
+    from alc_kernels.xmc.data.digests import Digests, member
+    from alc_kernels.xmc.errors import DataError
+    from alc_kernels.xmc.evaluation.label_numbers import known_labels
+
+    path = arguments.catalogue
+    source = _Source(arguments)
+    ids_of: dict[str, list[str]] = {}
+    line_of: dict[str, int] = {}
+    read = 0
+    for number, text, one in source:
+        read += 1
+        where = f"{path}, {source.unit} {number}"
+        if not text:
+            raise DataError(f"{where}: found a blank label, expected a text")
+        ids = ids_of.setdefault(text, [])
+        if one and one not in ids:
+            if one in line_of:
+                raise DataError(
+                    f"{where}: found the id {one[:40]!r}, which {source.unit} {line_of[one]} has "
+                    "with another label, expected an id to name one label"
+                )
+            line_of[one] = number
+            ids.append(one)
+    if not ids_of:
+        raise DataError(f"{path}: found no label, expected at least 1")
+    texts = list(ids_of)
+    notes = list(source.notes())
+    if len(texts) < read:
+        notes.append(
+            f"{path}: {read - len(texts):,} labels stand there more than once, each counts once"
+            + (", with all its ids" if source.has_ids else "")
+        )
+    together = [IDS_BETWEEN.join(ids) for ids in ids_of.values()] if source.has_ids else None
+    numbers = known_labels(checkpoint, texts, together)
+    trained = checkpoint.parts["data"].get("labels")
+    told = f"{len(texts):,} labels of {path.name}"
+    if trained is not None:
+        known = int(member(Digests(texts).array(), trained.view(np.uint64)).sum())
+        told += f", {known:,} of them in the run's data and {len(texts) - known:,} new"
+    return Labels(texts, numbers, together, told, notes)
+
+
+class _Source:
+    """(number of its line or row, label, id) of every label of a file."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        from alc_kernels.xmc.data.tables import is_table, open_table
+
+        path, column = arguments.catalogue, arguments.catalogue_column
+        id_column = arguments.catalogue_id_column
+        self.path, self.unit, self.table = path, "line", None
+        self.places: list[int] = []
+        self.has_ids = id_column is not None
+        if not is_table(path) and column is None and id_column is None:
+            return
+        self.table = table = open_table(path)
+        self.unit = table.unit
+        ids = [] if id_column is None else [table.find(id_column, "--catalogue-id-column")]
+        self.places = [text_column(table, column, "--catalogue-column", LABEL, ids), *ids]
+
+    def __iter__(self) -> Iterator[tuple[int, str, str]]:
+        if self.table is None:
+            from alc_kernels.xmc.data.tables import normalize_text
+            from alc_kernels.xmc.data.text_lines import TextInput
+
+            for number, line in TextInput(self.path).lines():
+                yield number, normalize_text(line), ""
+            return
+        for number, cells in self.table.rows(self.places):
+            yield number, cells[0], cells[1] if self.has_ids else ""
+
+    def notes(self) -> Sequence[str]:
+        return [] if self.table is None else self.table.notes
+
+
+def text_column(
+    table: Any, wanted: str | None, option: str, usual: str, others: Sequence[int] = ()
+) -> int:
+    """The place of a table's column of texts.
+
+    Args:
+        table: a :class:`~alc_kernels.xmc.data.tables.Table`.
+        wanted: its name as given, None to find it: the only one beside ``others``, or ``usual``.
+        option: what names it.
+        usual: its name where nothing is said.
+        others: places of columns that hold something else.
+
+    Raises:
+        BadInput: there are several and none is named ``usual``.
+        DataError: there is no column ``wanted``.
+    """
+    if wanted is not None:
+        return int(table.find(wanted, option))
+    left = [place for place in range(len(table.columns)) if place not in others]
+    if len(left) == 1:
+        return left[0]
+    if table.has(usual):
+        return int(table.find(usual, option))
+    raise BadInput(
+        f"{table.name}: is a table of several columns, expected {option} to name one of "
+        f"{', '.join(table.columns)}"
+    )

@@ -1,0 +1,153 @@
+"""``alc export``: a run's encoder or label vectors for other programs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alc_kernels.cli.arguments import one_of
+from alc_kernels.cli.catalogue import Labels, add_catalogue_options, read_labels
+from alc_kernels.cli.errors import BadInput
+from alc_kernels.cli.outputs import Target
+
+if TYPE_CHECKING:
+    from alc_kernels.xmc.training.checkpoint import Checkpoint
+
+NAME = "export"
+KINDS = ("sentence-transformers", "npy", "faiss")
+ABOUT = "export.json"  # marks a folder as one that an export may replace
+VECTORS, INDEX, TABLE = "labels.npy", "labels.faiss", "labels.csv"
+
+
+def add_command(commands: Any) -> None:
+    parser = commands.add_parser(
+        NAME,
+        help="the encoder or the label vectors for other programs",
+        description="Write a run for other programs into the folder DIR. sentence-transformers: "
+        "the encoder, where it is a Hugging Face model, as SentenceTransformer(DIR) loads it. npy: "
+        "the vectors that labels are ranked by, labels.npy, float32, and labels.csv, a row per "
+        "vector. faiss: the same as an exact index of inner products, labels.faiss.",
+    )
+    parser.add_argument("run_folder", metavar="RUN", type=Path, help="folder of alc train")
+    parser.add_argument(
+        "--to",
+        metavar="KIND",
+        type=one_of(KINDS),
+        required=True,
+        help=f"{', '.join(KINDS)}",
+    )
+    parser.add_argument("folder", metavar="DIR", type=Path, help="folder to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace an export in DIR")
+    add_catalogue_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from alc_kernels.cli.finish import load_trained
+    from alc_kernels.xmc.evaluation import load_scored
+    from alc_kernels.xmc.export import save_sentence_transformer
+
+    _check_folder(arguments)
+    if arguments.to == "sentence-transformers":
+        for option in ("data", "catalogue", "catalogue_column", "catalogue_id_column"):
+            if getattr(arguments, option) is not None:
+                raise BadInput(
+                    f"--{option.replace('_', '-')} has no effect with --to {arguments.to}, which "
+                    "writes the encoder alone"
+                )
+        checkpoint = load_trained(arguments.run_folder)
+        with _whole_folder(arguments.folder) as folder:
+            difference = save_sentence_transformer(checkpoint.model.encoder, folder)
+            _write_about(folder, arguments, checkpoint)
+        print(f"Loaded and compared: vectors differ by {difference:.1g} at most")
+        _say_own_vectors(checkpoint)
+    else:
+        checkpoint = load_trained(arguments.run_folder)
+        labels = read_labels(arguments, load_scored(arguments.run_folder), checkpoint)
+        for note in labels.notes:
+            print(note, file=sys.stderr)
+        with _whole_folder(arguments.folder) as folder:
+            told = _write_labels(arguments.to, folder, checkpoint, labels)
+            _write_about(folder, arguments, checkpoint)
+        print(told)
+    print(f"Written: {arguments.folder}")
+
+
+def _write_labels(kind: str, folder: Path, checkpoint: Checkpoint, labels: Labels) -> str:
+    """Vectors or index, and the table beside them; what was written, in words."""
+    import numpy as np
+
+    from alc_kernels.cli.table_files import table_writer
+    from alc_kernels.xmc.export import save_index
+
+    vectors = checkpoint.model.encode_labels(labels.texts, labels.numbers).numpy()
+    rows = np.arange(len(vectors))
+    number = "row"
+    if kind == "npy":
+        np.save(folder / VECTORS, vectors)
+    else:
+        rows, number = save_index(vectors, labels.ids, folder / INDEX), "number"
+    columns = {number: int, **({"label_id": str} if labels.ids is not None else {}), "label": str}
+    with table_writer(Target(folder / TABLE, "csv"), columns) as write:
+        for at, text in enumerate(labels.texts):
+            ids = [] if labels.ids is None else [labels.ids[at]]
+            write([int(rows[at]), *ids, text])
+    return f"{labels.told}: {len(vectors):,} vectors of width {vectors.shape[1]}"
+
+
+def _say_own_vectors(checkpoint: Checkpoint) -> None:
+    from alc_kernels.xmc.evaluation.label_numbers import by_text_alone
+
+    if not by_text_alone(checkpoint.model):
+        print(
+            f"Labels are ranked by vectors of their own (method {checkpoint.config.method}), not "
+            "by what this encoder makes of their texts: --to npy or faiss exports those."
+        )
+
+
+def _check_folder(arguments: argparse.Namespace) -> None:
+    """Refuse a folder that is in use by something else."""
+    folder = arguments.folder
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(f"{folder}: is a file, expected a folder for the export")
+    if not folder.absolute().parent.is_dir():
+        raise BadInput(f"{folder.parent}: no such folder to make {folder.name} in")
+    if folder.is_dir() and any(folder.iterdir()):
+        if not (folder / ABOUT).is_file():
+            raise BadInput(f"{folder}: holds something that is no export; choose another folder")
+        if not arguments.overwrite:
+            raise BadInput(f"{folder}: holds an export; choose another or give --overwrite")
+
+
+@contextmanager
+def _whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the name and the place of ``folder`` when it is complete."""
+    target = folder.resolve()
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    partial.mkdir()
+    try:
+        yield partial
+        if target.is_dir():
+            shutil.rmtree(target)
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_about(folder: Path, arguments: argparse.Namespace, checkpoint: Checkpoint) -> None:
+    about = {
+        "to": arguments.to,
+        "run": arguments.run_folder.resolve().name,
+        "method": checkpoint.config.method,
+        "encoder": checkpoint.config.encoder,
+        "width": checkpoint.model.dim,
+        "similarity": "inner product of vectors of unit length",
+    }
+    (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
