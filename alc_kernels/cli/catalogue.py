@@ -13,6 +13,7 @@ import numpy as np
 from alc_kernels.cli.errors import BadInput
 
 if TYPE_CHECKING:
+    from alc_kernels.xmc.data.tables import TableOptions
     from alc_kernels.xmc.evaluation import Scored
     from alc_kernels.xmc.training.checkpoint import Checkpoint
 
@@ -57,6 +58,7 @@ def add_catalogue_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--catalogue-column",
+        "--label-column",
         metavar="NAME",
         help="the table's column of labels (its only one, or the one named label)",
     )
@@ -65,8 +67,19 @@ def add_catalogue_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_labels(arguments: argparse.Namespace, scored: Scored, checkpoint: Checkpoint) -> Labels:
+def read_labels(
+    arguments: argparse.Namespace,
+    scored: Scored,
+    checkpoint: Checkpoint,
+    options: TableOptions | None = None,
+) -> Labels:
     """The labels that the options of :func:`add_catalogue_options` ask for.
+
+    Args:
+        arguments: of the command.
+        scored: the run.
+        checkpoint: of the run.
+        options: how to read the catalogue where it is a table; the encoding also of a text file.
 
     Raises:
         BadInput: the run's data are not found, or options do not go together.
@@ -85,16 +98,18 @@ def read_labels(arguments: argparse.Namespace, scored: Scored, checkpoint: Check
         if arguments.catalogue is None:
             told = f"{dataset.num_labels:,} labels, all of the run's data"
             return Labels(dataset.labels, numbers_for(checkpoint, dataset), dataset.label_ids, told)
-    return _read_file(arguments, checkpoint)
+    return _read_file(arguments, checkpoint, options)
 
 
-def _read_file(arguments: argparse.Namespace, checkpoint: Checkpoint) -> Labels:
+def _read_file(
+    arguments: argparse.Namespace, checkpoint: Checkpoint, options: TableOptions | None
+) -> Labels:
     from alc_kernels.xmc.data.digests import Digests, member
     from alc_kernels.xmc.errors import DataError
     from alc_kernels.xmc.evaluation.label_numbers import known_labels
 
     path = arguments.catalogue
-    source = _Source(arguments)
+    source = _Source(arguments, options)
     ids_of: dict[str, list[str]] = {}
     line_of: dict[str, int] = {}
     read = 0
@@ -134,17 +149,18 @@ def _read_file(arguments: argparse.Namespace, checkpoint: Checkpoint) -> Labels:
 class _Source:
     """(number of its line or row, label, id) of every label of a file."""
 
-    def __init__(self, arguments: argparse.Namespace) -> None:
+    def __init__(self, arguments: argparse.Namespace, options: TableOptions | None) -> None:
         from alc_kernels.xmc.data.tables import is_table, open_table
 
         path, column = arguments.catalogue, arguments.catalogue_column
         id_column = arguments.catalogue_id_column
         self.path, self.unit, self.table = path, "line", None
+        self.encoding = None if options is None else options.encoding
         self.places: list[int] = []
         self.has_ids = id_column is not None
         if not is_table(path) and column is None and id_column is None:
             return
-        self.table = table = open_table(path)
+        self.table = table = open_table(path, options)
         self.unit = table.unit
         ids = [] if id_column is None else [table.find(id_column, "--catalogue-id-column")]
         self.places = [text_column(table, column, "--catalogue-column", LABEL, ids), *ids]
@@ -154,7 +170,7 @@ class _Source:
             from alc_kernels.xmc.data.tables import normalize_text
             from alc_kernels.xmc.data.text_lines import TextInput
 
-            for number, line in TextInput(self.path).lines():
+            for number, line in TextInput(self.path, self.encoding).lines():
                 yield number, normalize_text(line), ""
             return
         for number, cells in self.table.rows(self.places):

@@ -16,6 +16,7 @@ from alc_kernels.cli.arguments import one_of
 from alc_kernels.cli.catalogue import Labels, add_catalogue_options, read_labels
 from alc_kernels.cli.errors import BadInput
 from alc_kernels.cli.outputs import Target
+from alc_kernels.cli.table_options import add_table_options, table_options
 
 if TYPE_CHECKING:
     from alc_kernels.xmc.training.checkpoint import Checkpoint
@@ -46,6 +47,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument("folder", metavar="DIR", type=Path, help="folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an export in DIR")
     add_catalogue_options(parser)
+    add_table_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -70,7 +72,8 @@ def run(arguments: argparse.Namespace) -> None:
         _say_own_vectors(checkpoint)
     else:
         checkpoint = load_trained(arguments.run_folder)
-        labels = read_labels(arguments, load_scored(arguments.run_folder), checkpoint)
+        scored = load_scored(arguments.run_folder)
+        labels = read_labels(arguments, scored, checkpoint, table_options(arguments))
         for note in labels.notes:
             print(note, file=sys.stderr)
         with _whole_folder(arguments.folder) as folder:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alc_kernels.cli.errors import Missing
+from alc_kernels.cli.errors import BadInput, Missing
 from alc_kernels.xmc.errors import Interrupted
 from alc_kernels.xmc.evaluation.run import REPORT
 
@@ -124,10 +124,13 @@ def load_trained(folder: Path) -> Checkpoint:
     A run that was trained on a GPU is used on the CPU where there is none.
 
     Raises:
+        BadInput: there is no such folder.
         CheckpointError: no checkpoint, or a damaged one.
     """
     from alc_kernels.xmc.training.checkpoint import checkpoint_folder, load_checkpoint
 
+    if not folder.is_dir():
+        raise BadInput(f"{folder}: no such run folder")
     checkpoint = load_checkpoint(checkpoint_folder(folder))
     checkpoint.model.to(usable_device(checkpoint.config)).eval()
     return checkpoint

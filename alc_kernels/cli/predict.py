@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> None:
             f"alc evaluate {arguments.run_folder} --data DIR"
         )
     threshold, origin = _threshold(arguments, scored)
-    labels = read_labels(arguments, scored, checkpoint)
+    labels = read_labels(arguments, scored, checkpoint, titles.options_for(arguments.catalogue))
     matcher = Matcher(checkpoint.model, labels.texts, labels.numbers, threshold, arguments.k)
 
     total = accepted = blank = 0

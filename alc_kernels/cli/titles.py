@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,7 +38,7 @@ class Title(NamedTuple):
 
 
 def add_title_options(parser: argparse.ArgumentParser) -> None:
-    """Add FILE, ``--column``, ``--id-column``, ``--keep-columns`` and how tables are read."""
+    """Add FILE, ``--column``, ``--query-id-column``, ``--keep-columns`` and how tables are read."""
     parser.add_argument(
         "file",
         metavar="FILE",
@@ -45,11 +46,12 @@ def add_title_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--column",
+        "--query-column",
         metavar="NAME",
         help="the table's column of titles (its only one, or the one named query)",
     )
     parser.add_argument(
-        "--id-column", metavar="NAME", help="the column of the titles' ids, for the output"
+        "--query-id-column", metavar="NAME", help="the column of the titles' ids, for the output"
     )
     parser.add_argument(
         "--keep-columns",
@@ -79,25 +81,41 @@ class Titles:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.source, self.options = arguments.file, table_options(arguments)
-        self.has_ids = arguments.id_column is not None
+        self.has_ids = arguments.query_id_column is not None
         self.kept: tuple[str, ...] = ()
         self.table: Table | None = None
         self._line_notes: list[str] = []
         if self.source != STDIN and not Path(self.source).exists():
             raise BadInput(f"{self.source}: no such file")
-        columns = [arguments.column, arguments.id_column, *arguments.keep_columns]
+        columns = [arguments.column, arguments.query_id_column, *arguments.keep_columns]
         if any(columns) or (self.source != STDIN and is_table(self.source)):
             self.table = open_table(self.source, self.options)
             self.table.keep_empty_rows = True  # each row of the file has one in the output
             self._find_columns(self.table, arguments)
-        elif self.options != TableOptions(encoding=self.options.encoding):
+        elif self.options != self._of_text and not arguments.catalogue:
             raise BadInput(
                 f"{self.source}: is read as one title per line, so of the options for tables only "
                 "--encoding has an effect; --column NAME reads a table"
             )
 
+    @property
+    def _of_text(self) -> TableOptions:
+        """What of the options a text file takes."""
+        return TableOptions(encoding=self.options.encoding)
+
+    def options_for(self, catalogue: Path | None) -> TableOptions | None:
+        """How to read the catalogue: like the titles where both are of one kind.
+
+        Where the titles are lines of text, what is said about tables is said about it.
+        """
+        if catalogue is None:
+            return None
+        if catalogue.suffix.lower() == Path(self.source).suffix.lower():
+            return self.options
+        return None if self.table is not None else replace(self.options, encoding=None)
+
     def _find_columns(self, table: Table, arguments: argparse.Namespace) -> None:
-        ids = [table.find(arguments.id_column, "--id-column")] if self.has_ids else []
+        ids = [table.find(arguments.query_id_column, "--query-id-column")] if self.has_ids else []
         names = _names(table, arguments.keep_columns)
         kept = [table.find(name, "--keep-columns") for name in names if name != ALL]
         beside = [*ids, *kept]

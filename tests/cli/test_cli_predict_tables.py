@@ -81,7 +81,7 @@ def write_frame(path):
 )  # fmt: skip
 def test_ids_and_columns_stay_with_their_titles(made, tmp_path, source, output):
     titles, out = write_frame(tmp_path / source), tmp_path / output
-    predict(made / "run", titles, "--column", "TITLE", "--id-column", "offer",
+    predict(made / "run", titles, "--column", "TITLE", "--query-id-column", "offer",
             "--keep-columns", "price,label", "--k", 2, "--output", out)  # fmt: skip
     back = as_text(out)
     assert list(back.columns) == ["query_id", "query", "rank", "label", "score", "decision",
@@ -124,7 +124,7 @@ def test_the_column_of_titles_is_found_or_asked_for(made, tmp_path, capsys):
     several.write_text("id,titel\n1,kettle\n", encoding="utf-8")
     line = refused(capsys, made / "run", several)
     assert "several.csv" in line and "expected --column to name one of id, titel" in line
-    predict(made / "run", several, "--id-column", "id")  # the other one is left
+    predict(made / "run", several, "--query-id-column", "id")  # the other one is left
     assert capsys.readouterr().out.splitlines()[1].startswith("1,kettle,1,")
     bare = tmp_path / "bare.csv"
     bare.write_text("1,kettle\n2,lamp\n", encoding="utf-8")
@@ -150,7 +150,9 @@ def test_lines_of_text_take_no_options_of_tables(made, tmp_path, capsys):
 def test_standard_input_is_a_table_with_a_column(made, tmp_path, capsys, monkeypatch):
     table = write_frame(tmp_path / "semicolon.csv").read_bytes()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(table)))
-    predict(made / "run", "-", "--column", "title", "--id-column", "offer", "--format", "jsonl")
+    predict(
+        made / "run", "-", "--column", "title", "--query-id-column", "offer", "--format", "jsonl"
+    )
     shown = capsys.readouterr()
     rows = [json.loads(line) for line in shown.out.splitlines()]
     assert [(row["query_id"], row["query"]) for row in rows] == [
@@ -193,6 +195,33 @@ def test_a_catalogue_is_a_table_with_ids(made, tmp_path, capsys):
     assert "line 3: found a blank label" in refused(capsys, *words[:4])
     catalogue.write_text("sku,label\n", encoding="utf-8")
     assert "found no label" in refused(capsys, *words[:4])
+
+
+def test_how_a_catalogue_is_read_beside_the_titles(made, tmp_path, capsys):
+    lines, table = tmp_path / "t.txt", tmp_path / "t.csv"
+    lines.write_text("kettle\n")
+    table.write_text("1~kettle\n")
+    catalogue, sheets = tmp_path / "c.csv", tmp_path / "c.xlsx"
+    catalogue.write_text("7~kettle\n8~lamp\n")
+    with pandas.ExcelWriter(sheets) as book:
+        pandas.DataFrame({"x": [1]}).to_excel(book, sheet_name="first", index=False)
+        pandas.DataFrame({"label": ["kettle"], "id": ["K"]}).to_excel(
+            book, sheet_name="second", index=False
+        )
+    bare = ["--delimiter", "~", "--no-header"]
+    ids = ["--catalogue-column", "2", "--catalogue-id-column", "1"]
+    for words in (
+        [lines, "--catalogue", catalogue, *ids, *bare],
+        [table, "--column", "2", "--catalogue", catalogue, *ids, *bare],
+        [lines, "--catalogue", sheets, "--catalogue-id-column", "id", "--sheet", "second"],
+        [table, "--column", "2", *bare, "--catalogue", tmp_path / "c.txt"],
+    ):
+        (tmp_path / "c.txt").write_text("kettle\n")
+        capsys.readouterr()
+        predict(made / "run", *words)
+        row = capsys.readouterr().out.splitlines()[1].split(",")
+        assert row[0] == "kettle" and "kettle" in row[2:4]
+        assert row[2] in ("7", "K", "kettle")
 
 
 def test_ids_of_the_data_reach_the_output(made, tmp_path):
