@@ -144,6 +144,20 @@ def _module(setup: Setup, piece: Piece, across: GlobalBatch | None) -> dict[str,
 _NO_GRADIENTS = ("rows:value", "rows:hardest_score", "rows:hardest_index")
 
 
+def _together(gradient: Tensor) -> Tensor:
+    """(M, d) with what the equal labels 3 and 7 (``make_batch``) get added up.
+
+    Which of them is the k-th hardest is for the rounding of their scores to say, and that depends
+    on the shape of the block that they are in.
+    """
+    if len(gradient) <= 9:
+        return gradient
+    made = gradient.clone()
+    made[3] += made[7]
+    made[7] = 0
+    return made
+
+
 def _differences(
     setup: Setup, found: list[dict[str, Tensor]], expected: dict[str, Tensor]
 ) -> list[str]:
@@ -152,6 +166,11 @@ def _differences(
     sizes = {"rows": setup.rows, "labels": setup.label_sizes}
     for name, value in expected.items():
         where, parts = name.split(":")[0], [one[name] for one in found]
+        if name == "labels:labels" and all(
+            len(p) == n for p, n in zip(parts, sizes[where], strict=True)
+        ):
+            parts = list(_together(torch.cat(parts)).split(list(sizes[where])))
+            value = _together(value)
         if setup.averaged and where != "same" and name not in _NO_GRADIENTS:
             value = value * len(found)
         if where == "same":

@@ -19,7 +19,12 @@ from alc_kernels.backends.triton_backend.prefix_variants import (
     WIDTHS,
 )
 from alc_kernels.backends.triton_backend.prefixes import depth_constexprs, prefix_tile
-from alc_kernels.backends.triton_backend.variants import DTYPE_NAMES, Variant, make_variant
+from alc_kernels.backends.triton_backend.variants import (
+    DTYPE_NAMES,
+    GUARDS,
+    Variant,
+    make_variant,
+)
 from alc_kernels.backends.triton_backend.walk_variants import CAPABILITIES
 
 EVERYTHING = ("guard", "offset", "margins")
@@ -31,7 +36,7 @@ def _coefficients(
     *,
     widths: tuple[int, ...] = WIDTHS,
     relations: str = "diagonal-empty",
-    options: tuple[str, ...] = (),  # of guard, offset, margins, unscaled
+    options: tuple[str, ...] = (),  # of guard or slack, offset, margins, unscaled
     precision: str = "tf32",
     fast: bool = False,
 ) -> Variant:
@@ -46,7 +51,11 @@ def _coefficients(
     tile = prefix_coefficients.coefficients_tile(dtype, widths, precision)
     constants = {
         **prefix_coefficients.coefficients_constexprs(
-            request, (positives, exclude), "guard" in options, "unscaled" not in options, dtype
+            request,
+            (positives, exclude),
+            2 if "slack" in options else int("guard" in options),
+            "unscaled" not in options,
+            dtype,
         ),
         **depth_constexprs(tile, widths, dtype, precision),
         "UPCAST": False,
@@ -74,7 +83,7 @@ def _bits(
     *,
     widths: tuple[int, ...] = WIDTHS,
     relations: str = "diagonal-empty",
-    guard: bool = False,
+    guard: int = 0,
     scaled: bool = True,
     precision: str = "tf32",
     fast: bool = False,
@@ -87,7 +96,7 @@ def _bits(
         "UPCAST": False,
     }
     name = f"{relations} widths={'-'.join(map(str, widths))}" + " positives" * keep[0]
-    name += " negatives" * keep[1] + " guard" * guard + " unscaled" * (not scaled)
+    name += " negatives" * keep[1] + GUARDS[guard] + " unscaled" * (not scaled)
     bits = {"widths_ptr": "i32", "positive_bits_ptr": "i32", "negative_bits_ptr": "i32"}
     return make_variant(
         prefix_bits_kernel,
@@ -113,6 +122,7 @@ def prefix_gradient_variants(target: str) -> Iterator[Variant]:
     yield _coefficients("softmax", torch.float32, precision="ieee")
     yield _coefficients("softmax", options=("margins",))
     yield _coefficients("softmax", options=("unscaled",))
+    yield _coefficients("softmax", relations="csr-csr", options=("slack", "margins", "unscaled"))
     yield _coefficients("none", relations="csr-empty", options=("margins",))
     for relations in ("index-empty", "empty-index", "ids-csr"):
         yield _coefficients("softmax", relations=relations)
@@ -121,7 +131,8 @@ def prefix_gradient_variants(target: str) -> Iterator[Variant]:
         yield _bits(target, widths=widths)
     for dtype in DTYPE_NAMES:
         yield _bits(target, dtype=dtype, fast=dtype == HALF)
-        yield _bits(target, (True, True), dtype, relations="ids-csr", guard=True)
+        yield _bits(target, (True, True), dtype, relations="ids-csr", guard=1)
+    yield _bits(target, (True, True), relations="ids-csr", guard=2)
     yield _bits(target, dtype=torch.float32, precision="ieee")
     yield _bits(target, (True, False), relations="csr-empty")
     yield _bits(target, relations="index-ids", scaled=False)

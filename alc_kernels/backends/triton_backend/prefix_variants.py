@@ -8,7 +8,12 @@ import torch
 
 from alc_kernels.backends.triton_backend.prefix_walk import prefix_walk_kernel
 from alc_kernels.backends.triton_backend.prefixes import prefix_constexprs, prefix_tile
-from alc_kernels.backends.triton_backend.variants import DTYPE_NAMES, Variant, make_variant
+from alc_kernels.backends.triton_backend.variants import (
+    DTYPE_NAMES,
+    GUARDS,
+    Variant,
+    make_variant,
+)
 from alc_kernels.backends.triton_backend.walk_variants import CAPABILITIES, REQUESTS, TYPES
 
 HALF = torch.bfloat16
@@ -24,7 +29,7 @@ def _variant(
     *,
     widths: tuple[int, ...] = WIDTHS,
     relations: str = "diagonal-empty",
-    guard: bool = False,
+    guard: int = 0,
     scaled: bool = True,
     precision: str = "tf32",
     fast: bool = False,
@@ -37,7 +42,7 @@ def _variant(
         asked, positives, exclude, guard, scaled, tile, widths, dtype, precision
     )
     constants["UPCAST"] = False
-    name = f"{request} {relations} widths={'-'.join(map(str, widths))}" + " guard" * guard
+    name = f"{request} {relations} widths={'-'.join(map(str, widths))}{GUARDS[guard]}"
     name += " unscaled" * (not scaled) + " ieee" * (precision == "ieee")
     return make_variant(
         prefix_walk_kernel,
@@ -64,5 +69,6 @@ def prefix_variants(target: str) -> Iterator[Variant]:
     for widths in (SMALL_WIDTHS, ODD_WIDTHS):
         yield _variant(target, "list", widths=widths)
     yield _variant(target, "counts", scaled=False)
-    yield _variant(target, "everything", relations="ids-csr", guard=True)
-    yield _variant(target, "everything", torch.float32, relations="ids-csr", guard=True)
+    for guard in (1, 2):
+        yield _variant(target, "everything", relations="ids-csr", guard=guard)
+        yield _variant(target, "everything", torch.float32, relations="ids-csr", guard=guard)

@@ -36,6 +36,8 @@ POINTER_TYPES = {
     "exclude_col_ptr": "i64",
 }
 # Integers that a launch specialises on when 16 divides them; sizes of the batch never are.
+# Names of the kernels' GUARD (``tile_negatives.guard_limits``).
+GUARDS = ("", " guard", " slack")
 SPECIALIZED = ("d", "out_stride", "stride_row")
 FLOATS = ("positive_margin", "negative_margin")
 
@@ -130,7 +132,8 @@ def _coefficients(
     *,
     positives: str = "diagonal",
     exclude: str = "empty",
-    options: tuple[str, ...] = (),  # of guard, offset, margins, scalars, ragged, odd, columns
+    # of guard or slack, offset, margins, scalars, ragged, odd, columns
+    options: tuple[str, ...] = (),
     precision: str = "tf32",
     fast: bool = False,
 ) -> Variant:
@@ -141,7 +144,7 @@ def _coefficients(
         "COLUMNS": kind if "columns" in options else "none",
         "POSITIVES": positives,
         "EXCLUDE": exclude,
-        "GUARD": "guard" in options,
+        "GUARD": 2 if "slack" in options else int("guard" in options),
         "LABEL_OFFSET": "offset" in options,
         "POSITIVE_MARGIN": "margins" in options,
         "NEGATIVE_MARGIN": "margins" in options,
@@ -188,6 +191,9 @@ def _coefficient_variants() -> Iterator[Variant]:
         yield _coefficients(torch.float32, kind, precision="ieee")
         yield _coefficients(half, kind, positives="csr", exclude="csr", options=everything)
         yield _coefficients(half, kind, positives="ids", exclude="csr", options=everything)
+    slack = ("slack", "offset", "margins", "scalars")
+    yield _coefficients(half, "softmax", positives="csr", exclude="csr", options=slack)
+    yield _coefficients(half, "none", options=("slack", "margins"), fast=True)
     for kind, dtype in itertools.product(("softmax", "decoupled"), DTYPE_NAMES):
         yield _coefficients(dtype, kind, options=("columns",), fast=dtype == half)
     options = ("offset", "scalars", "columns")

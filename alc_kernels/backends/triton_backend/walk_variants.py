@@ -17,7 +17,12 @@ from alc_kernels.backends.interface import WalkRequest
 from alc_kernels.backends.triton_backend import positive_pairs, selection, walk_launch
 from alc_kernels.backends.triton_backend.config import walk_tile
 from alc_kernels.backends.triton_backend.merge import merge_kernel
-from alc_kernels.backends.triton_backend.variants import DTYPE_NAMES, Variant, make_variant
+from alc_kernels.backends.triton_backend.variants import (
+    DTYPE_NAMES,
+    GUARDS,
+    Variant,
+    make_variant,
+)
 from alc_kernels.backends.triton_backend.walk import walk_kernel
 
 # Target name -> compute capability as the launch sees it; AMD and all others: (0, 0).
@@ -58,7 +63,7 @@ def _walk(
     *,
     d: int = 768,
     relations: str = "diagonal-empty",
-    guard: bool = False,
+    guard: int = 0,
     precision: str = "tf32",
     fast: bool = False,
     keep: tuple[bool, bool] = (False, False),
@@ -75,7 +80,7 @@ def _walk(
         keep=keep, two_passes=two_passes, subtile=subtile,
     )  # fmt: skip
     constants["UPCAST"] = False
-    name = f"{request} {relations} d={d}" + " guard" * guard + " ieee" * (precision == "ieee")
+    name = f"{request} {relations} d={d}{GUARDS[guard]}" + " ieee" * (precision == "ieee")
     name += " bits" * any(keep) + " both" * all(keep) + " groups" * two_passes
     name += f" subtile={subtile}" * (subtile > 0)
     return make_variant(
@@ -101,7 +106,7 @@ def _walks(target: str) -> Iterator[Variant]:
         yield _walk(target, request, torch.float32)
         yield _walk(target, request, torch.float32, precision="ieee")
         for d in (*WIDTHS, 100):
-            yield _walk(target, request, d=d, relations="ids-csr", guard=True)
+            yield _walk(target, request, d=d, relations="ids-csr", guard=1)
     for relations in ("empty-empty", "index-index", "csr-csr", "ids-ids", "csr-empty"):
         yield _walk(target, "maximum", relations=relations, fast=relations == "ids-ids")
     for request in ("counts", "positives", "negatives", "top 1", "offset", "everything"):
@@ -117,11 +122,17 @@ def _walks(target: str) -> Iterator[Variant]:
     ):
         two_passes = request == "list"
         yield _walk(
-            target, request, relations=relations, keep=keep, two_passes=two_passes, guard=two_passes
+            target,
+            request,
+            relations=relations,
+            keep=keep,
+            two_passes=two_passes,
+            guard=int(two_passes),
         )
-    yield _walk(target, "counts", guard=True)
-    yield _walk(target, "everything", relations="ids-csr", guard=True)
-    yield _walk(target, "everything", torch.float32, relations="ids-csr", guard=True)
+    for guard in (1, 2):
+        yield _walk(target, "counts", guard=guard)
+        yield _walk(target, "everything", relations="ids-csr", guard=guard)
+        yield _walk(target, "everything", torch.float32, relations="ids-csr", guard=guard)
 
 
 def _selections(target: str) -> Iterator[Variant]:
@@ -137,10 +148,11 @@ def _selections(target: str) -> Iterator[Variant]:
             kernel, "", torch.float32, constants, selection.NUM_WARPS, types=TYPES, fast=True
         )
     for dtype, d, relations, guard, precision in (
-        *((dtype, 768, "diagonal-empty", False, "tf32") for dtype in DTYPE_NAMES),
-        (HALF, 64, "diagonal-empty", False, "tf32"),
-        (HALF, 100, "ids-csr", True, "tf32"),
-        (torch.float32, 768, "diagonal-empty", False, "ieee"),
+        *((dtype, 768, "diagonal-empty", 0, "tf32") for dtype in DTYPE_NAMES),
+        (HALF, 64, "diagonal-empty", 0, "tf32"),
+        (HALF, 100, "ids-csr", 1, "tf32"),
+        (HALF, 100, "ids-csr", 2, "tf32"),
+        (torch.float32, 768, "diagonal-empty", 0, "ieee"),
     ):
         tile = walk_tile(capability, dtype, d, precision, "maximum")
         tile = replace(tile, cols=min(tile.cols, selection.GROUP))
@@ -148,7 +160,7 @@ def _selections(target: str) -> Iterator[Variant]:
         constants = selection.scan_constexprs(
             (kinds[0], kinds[1]), guard, 10, tile, d, dtype, precision
         )
-        name = f"{relations} d={d}" + " guard" * guard + " ieee" * (precision == "ieee")
+        name = f"{relations} d={d}{GUARDS[guard]}" + " ieee" * (precision == "ieee")
         yield make_variant(
             selection.scan_groups_kernel, name, dtype, {**constants, "UPCAST": False}, tile.warps,
             types=TYPES, even=d % 16 == 0, num_stages=tile.stages, products=precision != "ieee",
@@ -170,9 +182,7 @@ def _subtile_walks(target: str) -> Iterator[Variant]:
 def _merges(target: str) -> Iterator[Variant]:
     for name, request in REQUESTS.items():
         tile = walk_tile((9, 0), HALF, 768, "tf32", "maximum")
-        walk = walk_launch.walk_constexprs(
-            request, "diagonal", "empty", False, tile, 768, HALF, "tf32"
-        )
+        walk = walk_launch.walk_constexprs(request, "diagonal", "empty", 0, tile, 768, HALF, "tf32")
         constants = walk_launch.merge_constexprs(walk)
         yield make_variant(
             merge_kernel, name, torch.float32, constants, walk_launch.MERGE_WARPS, types=TYPES,
