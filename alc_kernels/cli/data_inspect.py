@@ -68,14 +68,15 @@ def _lines(data: Dataset, found: Inspection) -> list[str]:
             for name, part in found.filters.items()
         ]
         lines += _table(["split", "pairs", "queries", "most of a query"], rows)
+    lines += ["", *_asked_lines(data, found)]
     lines += ["", f"Equal texts: {found.duplicates['labels']:,} labels repeat an earlier one"]
     lines += [
         f"  {name}: {count:,}"
         for name, count in found.duplicates.items()
         if name not in ("labels", *SPLITS)
     ]
-    if found.remarks:
-        lines += ["", "Worth knowing", *(f"  {remark}" for remark in found.remarks)]
+    if remarks := [*found.small, *found.remarks]:
+        lines += ["", "Worth knowing", *(f"  {remark}" for remark in remarks)]
     lines += ["", "Problems" if found.problems else "Problems: none"]
     return lines + [f"  {problem}" for problem in found.problems]
 
@@ -87,6 +88,24 @@ def _frequency_lines(frequency: Mapping[str, float], num_labels: int) -> list[st
         f"queries: {tail:,} ({tail / num_labels:.1%})",
         *(f"{name} labels: {value:.1%}" for name, value in frequency.items() if "top" in name),
     ]
+
+
+def _asked_lines(data: Dataset, found: Inspection) -> list[str]:
+    """What the split asks, and what stands beside the texts."""
+    lines = [
+        f"labels asked for in {name} that have training queries: {sizes['trained']:,} of "
+        f"{sizes['labels']:,}"
+        for name, sizes in found.asked.items()
+    ]
+    split = data.train
+    there = {
+        "ids of labels": data.label_ids is not None,
+        "ids of queries": split.ids is not None,
+        "products of queries": split.groups is not None,
+    }
+    beside = [name for name, has in there.items() if has]
+    beside += [] if split.columns is None else split.columns.names
+    return lines + ([f"beside the texts: {', '.join(beside)}"] if beside else [])
 
 
 def _short(value: float) -> str:

@@ -15,6 +15,8 @@ from alc_kernels.xmc.data import Dataset, Split, load_dataset, save_dataset
 from alc_kernels.xmc.data.digests import Digests, find
 from alc_kernels.xmc.data.relation import without_labels
 from alc_kernels.xmc.evaluation import load_scored
+from alc_kernels.xmc.evaluation.label_numbers import known_labels
+from alc_kernels.xmc.training.checkpoint import load_checkpoint
 
 TINY = ["--epochs", "2", "--batch-size", "64", "--embedding-dim", "32", "--hidden-dim", "32",
         "--ngram-buckets", "4096", "--evaluate-every", "0", "--loss", "base"]  # fmt: skip
@@ -108,6 +110,23 @@ def test_missing_labels_are_refused(
     assert main(["evaluate", str(run), "--data", str(tmp_path / "data")]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert f"found {data.num_labels - 1} of the {data.num_labels} labels of the run's" in error
+
+
+def test_a_renamed_label_is_found_by_its_id(made: Path, tmp_path: Path) -> None:
+    data = load_dataset(made / "data")
+    count = data.num_labels
+    ids = [f"id {label}" if label else "" for label in range(count)]
+    ids[1] = "id 1\tid 100"
+    save_dataset(dataclasses.replace(data, label_ids=ids, _catalogues={}), tmp_path / "data")
+    words = ["train", "--data", str(tmp_path / "data"), "--output", str(tmp_path / "run")]
+    assert main([*words, "--method", "dexa", *TINY]) == 0
+    checkpoint = load_checkpoint(tmp_path / "run" / "checkpoint")
+    names, order = list(data.labels), np.arange(count)[::-1]
+    names[1], names[2] = "renamed", "as well"
+    asked = [names[label] for label in order] + ["new"]
+    found = known_labels(checkpoint, asked, [ids[label] for label in order] + [""])
+    assert found.tolist() == [*order, -1]  # the label without an id is no other's
+    assert known_labels(checkpoint, asked).tolist() == [*order[:-3], -1, -1, 0, -1]
 
 
 def test_equal_rows_find_each_other_in_order() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -360,6 +361,19 @@ def test_parts_that_are_too_small_are_told(tmp_path: Path) -> None:
     assert any(
         "queries without a right answer in the open catalogue, at l" in n for n in made.notes
     )
+
+
+def test_inspect_tells_what_the_split_asks(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:  # type: ignore[type-arg]
+    from alc_kernels.cli import main
+
+    for split_by, known in (("label", 0), ("query", 36)):
+        offers_and_catalogue(tmp_path, offers(), split_by=split_by, **KEPT)
+        assert main(["data", "inspect", str(tmp_path / "offers")]) == 0
+        shown = capsys.readouterr().out
+        assert f"labels asked for in test that have training queries: {known} of " in shown
+        assert "beside the texts: ids of labels, ids of queries, products of queries, shop" in shown
+    assert main(["data", "inspect", str(tmp_path / "offers"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["asked"]["test"] == {"labels": 36, "trained": 36}
 
 
 CELLS = st.text(

@@ -18,6 +18,7 @@ from typing import Any, overload
 import numpy as np
 
 from alc_kernels.xmc.data.digests import Digests, group
+from alc_kernels.xmc.data.tables.text import normalize_text
 from alc_kernels.xmc.data.text_lines import LineWriter
 from alc_kernels.xmc.data.texts import TextFile
 from alc_kernels.xmc.errors import DataError
@@ -152,6 +153,11 @@ def _check_label_ids(path: Path, lines: Sequence[str]) -> None:
 def split_ids(line: str) -> tuple[str, ...]:
     """The ids of a label, from its line of labels.ids.txt."""
     return tuple(one for one in line.split(SEPARATOR) if one.strip())
+
+
+def first_id(line: str) -> str:
+    """The first id of a label, normalised, "" for none."""
+    return normalize_text((split_ids(line) or ("",))[0])
 
 
 def write_beside(path: Path, lines: Sequence[str] | None) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from alc_kernels.xmc.data.dataset import Dataset, Split
 from alc_kernels.xmc.data.digests import Digests, group, member
+from alc_kernels.xmc.data.sizes import small_parts
 from alc_kernels.xmc.data.tables import normalize_text
 from alc_kernels.xmc.data.texts import TextFile
 
@@ -37,6 +38,9 @@ class Inspection:
             like -> distinct queries in both.
         filters: split -> pairs, queries with any, and the largest number of a query; only
             splits with a filter.
+        asked: validation and test -> labels that their queries have, and how many of those have
+            training queries.
+        small: parts on which no threshold can be chosen or judged.
         remarks: what is in order and worth knowing, sentences like problems.
         problems: what is odd.
     """
@@ -47,6 +51,8 @@ class Inspection:
     characters: dict[str, dict[str, float]] = field(default_factory=dict)
     duplicates: dict[str, int] = field(default_factory=dict)
     filters: dict[str, dict[str, int]] = field(default_factory=dict)
+    asked: dict[str, dict[str, int]] = field(default_factory=dict)
+    small: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -67,6 +73,8 @@ def inspect_dataset(data: Dataset) -> Inspection:
     same = member(np.concatenate(list(queries.values())), label_digests)
     made.duplicates["queries that are a label's text"] = int(same.sum())
     _look_at_frequencies(made, data)
+    _look_at_products(made, data)
+    made.small = small_parts(data)
     return made
 
 
@@ -135,6 +143,15 @@ def _look_at_overlap(made: Inspection, queries: dict[str, np.ndarray]) -> None:
                 _problem(
                     made, f"{second}.raw.txt", f"queries that {first} has too", len(shared), places
                 )
+
+
+def _look_at_products(made: Inspection, data: Dataset) -> None:
+    """Whether the products that are asked for were trained on: the question that a split puts."""
+    trained = np.unique(data.train.relation.indices)
+    for name in ("validation", "test"):
+        asked = np.unique(data.splits[name].relation.indices)
+        known = int(np.isin(asked, trained).sum())
+        made.asked[name] = {"labels": len(asked), "trained": known}
 
 
 def _look_at_frequencies(made: Inspection, data: Dataset) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from alc_kernels.xmc.data import Dataset
+from alc_kernels.xmc.data.beside import first_id
 from alc_kernels.xmc.data.digests import Digests, find
 from alc_kernels.xmc.data.tables import normalize_text
 from alc_kernels.xmc.errors import CheckpointError, DataError
@@ -38,7 +39,8 @@ def known_labels(
     Args:
         checkpoint: of any method.
         texts: n label texts.
-        ids: their ids where they have some; they decide where a text is unknown.
+        ids: their ids where they have some, as in ``Dataset.label_ids``; the first one of a label
+            decides where its text is unknown.
 
     Returns:
         (n,) int64, -1 for labels that training did not have. Where a label's vector depends on
@@ -57,9 +59,11 @@ def known_labels(
         )
     numbers = find(Digests(map(normalize_text, texts)).array(), state["labels"].view(np.uint64))
     if ids is not None and "label_ids" in state:
-        by_id = find(Digests(map(normalize_text, ids)).array(), state["label_ids"].view(np.uint64))
+        first = [first_id(line) for line in ids]
+        by_id = find(Digests(first).array(), state["label_ids"].view(np.uint64))
         taken = np.isin(by_id, numbers)  # of labels that are here under their text
-        numbers = np.where((numbers < 0) & ~taken, by_id, numbers)
+        named = np.array([bool(one) for one in first])
+        numbers = np.where((numbers < 0) & named & ~taken, by_id, numbers)
     return numbers
 
 

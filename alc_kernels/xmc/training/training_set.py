@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from alc_kernels.xmc.config import TrainConfig
+from alc_kernels.xmc.data.beside import first_id
 from alc_kernels.xmc.data.dataset import Dataset
 from alc_kernels.xmc.data.digests import Digests
 from alc_kernels.xmc.data.tables import normalize_text
@@ -126,16 +127,13 @@ class TrainingSet:
 
     @cached_property
     def _labels(self) -> dict[str, np.ndarray]:
-        """(L, 2) int64 digests of the label texts, and of the ids where there are some."""
-        sides = {"labels": self.dataset.labels, "label_ids": self.dataset.label_ids}
-        return {
-            name: Digests(map(normalize_text, texts))
-            .array()
-            .view(np.int64)
-            .copy()  # may be written to
-            for name, texts in sides.items()
-            if texts is not None
-        }
+        """(L, 2) int64 digests of the label texts, and of their first ids where there are some."""
+        data = self.dataset
+        sides = {"labels": map(normalize_text, data.labels)}
+        if data.label_ids is not None:
+            sides["label_ids"] = map(first_id, data.label_ids)
+        # Copies may be written to.
+        return {name: Digests(texts).array().view(np.int64).copy() for name, texts in sides.items()}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Check that this is the data that :meth:`state_dict` was taken of.
