@@ -58,11 +58,11 @@ def write_table(path: Path, pairs: Iterable[Pair]) -> None:
         rows.writerows(pairs)
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="PriceRunner by product, in three sizes.")
     parser.add_argument("csv", type=Path)
     parser.add_argument("output", type=Path)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     arguments.output.mkdir(parents=True, exist_ok=True)
     titles = titles_of(arguments.csv)
     for size in SIZES:

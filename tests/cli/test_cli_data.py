@@ -117,3 +117,65 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert code == 2 and message in err and err.count("\n") == 1, (words, err)
     code, _, err = run(capsys, "data", "inspect", tmp_path / "full")
     assert code == 2 and "dataset.json: no such file" in err
+
+
+def tables(folder: Path) -> None:
+    """Offers, a catalogue with semicolons, and matches."""
+    products = [f"P{i};Product {i}" for i in range(60)]
+    offers = [f"O{i},offer {i} of {i % 40},P{i % 40},s{i % 2}" for i in range(600)]
+    (folder / "catalogue.csv").write_text("\n".join(["id;name", *products]) + "\n")
+    (folder / "offers.csv").write_text("\n".join(["offer,title,id,shop", *offers]) + "\n")
+    matches = [f"O{i}\tP{i % 40}" for i in range(600)]
+    (folder / "matches.tsv").write_text("\n".join(["a\tb", *matches]) + "\n")
+
+
+def test_tables_beside_a_catalogue(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tables(tmp_path)
+    offers, catalogue = tmp_path / "offers.csv", tmp_path / "catalogue.csv"
+    names = ("--query-column", "TITLE", "--label-column", 2, "--catalogue", catalogue)
+    keep = ("--query-id-column", "offer", "--keep-columns", "shop, title")
+    code, out, err = convert(capsys, offers, tmp_path / "a", *names, "--id-column", "id", *keep)
+    assert (code, err) == (0, ""), err
+    assert out.startswith("Layout: offers and catalogue (title, id, offer, shop of offers.csv, cat")
+    assert "  split by products, since products have several queries (--split-by sets it)" in out
+    assert "catalogue.csv: labels that no query names: 20 of 60" in out
+    data = load_dataset(tmp_path / "a")
+    assert data.num_labels == 60 and data.test.columns is not None and data.test.ids is not None
+    number = int(data.test.ids[0].removeprefix("O"))
+    assert data.test.columns[0] == {"shop": f"s{number % 2}", "title": data.test.queries[0]}
+    matches = ("--id-column", "offer", "--catalogue-id-column", "id")
+    matches += ("--matches", tmp_path / "matches.tsv", "--split-by", "query")
+    code, out, err = convert(capsys, offers, tmp_path / "b", *names, *matches)
+    assert (code, err) == (0, ""), err
+    assert out.startswith("Layout: queries, catalogue and matches (title, offer of offers.csv, ca")
+    assert "  split by queries (--split-by sets it)" in out
+    other = load_dataset(tmp_path / "b")
+    assert sum(part.relation.nnz for part in other.splits.values()) == 600
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--matches", "m.csv"), "--matches needs --catalogue"),
+        (("--id-column", "id"), "--id-column needs --catalogue"),
+        (("--catalogue", "catalogue.csv"), "--catalogue needs --id-column"),
+        (("--catalogue", "catalogue.csv", "--id-column", "id", "--label-id-column", "id"),
+         "--label-id-column is of pairs; --catalogue-id-column names a catalogue's"),
+        (("--catalogue", "catalogue.csv", "--id-column", "id", "--matches", "matches.tsv",
+          "--match-columns", "a"), "--match-columns: found 1 names, expected QUERY,PRODUCT"),
+        (("--catalogue", "catalogue.csv", "--id-column", "id", "--match-columns", "a,b"),
+         "--match-columns needs --matches"),
+        (("--keep-columns", "a,,b"), "expected names of columns, commas between"),
+        (("--catalogue", "gone.csv", "--id-column", "id", "--query-column", "title"),
+         "gone.csv: no such file"),
+    ],
+)  # fmt: skip
+def test_options_of_tables_that_do_not_go_together(
+    words: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables(tmp_path)
+    words = tuple(str(tmp_path / w) if w.endswith((".csv", ".tsv")) else w for w in words)
+    code, _, err = convert(capsys, tmp_path / "offers.csv", tmp_path / "out", *words)
+    assert code == 2 and message in err and err.count("\n") == 1
+    code, _, err = convert(capsys, LAYOUTS / "raw", tmp_path / "out", "--split-by", "label")
+    assert code == 2 and "raw: is no table that --split-by applies to" in err

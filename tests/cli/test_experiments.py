@@ -122,3 +122,25 @@ def test_separation_counts_pairs_and_halves_ties():
     right, wrong = np.array([0.9, 0.5, 0.5]), np.array([0.5, 0.1])
     above = [(r > w) + (r == w) / 2 for r in right for w in wrong]
     assert separation(right, wrong) == pytest.approx(np.mean(above))
+
+
+def test_pricerunner_by_product(tmp_path, capsys):
+    """Every size holds the smaller ones, and no product is in two parts."""
+    table = tmp_path / "offers.csv"
+    rows = [f"{i},Title  {i},1,{i % 90},Product {i % 90},2,Phones" for i in range(900)]
+    table.write_text("\n".join(rows) + "\n")
+    made = script("pricerunner_by_product")
+    titles = made.titles_of(table)
+    assert len(titles) == 899 and titles["Title 1"] == ["product 1"]  # the first row is left out
+    made.SIZES = (100, 300)
+    parts = {size: list(made.pairs_of(titles, size)) for size in made.SIZES}
+    for size, pairs in parts.items():
+        assert sum(split == "train" for *_, split in pairs) == size
+        place = {}
+        for _, label, split in pairs:
+            assert place.setdefault(label, split) == split
+    assert set(parts[100]) < set(parts[300])
+    made.main([str(table), str(tmp_path / "out")])
+    data = load_dataset(tmp_path / "out" / "300")
+    assert len(data.test) == sum(split == "test" for *_, split in parts[300])
+    assert data.held_out.any() and "split by" not in capsys.readouterr().out
