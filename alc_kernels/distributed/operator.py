@@ -66,7 +66,7 @@ def join(
         num_labels=labels.shape[0],
         same={
             "the width of the embeddings": queries.shape[1],
-            "the dtype": f"{queries.dtype}, {labels.dtype}, computing in {compute_dtype}",
+            "the dtype": f"{queries.dtype}, {labels.dtype}, {_arithmetic(compute_dtype)}",
             "the kind of positives": positives[0],
             "the kind of exclude": exclude[0],
             "the mode": member.mode,
@@ -93,6 +93,13 @@ def join(
         normalize,
     )  # fmt: skip
     return Joined(made, prepared, sizes, unknown_scalars)
+
+
+def _arithmetic(dtype: torch.dtype) -> str:
+    """The products' dtype and precision; the guard of negatives allows for their rounding."""
+    if dtype != torch.float32:
+        return f"computing in {dtype}"
+    return f"computing in {dtype}, matmul precision {torch.get_float32_matmul_precision()!r}"
 
 
 def _columns(relation: Relation, count: int) -> tuple[int, int, int]:

@@ -163,6 +163,7 @@ DIFFERING: dict[str, Callable[[int, torch.Tensor, Any], Any]] = {
     "weight of the one width": lambda r, x, g: MatryoshkaLoss(
         _module(g, auxiliary=Auxiliary()), (12,), (1.0 + r,)
     )(x, x),
+    "matmul precision": lambda r, x, g: _precision(r, x, g),
     "averaged": lambda r, x, g: functional.softmax_loss(
         x, x, process_group=GlobalBatch(g, gradients_are_averaged=bool(r))
     ),
@@ -170,6 +171,15 @@ DIFFERING: dict[str, Callable[[int, torch.Tensor, Any], Any]] = {
         x, x, process_group=GlobalBatch(g, equal_sizes=bool(r))
     ),
 }
+
+
+def _precision(rank: int, x: torch.Tensor, group: Any) -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(("highest", "high")[rank])
+    try:
+        functional.softmax_loss(x.float(), x.float(), process_group=group)
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _module(group: Any, **settings: Any) -> ALCLoss:

@@ -67,6 +67,7 @@ DIFFERENCES = {
     "widths": r"the settings of the module .*widths=\(4,",
     "weights of widths": r"the settings of the module .*weights=\(1.0, [12].0\)",
     "weight of the one width": r"the settings of the module .*weights=\([12].0,\)",
+    "matmul precision": "the dtype .*matmul precision 'high",
     "averaged": "equal_sizes or gradients_are_averaged",
     "equal_sizes": "equal_sizes or gradients_are_averaged",
 }
