@@ -24,7 +24,7 @@ EXTRAS = {
     "tomli": ("tomli", "trainer"),
     "transformers": ("transformers", "transformers"),
     "faiss": ("faiss", "faiss-cpu"),
-    "pyarrow": ("pyarrow", "parquet"),
+    "pyarrow": ("pyarrow", "tables"),
     "openpyxl": ("openpyxl", "tables"),
     "zstandard": ("zstandard", "tables"),
     "tensorboard": ("tensorboard", "tensorboard"),

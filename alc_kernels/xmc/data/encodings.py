@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from itertools import chain
 
 from alc_kernels.xmc.errors import DataError
 
@@ -40,36 +41,47 @@ def check_encoding(name: str) -> str:
     return "utf-8" if found.name == "utf-8-sig" else found.name
 
 
-def find_encoding(name: str, blocks: Iterable[bytes]) -> tuple[str, str]:
+def find_encoding(name: str, read: Callable[[], Iterable[bytes]]) -> tuple[str, str]:
     """The encoding of a whole file, and a sentence where it was assumed, else "".
+
+    Args:
+        name: of the file, for messages.
+        read: its bytes in blocks, from the start; read again where they are not UTF-8.
 
     Raises:
         DataError: file and line of a byte that fits none.
     """
-    good = bad = line = 0
+    start = b""
+    for block in read():
+        start += block
+        if len(start) >= SAMPLE:
+            break
+    if found := _by_start(start):
+        return _with_note(name, found, start)
+    strict = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for block in read():
+            strict.decode(block)
+        strict.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return _without_utf8(name, read())
+    return "utf-8", ""
+
+
+def _without_utf8(name: str, blocks: Iterable[bytes]) -> tuple[str, str]:
+    """The same for a file that is not UTF-8 all through."""
+    good = bad = lines = 0
     first_bad = strange = (0, 0)  # line and byte
-    decoder, start = None, b""
-    for block in blocks:
-        if decoder is None:
-            start += block
-            if len(start) < SAMPLE:
-                continue
-            block = start
-            if found := _by_start(start):
-                return _with_note(name, found, start)
-            decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-        text = decoder.decode(block)
-        good, bad, line, first_bad, strange = _count(text, good, bad, line, first_bad, strange)
-    if decoder is None:
-        if found := _by_start(start):
-            return _with_note(name, found, start)
-        decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-        last = decoder.decode(start, final=True)
-    else:
-        last = decoder.decode(b"", final=True)
-    good, bad, line, first_bad, strange = _count(last, good, bad, line, first_bad, strange)
-    if not bad:
-        return "utf-8", ""
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    for block in chain(blocks, (b"",)):
+        text = decoder.decode(block, final=not block)
+        good += len(_GOOD.findall(text))
+        bad += len(_BAD.findall(text))
+        if not first_bad[0] and (at := _BAD.search(text)):
+            first_bad = (lines + text.count("\n", 0, at.start()) + 1, ord(at[0]) - 0xDC00)
+        if not strange[0] and (at := _NOT_CP1252.search(text)):
+            strange = (lines + text.count("\n", 0, at.start()) + 1, ord(at[0]) - 0xDC00)
+        lines += text.count("\n")
     if good >= bad:
         raise DataError(
             f"{name}, line {first_bad[0]}: found byte 0x{first_bad[1]:02x}, expected UTF-8 text as "
@@ -83,20 +95,6 @@ def find_encoding(name: str, blocks: Iterable[bytes]) -> tuple[str, str]:
     return "cp1252", (
         f"{name}: is not UTF-8, read as cp1252, Western European Windows (--encoding names another)"
     )
-
-
-def _count(
-    text: str, good: int, bad: int, line: int, first_bad: tuple[int, int], strange: tuple[int, int]
-) -> tuple[int, int, int, tuple[int, int], tuple[int, int]]:
-    """The counts after ``text``: letters beyond ASCII, bytes that are not UTF-8, lines."""
-    if not text.isascii():
-        good += len(_GOOD.findall(text))
-        bad += len(_BAD.findall(text))
-        if bad and not first_bad[0] and (at := _BAD.search(text)):
-            first_bad = (line + text.count("\n", 0, at.start()) + 1, ord(at[0]) - 0xDC00)
-        if bad and not strange[0] and (at := _NOT_CP1252.search(text)):
-            strange = (line + text.count("\n", 0, at.start()) + 1, ord(at[0]) - 0xDC00)
-    return good, bad, line + text.count("\n"), first_bad, strange
 
 
 def _by_start(start: bytes) -> str:

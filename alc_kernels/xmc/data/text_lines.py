@@ -82,7 +82,7 @@ class TextInput:
         self.notes: list[str] = []
         self.ended = True
         if encoding is None:
-            encoding, note = find_encoding(self.name, _reads(path))
+            encoding, note = find_encoding(self.name, lambda: _reads(path))
             self.notes += [note] if note else []
         self.encoding = encoding
 
