@@ -141,13 +141,27 @@ def test_shares_are_what_was_asked_for(tmp_path: Path, split_by: str) -> None:
     assert len(data.validation) / 8000 == pytest.approx(0.15, abs=noise)
     assert len(data.train) / 8000 == pytest.approx(0.6, abs=noise)
     what = {"label": "products", "query": "queries", "shop": "values of 'shop'"}[split_by]
-    assert f"test: {what} with sha1 mod 10000 >= 7500" in data.protocol
+    number = "sha1" if split_by == "query" else "the first 8 bytes of sha1"
+    assert f"test: {what} with {number} mod 10000 >= 7500" in data.protocol
     place = {query: name for name, split in data.splits.items() for query in split.queries}
     key = {"label": 1, "query": 0, "shop": 2}[split_by]
     together: dict[str, set[str]] = {}
     for row in rows:
         together.setdefault(row[key], set()).add(place[row[0]])
     assert all(len(names) == 1 for names in together.values())
+
+
+@pytest.mark.parametrize("split_by", ["label", "query"])
+def test_held_out_labels_are_a_share_of_every_part(tmp_path: Path, split_by: str) -> None:
+    """Validation chooses the threshold for test: both miss the same share of products."""
+    rows = [(f"title {i}", f"Product {i % 2000}") for i in range(8000)]
+    table = write(tmp_path / "pairs.csv", ["query", "label"], rows)
+    options = ConvertOptions(hold_out_share=0.2, validation_share=0.2)
+    source = find_pairs(table, PairOptions(split_by=split_by))
+    data = convert(source, tmp_path / "out", options).dataset
+    for split in (data.validation, data.test):
+        missing = data.held_out[split.relation.indices].mean()
+        assert missing == pytest.approx(0.2, abs=4 * np.sqrt(0.16 / 400))
 
 
 def test_more_rows_do_not_move_the_others(tmp_path: Path) -> None:
@@ -216,7 +230,8 @@ def test_validation_is_carved_by_product_where_train_and_test_are_given(tmp_path
     assert list(data.test.queries) == [f"q{i}" for i in range(0, 1200, 3)]
     assert set(data.validation.groups or ()).isdisjoint(data.train.groups or ())
     assert data.protocol == (
-        "train and test as in the source; validation: products with sha1 mod 10000 < 1000"
+        "train and test as in the source; validation: products with the first 8 bytes of sha1 "
+        "mod 10000 < 1000"
     )
 
 

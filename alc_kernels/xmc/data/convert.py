@@ -15,7 +15,7 @@ from alc_kernels.xmc.data.beside import LABEL_IDS, read_label_ids, read_split_be
 from alc_kernels.xmc.data.dataset import PROPENSITIES, TOKENS, Dataset, Split, token_cache
 from alc_kernels.xmc.data.filter_pairs import read_filter, write_filter
 from alc_kernels.xmc.data.folder import write_about
-from alc_kernels.xmc.data.protocol import SHARE_STEPS, in_share, text_hash
+from alc_kernels.xmc.data.protocol import SHARE_STEPS, in_share, sha1_of, text_hash
 from alc_kernels.xmc.data.query_files import QueryFiles, write_groups
 from alc_kernels.xmc.data.relation import without, without_labels
 from alc_kernels.xmc.data.sizes import small_parts
@@ -280,7 +280,7 @@ class _Conversion:
             limit = round(options.validation_share * SHARE_STEPS)
             what = self.source.split_what
             what = "training queries" if what == "queries" else what
-            rules.append(f"validation: {what} with sha1 mod {SHARE_STEPS} < {limit}")
+            rules.append(f"validation: {what} with {sha1_of(what)} mod {SHARE_STEPS} < {limit}")
         if options.hold_out_share:
             limit = round(options.hold_out_share * SHARE_STEPS)
             kept = "kept without labels" if options.keep_unmatched else "dropped"

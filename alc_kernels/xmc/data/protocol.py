@@ -25,6 +25,14 @@ def text_hash(text: str) -> int:
     return int(hashlib.sha1(text.encode("utf-8")).hexdigest(), 16)
 
 
+def sha1_of(what: str) -> str:
+    """The number that decides the split of ``what``, in words; labels are held out by all of sha1.
+
+    What stays together as products are goes by another part of it, or the two would agree.
+    """
+    return "sha1" if what in ("queries", "training queries") else "the first 8 bytes of sha1"
+
+
 def in_share(text: str, share: float) -> bool:
     """Whether a text belongs to a share (0 to 1) of all texts, decided by its hash alone."""
     return text_hash(text) % SHARE_STEPS < round(share * SHARE_STEPS)

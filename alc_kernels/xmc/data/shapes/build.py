@@ -11,7 +11,7 @@ import numpy as np
 
 from alc_kernels.xmc.data.beside import Record
 from alc_kernels.xmc.data.digests import group
-from alc_kernels.xmc.data.protocol import SHARE_STEPS
+from alc_kernels.xmc.data.protocol import SHARE_STEPS, sha1_of
 from alc_kernels.xmc.data.relation import relation_from_pairs
 from alc_kernels.xmc.data.shapes.catalogue import column_texts
 from alc_kernels.xmc.data.shapes.options import BY_LABEL, BY_QUERY, PairOptions
@@ -95,7 +95,7 @@ class TableSource:
         self._check_parts(parts, what)
         rule = ""
         if self.queries.splits is None:
-            rule = f"test: {what} with sha1 mod {SHARE_STEPS} >= {first_test}"
+            rule = f"test: {what} with {sha1_of(what)} mod {SHARE_STEPS} >= {first_test}"
             if mode != BY_QUERY:
                 rule = f"split by {what}, whose queries stay together; {rule}"
         if self.queries.splits is None or "validation" not in parts:

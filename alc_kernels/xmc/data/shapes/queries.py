@@ -10,6 +10,7 @@ import numpy as np
 
 from alc_kernels.xmc.data.beside import Record
 from alc_kernels.xmc.data.digests import Digests, group
+from alc_kernels.xmc.data.protocol import SHARE_STEPS
 from alc_kernels.xmc.data.shapes.catalogue import cells_at
 from alc_kernels.xmc.data.shapes.units import Hashes
 from alc_kernels.xmc.data.tables import Changes, Table
@@ -32,7 +33,8 @@ class KeyColumn:
     Attributes:
         rows: (p,) int64, their rows.
         digests: (p, 2) uint64.
-        order, step: (p,) their hashes, see :class:`Hashes`.
+        order: (p,) uint64, the first eight bytes of their sha1.
+        step: (p,) int64, these modulo SHARE_STEPS.
     """
 
     def __init__(self) -> None:
@@ -46,7 +48,10 @@ class KeyColumn:
     def close(self) -> None:
         self.rows = np.frombuffer(self._rows, np.int64)
         self.digests = self._digests.array()
-        self.order, self.step = self._hashes.arrays()
+        self.order, _ = self._hashes.arrays()
+        # Labels are held out by sha1 modulo SHARE_STEPS: a split by the same number would hold out
+        # every product of validation and none of test.
+        self.step = (self.order % np.uint64(SHARE_STEPS)).astype(np.int64)
 
 
 class QueryRows:
