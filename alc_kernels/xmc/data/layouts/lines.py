@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 
-from alc_kernels.xmc.data.layout_files import Files, line_texts
+from alc_kernels.xmc.data.layouts.files import Files, line_texts
 from alc_kernels.xmc.data.source import ReadOptions, Source, TextStream
 from alc_kernels.xmc.errors import DataError
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from alc_kernels.xmc.data.layout_files import Files
+from alc_kernels.xmc.data.layouts.files import Files
 from alc_kernels.xmc.data.relation import RelationRows
 from alc_kernels.xmc.data.source import ReadOptions, Relation, RelationReader, Source, TextStream
 from alc_kernels.xmc.data.text_lines import iter_lines

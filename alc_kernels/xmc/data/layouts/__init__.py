@@ -16,16 +16,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from alc_kernels.xmc.data import layout_json, layout_lines, layout_raw
-from alc_kernels.xmc.data.layout_files import Files
+from alc_kernels.xmc.data.layouts import json_lines, lines, raw
+from alc_kernels.xmc.data.layouts.files import Files
 from alc_kernels.xmc.data.source import ReadOptions, Source
 from alc_kernels.xmc.errors import DataError
 
 # name -> its reader: a source, or None after it has noted in ``files.lacking`` what it misses
 READERS: dict[str, Callable[[Files, ReadOptions], Source | None]] = {
-    "json": layout_json.find,
-    "raw": layout_raw.find,
-    "lines": layout_lines.find,
+    "json": json_lines.find,
+    "raw": raw.find,
+    "lines": lines.find,
 }
 LAYOUTS = tuple(READERS)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alc_kernels.xmc.data.layout_files import Files, line_texts
+from alc_kernels.xmc.data.layouts.files import Files, line_texts
 from alc_kernels.xmc.data.source import ReadOptions, Source
 
 TEXTS = {
