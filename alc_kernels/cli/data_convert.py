@@ -179,6 +179,9 @@ def _recognise(arguments: argparse.Namespace) -> Source:
     if path.is_file() or (layout in ("auto", "pairs") and is_table(path)):
         if layout not in ("auto", "pairs"):
             raise BadInput(f"{path}: is a file, expected a folder for the layout {layout}")
+        if arguments.text != "title" or arguments.replace_blank is not None:
+            flag = "--replace-blank" if arguments.text == "title" else "--text"
+            raise BadInput(f"{path}: is a table, {flag} is of the layouts of the field's data sets")
         source = _tables(arguments, table)
         beside = "".join(f", {file.name}" for file in source.files[1:])
         print(f"Layout: {source.layout} ({', '.join(source.columns)} of {path.name}{beside})")
@@ -239,6 +242,12 @@ def _refuse_shapes(arguments: argparse.Namespace) -> None:
             raise BadInput(f"{arguments.source}: is no table that {_flag(option)} applies to")
     if arguments.split_by != "auto":
         raise BadInput(f"{arguments.source}: is no table that --split-by applies to")
+    given = table_options(arguments)
+    for option in ("delimiter", "quoting", "header", "sheet"):
+        value = getattr(given, option)
+        if value is not None and (option, value) != ("header", True):
+            flag = f"--no-{option}" if value is False else _flag(option)
+            raise BadInput(f"{arguments.source}: is no table that {flag} applies to")
 
 
 def _flag(option: str) -> str:

@@ -106,6 +106,12 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         ((raw, "--output", data, "--propensity", "amazn"), "'amazn' is none of amazon, wikipedia"),
         ((raw, "--output", data, "--propensity", "1,x"), "'1,x': 'x' is not a number"),
         ((raw, "--output", data, "--propensity", "1,0"), "'1,0': expected B above 0"),
+        ((raw, "--output", data, "--delimiter", "tab"), "is no table that --delimiter applies to"),
+        ((raw, "--output", data, "--no-header"), "is no table that --no-header applies to"),
+        (
+            (raw / "trn.raw.txt", "--output", data, "--text", "title+content"),
+            "is a table, --text is of the layouts",
+        ),
         ((raw, "--output", data, "--encoding", "utf-9"), "'utf-9' is no text encoding"),
         ((raw, "--output", data, "--replace-blank", " "), "expected a text that is not blank"),
         (

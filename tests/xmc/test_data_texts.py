@@ -163,3 +163,37 @@ def test_a_file_of_another_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     path.write_bytes(bytes(8))
     with pytest.raises(OSError, match="ids: became shorter while it was read"):
         file.read(np.array([0]), np.array([3]))
+
+
+@pytest.mark.parametrize("block", [1, 2, 7, 1 << 20])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp1252"])
+def test_lines_of_an_old_mac(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, encoding: str
+) -> None:
+    """CR ends a line where no LF does; elsewhere a title may hold one."""
+    monkeypatch.setattr(text_lines, "BLOCK", block)
+    path = tmp_path / "names.txt"
+    path.write_bytes("kühl\rtwo\r\rlast".encode(encoding))
+    lines = iter_lines(path, what="names", allow_blank=True, allow_unended=True, encoding=None)
+    assert list(lines) == ["kühl", "two", "", "last"]
+    with pytest.raises(DataError, match=r"names\.txt, line 4: the last line does not end"):
+        list(iter_lines(path, what="names", allow_blank=True, encoding=None))
+    path.write_bytes("kühl\ra\r\nb\n".encode(encoding))
+    assert list(iter_lines(path, what="names", encoding=None)) == ["kühl\ra", "b"]
+    table = text_lines.TextInput(path, by_first=True)  # a table: as its first line ends
+    assert [line for _, line in table.lines()] == ["kühl", "a", "b "]
+
+
+def test_a_long_file_of_an_old_mac_is_read_in_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_lines, "BLOCK_LETTERS", 100)
+    monkeypatch.setattr(text_lines, "BLOCK", 16)
+    path = tmp_path / "names.txt"
+    path.write_bytes(b"".join(b"name %d\r" % i for i in range(500)))
+    blocks = list(text_lines.TextInput(path, "utf-8").blocks())
+    assert len(blocks) > 100
+    assert "".join(text for _, text in blocks).split() == [
+        word for i in range(500) for word in ("name", str(i))
+    ]
+    assert [number for number, _ in blocks][-1] >= 498

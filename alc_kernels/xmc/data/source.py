@@ -22,7 +22,7 @@ class ReadOptions:
 
     Attributes:
         text: ``"title"`` or ``"title+content"``, for layouts that tell them apart.
-        encoding: of text files, None finds it; JSON is UTF-8.
+        encoding: of text files; None finds it, and takes JSON as UTF-8.
         replace_blank: takes the place of texts that are blank; None refuses them.
     """
 

@@ -24,13 +24,15 @@ def find(files: Files, options: ReadOptions) -> Source | None:
     paths = {"train": files.find("trn.json"), "test": files.find("tst.json")}
     labels = _texts(files.find("lbl.json"), "label texts", options)
     queries = {split: _texts(path, "query texts", options) for split, path in paths.items()}
-    relations = {split: _relation_reader(path) for split, path in paths.items()}
+    relations = {split: _relation_reader(path, options) for split, path in paths.items()}
     return files.source("json", labels, queries, relations)
 
 
-def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _objects(path: Path, options: ReadOptions) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, object) of every line; a line that is cut is no JSON any more."""
-    for number, line in enumerate(iter_lines(path, what="JSON objects", allow_unended=True), 1):
+    encoding = options.encoding or "utf-8"  # which JSON is, unless told otherwise
+    lines = iter_lines(path, what="JSON objects", allow_unended=True, encoding=encoding)
+    for number, line in enumerate(lines, 1):
         try:
             made = json.loads(line)
         except json.JSONDecodeError as error:
@@ -47,7 +49,7 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _texts(path: Path, what: str, options: ReadOptions) -> TextStream:
     def read() -> Iterator[tuple[int, str]]:
-        for number, made in _objects(path):
+        for number, made in _objects(path, options):
             title = _text(path, number, made, "title")
             if options.text == "title+content":
                 # Not every item has a description.
@@ -65,10 +67,10 @@ def _text(path: Path, number: int, made: dict[str, Any], key: str) -> str:
     return str(made[key])
 
 
-def _relation_reader(path: Path) -> RelationReader:
+def _relation_reader(path: Path, options: ReadOptions) -> RelationReader:
     def read(num_labels: int, origin: str) -> Relation:
         rows = RelationRows()
-        for number, made in _objects(path):
+        for number, made in _objects(path, options):
             rows.add(_targets(path, number, made, num_labels, origin))
         matrix, repeated = rows.build(num_labels)
         return Relation(matrix, path, repeated)
