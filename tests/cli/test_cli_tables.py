@@ -94,8 +94,8 @@ def convert(folder, save):
     folder.mkdir()
     path, options = save(folder)
     title, product = ("1", "2") if save is save_bare else ("title", "PRODUCT")
-    words = ["data", "convert", path, "--output", folder / "data", "--query-column", title,
-             "--label-column", product, "--name", "x", "--propensity", "other", *options]  # fmt: skip
+    words = ["data", "convert", path, "--output", folder / "data", "--name", "x"]
+    words += ["--query-column", title, "--label-column", product, *options]
     assert main([str(word) for word in words]) == 0
     files = {file.name: file.read_bytes() for file in (folder / "data").iterdir() if file.is_file()}
     files.pop("dataset.json")  # names its source
@@ -113,16 +113,8 @@ def test_every_kind_of_file_is_the_same_data_and_the_same_matches(tmp_path, caps
         folder = tmp_path / save.__name__
         files, path, (title, *options) = convert(folder, save)
         assert files == wanted, save.__name__
-        words = [
-            "predict",
-            run,
-            path,
-            "--column",
-            title,
-            "--output",
-            folder / "out.jsonl",
-            *options,
-        ]
+        out = folder / "out.jsonl"
+        words = ["predict", run, path, "--column", title, "--output", out, *options]
         assert main([str(word) for word in words]) == 0
         found = [json.loads(line) for line in out.read_text().splitlines()]
         assert len(found) == len(ROWS)
