@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,14 @@ NEEDS = {
     "matches": "catalogue",
     "match_columns": "matches",
 }
+
+
+OF_TABLES = (
+    "query_column", "label_column", "query_id_column", "label_id_column", "keep_columns",
+    "split_column", "split_by", "test_share", "catalogue", *NEEDS,
+    "delimiter", "quoting", "no_header", "sheet",
+)  # fmt: skip
+OF_FOLDERS = ("text", "replace_blank")
 
 
 def add_convert(kinds: Any) -> None:
@@ -77,7 +86,9 @@ def add_convert(kinds: Any) -> None:
     )
     _add_shapes(parser)
     add_table_options(parser)
-    parser.set_defaults(run=run_convert)
+    options = (*OF_TABLES, *OF_FOLDERS, "validation_share", "keep_unmatched")
+    plain = {option: parser.get_default(option) for option in options}
+    parser.set_defaults(run=run_convert, plain=plain)
 
 
 def _add_shapes(parser: argparse.ArgumentParser) -> None:
@@ -151,6 +162,7 @@ def run_convert(arguments: argparse.Namespace) -> None:
     if output.resolve() == source_path.resolve():
         raise BadInput(f"{output}: is SOURCE itself, expected another folder for --output")
     source = _recognise(arguments)
+    _refuse_idle(arguments, source)
     prepare_data_folder(output, arguments.overwrite)
     made = convert(
         source,
@@ -179,9 +191,10 @@ def _recognise(arguments: argparse.Namespace) -> Source:
     if path.is_file() or (layout in ("auto", "pairs") and is_table(path)):
         if layout not in ("auto", "pairs"):
             raise BadInput(f"{path}: is a file, expected a folder for the layout {layout}")
-        if arguments.text != "title" or arguments.replace_blank is not None:
-            flag = "--replace-blank" if arguments.text == "title" else "--text"
-            raise BadInput(f"{path}: is a table, {flag} is of the layouts of the field's data sets")
+        for option in _given(arguments, OF_FOLDERS):
+            raise BadInput(
+                f"{path}: is a table, {_flag(option)} is of the layouts of the field's data sets"
+            )
         source = _tables(arguments, table)
         beside = "".join(f", {file.name}" for file in source.files[1:])
         print(f"Layout: {source.layout} ({', '.join(source.columns)} of {path.name}{beside})")
@@ -235,19 +248,33 @@ def _tables(arguments: argparse.Namespace, table: TableOptions) -> Source:
     return find_products(arguments.source, products, options, table)
 
 
+def _given(arguments: argparse.Namespace, options: Iterable[str]) -> list[str]:
+    """Those of the options that say something else than nothing."""
+    return [name for name in options if getattr(arguments, name) != arguments.plain[name]]
+
+
+def _refuse_idle(arguments: argparse.Namespace, source: Source) -> None:
+    """Refuse options that have no effect with this source."""
+    idle = {"validation_share": "has validation queries of its own"}
+    if "validation" not in source.parts:
+        idle = {}
+    if source.columns:
+        if source.test_share is None:
+            idle["test_share"] = "has test queries of its own"
+    elif source.layout != "json":
+        idle["text"] = f"is of the layout {source.layout}"
+    if not arguments.hold_out_share:
+        idle["keep_unmatched"] = "is converted without --hold-out-share"
+    for option in _given(arguments, idle):
+        raise BadInput(f"{arguments.source}: {idle[option]}: {_flag(option)} has no effect")
+
+
 def _refuse_shapes(arguments: argparse.Namespace) -> None:
     """Options of tables say nothing of a folder in one of the field's layouts."""
-    for option in ("catalogue", *NEEDS, "query_id_column", "label_id_column", "keep_columns"):
-        if getattr(arguments, option):
-            raise BadInput(f"{arguments.source}: is no table that {_flag(option)} applies to")
-    if arguments.split_by != "auto":
-        raise BadInput(f"{arguments.source}: is no table that --split-by applies to")
-    given = table_options(arguments)
-    for option in ("delimiter", "quoting", "header", "sheet"):
-        value = getattr(given, option)
-        if value is not None and (option, value) != ("header", True):
-            flag = f"--no-{option}" if value is False else _flag(option)
-            raise BadInput(f"{arguments.source}: is no table that {flag} applies to")
+    for option in _given(arguments, OF_TABLES):
+        no = option == "quoting" and not arguments.quoting
+        flag = "--no-quoting" if no else _flag(option)
+        raise BadInput(f"{arguments.source}: is no table that {flag} applies to")
 
 
 def _flag(option: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from alc_kernels.cli.arguments import number
+from alc_kernels.cli.errors import BadInput
 
 NAME = "evaluate"
 
@@ -43,6 +44,8 @@ def add_command(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     if arguments.data is None:
+        if arguments.label_shards is not None:
+            raise BadInput("--label-shards has no effect without --data DIR")
         _print_thresholds(arguments)
     else:
         _score_again(arguments)

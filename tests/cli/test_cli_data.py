@@ -185,3 +185,33 @@ def test_options_of_tables_that_do_not_go_together(
     assert code == 2 and message in err and err.count("\n") == 1
     code, _, err = convert(capsys, LAYOUTS / "raw", tmp_path / "out", "--split-by", "label")
     assert code == 2 and "raw: is no table that --split-by applies to" in err
+
+
+@pytest.mark.parametrize(
+    ("source", "words", "message"),
+    [
+        ("raw", ("--test-share", "0.2"), "is no table that --test-share applies to"),
+        ("raw", ("--query-column", "a"), "is no table that --query-column applies to"),
+        ("raw", ("--no-quoting",), "is no table that --no-quoting applies to"),
+        ("raw", ("--text", "title+content"), "is of the layout raw: --text has no effect"),
+        ("raw", ("--keep-unmatched",), "without --hold-out-share: --keep-unmatched has no effect"),
+        ("offers.csv", ("--keep-unmatched",), "--keep-unmatched has no effect"),
+        ("split.csv", ("--test-share", "0.2"), "has test queries of its own: --test-share has no"),
+        ("split.csv", ("--validation-share", "0.2"), "of its own: --validation-share has no"),
+    ],
+)  # fmt: skip
+def test_options_without_effect_are_refused(
+    source: str,
+    words: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = "".join(f"q{i},l{i % 9}\n" for i in range(99))
+    (tmp_path / "offers.csv").write_text(f"query,label\n{rows}")
+    rows = "".join(f"q{i},l{i % 9},{('train', 'validation', 'test')[i % 3]}\n" for i in range(99))
+    (tmp_path / "split.csv").write_text(f"query,label,split\n{rows}")
+    path = LAYOUTS / "raw" if source == "raw" else tmp_path / source
+    code, _, err = convert(capsys, path, tmp_path / "out", *words)
+    assert code == 2 and message in err and err.count("\n") == 1, err
+    assert not (tmp_path / "out").exists()

@@ -103,6 +103,7 @@ def test_missing_and_malformed_files_are_named(capsys, tmp_path):
 def test_run_folders_that_are_none(capsys, tmp_path):
     fails(capsys, ["evaluate", tmp_path / "none"], "no such run folder")
     fails(capsys, ["evaluate", tmp_path], "not a run of alc train")
+    fails(capsys, ["evaluate", tmp_path, "--label-shards", "2"], "no effect without --data")
     (tmp_path / "config.toml").write_text("")
     fails(capsys, ["compare", tmp_path], "did not finish")
     fails(capsys, ["evaluate", tmp_path, "--data", tmp_path], "checkpoint")

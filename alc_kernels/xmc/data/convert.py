@@ -147,8 +147,8 @@ class _Conversion:
         relation = part.relation(len(self.held_out), f"labels of {self.source.labels.path.name}")
         if relation.repeated:
             self._note(
-                f"{relation.path.name}: {relation.repeated} rows repeat an earlier pair of query "
-                "and label"
+                f"{relation.path.name}: {relation.repeated} rows of {name} repeat an earlier pair "
+                "of query and label, which counts once"
                 if self.source.columns
                 else f"{relation.path.name}: {relation.repeated} times a query has a label twice"
             )

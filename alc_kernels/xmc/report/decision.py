@@ -67,6 +67,8 @@ def caution_sentence(made: Decision) -> str:
 
 def reason_sentences(made: Decision) -> list[str]:
     """Why this one: the choice on validation, and which rivals it does not clearly beat."""
+    if not made.possible:
+        return []
     sentences = []
     if made.rivals:
         sentences.append(

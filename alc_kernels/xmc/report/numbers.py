@@ -40,8 +40,8 @@ def share_cell(e: Estimate, strong: bool = False) -> Cell:
 
 
 def score_cell(e: Estimate) -> Cell:
-    """A threshold with its interval below."""
-    return Cell(score(e.value), span(e, score))
+    """A threshold with its interval below, where there is one."""
+    return Cell(score(e.value), span(e, score) if math.isfinite(e.value) else "")
 
 
 def small_cell(e: Estimate) -> Cell:
