@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from alc_kernels import Positives
+from alc_kernels import Positives, Sigmoid, Softmax, Triplet
 from alc_kernels.backends import torch_backend
 from alc_kernels.backends.choose import choose_backend
 from alc_kernels.backends.interface import Problem, RowStatistics, WalkRequest
 from alc_kernels.distributed.context import assigned, transfers
 from alc_kernels.distributed.control import Sizes
 from alc_kernels.distributed.relations import Block, block_relation, csr_columns
-from alc_kernels.distributed.settings import Membership, with_columns
+from alc_kernels.distributed.settings import Membership, for_call, scalar_text, stating
 from alc_kernels.distributed.statistics import merge_statistics, shift_indices
 from tests.backends.common import NATIVE
 
@@ -136,5 +136,14 @@ def test_every_context_group_has_one_home() -> None:
 def test_membership_travels_as_text() -> None:
     member = Membership("0", 3, "ring", True, 3)
     assert Membership.decode(member.encode()) == member
-    text = with_columns(member.encode(), Positives.diagonal(2), sparse()[0])
-    assert Membership.decode(text) == member._replace(columns=(-1, 11))
+    held = stating(member.encode(), "widths=(4, 'x')")
+    member = member._replace(settings="widths=(4, 'x')")
+    assert Membership.decode(held) == member and stating("", "widths") == ""
+    text = for_call(held, Positives.diagonal(2), sparse()[0], "temperature=0.05")
+    assert Membership.decode(text) == member._replace(columns=(-1, 11), scalars="temperature=0.05")
+
+
+def test_scalars_as_text() -> None:
+    assert scalar_text(Softmax(0.05)) == "temperature=0.05"
+    assert scalar_text(Sigmoid(torch.tensor(3.0), -1)) == "scale=a tensor, bias=-1.0"
+    assert scalar_text(Triplet()) == scalar_text(None) == ""
