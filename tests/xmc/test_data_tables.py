@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import sys
 import zipfile
 from pathlib import Path
 
@@ -331,3 +332,36 @@ def test_how_many_texts_became_one(tmp_path: Path) -> None:
     assert changes.became_one(0, Digests(texts).array()) == 3
     assert changes.became_one(1, Digests(texts).array()) == 0
     assert [note.partition(": ")[2].partition(" cells")[0] for note in table.notes] == ["3", "2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [("t.csv.zst", "zstandard"), ("t.xlsx", "openpyxl"), ("t.parquet", "pyarrow"), ("", "pyarrow")],
+)
+def test_a_package_that_is_missing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    source = write(tmp_path / name, b"x") if name else object()
+    with pytest.raises(
+        DataError, match=rf"needs the package {package}: pip install 'alc-k.*tables"
+    ):
+        open_table(source)
+
+
+def test_labels_are_known_by_their_normalised_texts() -> None:
+    """A data folder made by hand may have more blanks than a catalogue that was read."""
+    from types import SimpleNamespace
+
+    import numpy as np
+
+    from alc_kernels.xmc.evaluation.label_numbers import known_labels
+    from alc_kernels.xmc.training.training_set import TrainingSet
+
+    trained = TrainingSet.__new__(TrainingSet)
+    trained.dataset = SimpleNamespace(labels=["tv  55", "fridge\u00a060"], label_ids=None)
+    model = SimpleNamespace(label_side=object())
+    checkpoint = SimpleNamespace(model=model, parts={"data": trained._labels})
+    np.testing.assert_array_equal(
+        known_labels(checkpoint, ["fridge 60", "tv 55", "new"]), [1, 0, -1]
+    )

@@ -174,6 +174,9 @@ def test_what_a_sheet_must_not_hold(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"w\.xlsx: not a sound \.xlsx file") as raised:
             list(open_table(path).rows([0]))
         assert "\n" not in str(raised.value)
+    path.write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(99))
+    with pytest.raises(DataError, match=r"w\.xlsx: is protected by a password, or an old \.xls"):
+        open_table(path)
 
 
 def test_the_value_that_a_formula_had(tmp_path: Path) -> None:

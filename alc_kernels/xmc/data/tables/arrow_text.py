@@ -28,7 +28,18 @@ def texts_of(values: Any, seen: set[str]) -> list[str]:
     Raises:
         NotText: any other type, or a value that is not exact.
     """
+    from pyarrow import ArrowException
+
+    try:
+        return _texts(values, seen)
+    except ArrowException as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise NotText(f"{values.type} that cannot be read ({reason})") from None
+
+
+def _texts(values: Any, seen: set[str]) -> list[str]:
     import pyarrow as pa
+    import pyarrow.compute as pc
     from pyarrow import types
 
     kind = values.type
@@ -36,9 +47,10 @@ def texts_of(values: Any, seen: set[str]) -> list[str]:
         if "uuid" in str(kind):
             return ["" if value is None else str(value) for value in values.to_pylist()]
         values, kind = values.storage, values.storage.type
-    if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
-        values = _decoded(values)
-        return texts_of(values, seen)
+    if types.is_dictionary(kind):
+        return _of_dictionary(values, seen)
+    if types.is_run_end_encoded(kind):
+        return _texts(pc.run_end_decode(values), seen)
     if types.is_null(kind):
         return [""] * len(values)
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
@@ -58,12 +70,19 @@ def texts_of(values: Any, seen: set[str]) -> list[str]:
     raise NotText(str(kind))
 
 
-def _decoded(values: Any) -> Any:
-    import pyarrow.compute as pc
+def _of_dictionary(values: Any, seen: set[str]) -> list[str]:
+    # Not decoded by Arrow, which cannot do it for text views (a Categorical of polars).
+    import pyarrow as pa
 
-    if hasattr(values, "dictionary_decode"):
-        return values.dictionary_decode()
-    return pc.run_end_decode(values)
+    indices, entries = values.indices.to_pylist(), values.dictionary
+    used = sorted({i for i in indices if i is not None})
+    if len(used) < len(entries):  # a small batch with the dictionary of a whole file
+        entries = pa.array([entries[i].as_py() for i in used], entries.type)
+    try:
+        texts = dict(zip(used, _texts(entries, seen), strict=True))
+    except NotText as error:
+        raise NotText(error.found) from None
+    return ["" if i is None else texts[i] for i in indices]
 
 
 def _floats(values: Any, seen: set[str]) -> list[str]:

@@ -219,6 +219,12 @@ class ExcelTable(Table):
         except FileNotFoundError:
             raise DataError(f"{self.path}: no such file, expected an .xlsx file") from None
         except Exception as error:
+            with self.path.open("rb") as file:
+                if file.read(4) == b"\xd0\xcf\x11\xe0":  # the container of both
+                    raise DataError(
+                        f"{self.path}: is protected by a password, or an old .xls file by its "
+                        "content; expected an .xlsx file that opens without one"
+                    ) from None
             raise self._damaged(error) from None
         return False
 
