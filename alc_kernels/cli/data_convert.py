@@ -132,9 +132,9 @@ def _add_shapes(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("tables: training, validation and test").add_argument
     add(
         "--split-column",
-        metavar="NAME",
+        metavar="NAME|none",
         default="split",
-        help="train, validation or test, used where there is one (%(default)s)",
+        help="train, validation or test (%(default)s, where there is such a column)",
     )
     add(
         "--test-share",
@@ -161,6 +161,7 @@ def run_convert(arguments: argparse.Namespace) -> None:
         raise BadInput(f"{source_path}: no such file or folder")
     if output.resolve() == source_path.resolve():
         raise BadInput(f"{output}: is SOURCE itself, expected another folder for --output")
+    _refuse_inputs_in(arguments)
     source = _recognise(arguments)
     _refuse_idle(arguments, source)
     prepare_data_folder(output, arguments.overwrite)
@@ -179,6 +180,13 @@ def run_convert(arguments: argparse.Namespace) -> None:
         print(f"  {note}")
     print(data_line({"name": made.dataset.name, "counts": made.dataset.counts()}))
     print(f"Written: {output}")
+
+
+def _refuse_inputs_in(arguments: argparse.Namespace) -> None:
+    """The folder that is written must not hold what is read."""
+    for path in (arguments.source, arguments.catalogue, arguments.matches):
+        if path is not None and arguments.output.resolve() in path.resolve().parents:
+            raise BadInput(f"{path}: is in the folder of --output, expected another one")
 
 
 def _recognise(arguments: argparse.Namespace) -> Source:
@@ -222,7 +230,7 @@ def _tables(arguments: argparse.Namespace, table: TableOptions) -> Source:
     options = PairOptions(
         query_column=arguments.query_column,
         label_column=arguments.label_column,
-        split_column=arguments.split_column,
+        split_column="" if arguments.split_column == "none" else arguments.split_column,
         test_share=arguments.test_share,
         split_by=arguments.split_by,
         query_id_column=arguments.query_id_column,

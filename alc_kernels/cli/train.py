@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -126,6 +127,7 @@ def _train(config: TrainConfig, arguments: argparse.Namespace) -> None:
     from alc_kernels.cli.finish import evaluate_and_report
     from alc_kernels.cli.progress import make_progress
     from alc_kernels.xmc.data import load_dataset
+    from alc_kernels.xmc.data.sizes import small_parts
     from alc_kernels.xmc.evaluation import validation_check
     from alc_kernels.xmc.evaluation.comparison import loss_name, method_name
     from alc_kernels.xmc.parallel import join
@@ -141,6 +143,8 @@ def _train(config: TrainConfig, arguments: argparse.Namespace) -> None:
             processes.on_main(lambda: prepare_run_folder(output, arguments.overwrite))
         if processes.is_main:
             print(data_line({"name": dataset.name, "counts": dataset.counts()}), flush=True)
+            for sentence in small_parts(dataset):
+                print(sentence, file=sys.stderr)
         check = validation_check(dataset, processes=processes, label_shards=config.label_shards)
         trained = train(
             config,

@@ -215,3 +215,23 @@ def test_options_without_effect_are_refused(
     code, _, err = convert(capsys, path, tmp_path / "out", *words)
     assert code == 2 and message in err and err.count("\n") == 1, err
     assert not (tmp_path / "out").exists()
+
+
+def test_split_columns_and_own_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A split beside a column that says it, a column that is not there, inputs in the output."""
+    names = ("train", "validation", "test")
+    rows = [f"q{i},l{i % 30},{names[i % 3]},s{i % 40}" for i in range(300)]
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("\n".join(["query,label,split,shop", *rows]) + "\n")
+    for words, message in (
+        (("--split-by", "shop"), "column 'split' says what train, validation and test are, exp"),
+        (("--split-column", "part"), "expected 'part' (--split-column names it)"),
+    ):
+        code, _, err = convert(capsys, pairs, tmp_path / "out", *words)
+        assert code == 2 and message in err and err.count("\n") == 1
+    words = ("--split-column", "none", "--split-by", "shop", "--test-share", 0.5)
+    code, _, err = convert(capsys, pairs, tmp_path / "out", *words, "--validation-share", 0.2)
+    assert (code, err) == (0, "")
+    assert "values of 'shop'" in load_dataset(tmp_path / "out").protocol
+    code, _, err = convert(capsys, pairs, tmp_path, "--overwrite")
+    assert code == 2 and "pairs.csv: is in the folder of --output" in err and pairs.exists()

@@ -158,8 +158,8 @@ def test_resume_with_other_settings_or_without_a_checkpoint(data, finished, tmp_
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     words = ["train", "--data", str(data), "--output", str(run), "--resume"]
-    assert main([*words, "--epochs", "9"]) == 2
-    assert "other settings (epochs differ)" in last_line(capsys)
+    assert main([*words, "--margin", "0.4"]) == 2
+    assert "other settings (margin differ)" in last_line(capsys)
     for name in ("checkpoint", "checkpoint.previous"):
         shutil.rmtree(run / name)
     assert main(words) == 2

@@ -14,7 +14,7 @@ from alc_kernels.xmc.data.digests import group
 from alc_kernels.xmc.data.protocol import SHARE_STEPS, sha1_of
 from alc_kernels.xmc.data.relation import relation_from_pairs
 from alc_kernels.xmc.data.shapes.catalogue import column_texts
-from alc_kernels.xmc.data.shapes.options import BY_LABEL, BY_QUERY, PairOptions
+from alc_kernels.xmc.data.shapes.options import AUTO, BY_LABEL, BY_QUERY, PairOptions
 from alc_kernels.xmc.data.shapes.queries import QUERY, SPLITS, QueryRows
 from alc_kernels.xmc.data.shapes.units import Links, choose, steps_together
 from alc_kernels.xmc.data.source import Part, Relation, Source, TextStream
@@ -98,7 +98,14 @@ class TableSource:
             rule = f"test: {what} with {sha1_of(what)} mod {SHARE_STEPS} >= {first_test}"
             if mode != BY_QUERY:
                 rule = f"split by {what}, whose queries stay together; {rule}"
-        if self.queries.splits is None or "validation" not in parts:
+        carved = self.queries.splits is None or "validation" not in parts
+        if self.options.split_by != AUTO and not carved:
+            raise DataError(
+                f"{self.queries.path}: column {self.options.split_column!r} says what train, "
+                "validation and test are, expected no --split-by (--split-column none leaves the "
+                "column out)"
+            )
+        if carved:
             told = f", {reason}" if reason else ""
             self.notes.append(f"split by {what}{told} (--split-by sets it)")
         return Source(

@@ -139,8 +139,9 @@ def _catalogue(
 def _queries(table: Table, places: dict[str, int], options: PairOptions) -> QueryRows:
     if options.query_id_column is not None:
         places[OWN_ID] = table.find(options.query_id_column, "--query-id-column")
-    if table.has(options.split_column):
-        places[SPLIT] = table.find(options.split_column, "--split-column")
+    split = options.split_column
+    if split and (split != PairOptions.split_column or table.has(split)):
+        places[SPLIT] = table.find(split, "--split-column")
     if options.split_by not in (AUTO, BY_LABEL, BY_QUERY):
         places[BY_COLUMN] = table.find(options.split_by, "--split-by")
     keep = [table.find(name, "--keep-columns") for name in options.keep_columns]

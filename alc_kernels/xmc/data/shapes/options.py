@@ -18,7 +18,8 @@ class PairOptions:
 
     Attributes:
         query_column, label_column: the texts; the labels' in the catalogue where there is one.
-        split_column: column that says train, validation or test; used where there is one.
+        split_column: column that says train, validation or test. "split" is used where there is
+            one; any other must be there; "" for none.
         test_share: share of all queries that become test where no column says so.
         split_by: what stays together: ``"label"``, all queries of a product (of products that a
             query joins, too); ``"query"``, equal texts only; or the name of a column whose equal
