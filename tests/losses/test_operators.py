@@ -110,6 +110,7 @@ def test_a_call_passes_the_dispatcher_where_somebody_listens(monkeypatch):
 
 @pytest.mark.parametrize("case", CASES[::3], ids=lambda case: case.name)
 def test_compiled_without_a_graph_break(case):
+    torch._dynamo.reset()  # the cases are variants of one function, and their number is limited
     eager, compiled = (make_data("diagonal").to(torch.float32) for _ in range(2))
     expected = case.call(functional, eager, backend="torch")
     expected.backward()
