@@ -1,10 +1,12 @@
-"""Metrics of retrieval with many labels: ranking at k, coverage at a precision, intervals.
+"""Metrics of retrieval with many labels: ranking at k, coverage at a precision, certified
+thresholds, intervals.
 
 numpy arrays or torch tensors in, Python floats and numpy arrays out.
 """
 
 from alc_kernels.metrics.bootstrap import Interval, bootstrap_interval, paired_bootstrap
 from alc_kernels.metrics.calibration import opis
+from alc_kernels.metrics.certified import CertifiedThreshold, certified_threshold
 from alc_kernels.metrics.coverage import (
     PrecisionCoverageCurve,
     Sweep,
@@ -16,6 +18,7 @@ from alc_kernels.metrics.coverage import (
     threshold_at_precision,
     transferred_coverage,
 )
+from alc_kernels.metrics.monitor import PrecisionMonitor
 from alc_kernels.metrics.propensity import ideal_gains, inverse_propensity, psp_at_k
 from alc_kernels.metrics.ranking import (
     ndcg_at_k,
@@ -25,12 +28,15 @@ from alc_kernels.metrics.ranking import (
 )
 
 __all__ = [
+    "CertifiedThreshold",
     "Interval",
     "PrecisionCoverageCurve",
+    "PrecisionMonitor",
     "Sweep",
     "TransferredCoverage",
     "aurc",
     "bootstrap_interval",
+    "certified_threshold",
     "coverage_at_precision",
     "ideal_gains",
     "inverse_propensity",
