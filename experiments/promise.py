@@ -229,7 +229,7 @@ def simulate(
         for name, rule in rules.items():
             threshold = rule(design, queries)
             precision, coverage = truth.at(threshold)
-            found[name].append((precision < design.precision, coverage, math.isinf(threshold)))
+            found[name].append((precision < design.precision, coverage, threshold == math.inf))
     return truth.best, {name: Outcome(*np.mean(rows, axis=0)) for name, rows in found.items()}
 
 
