@@ -67,8 +67,10 @@ def combinations(study: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return made
 
 
-def train(folder: Path, settings: dict[str, Any], data: Path, threads: int) -> str | None:
-    """Train one run; what went wrong, or None."""
+def train(
+    folder: Path, settings: dict[str, Any], data: Path, threads: int, seconds: float | None = None
+) -> str | None:
+    """Train one run, which may take ``seconds``; what went wrong, or None."""
     if (folder / "metrics.json").is_file():
         return None
     command = [sys.executable, "-m", "alc_kernels", "train", "--data", str(data)]
@@ -86,7 +88,13 @@ def train(folder: Path, settings: dict[str, Any], data: Path, threads: int) -> s
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f"{folder.name}.log").open("w") as log:
-        code = subprocess.run(command, stdout=log, stderr=log, env=environment).returncode
+        try:
+            code = subprocess.run(
+                command, stdout=log, stderr=log, env=environment, timeout=seconds
+            ).returncode
+        except subprocess.TimeoutExpired:
+            code = 1
+            log.write(f"ended after {seconds:.0f} s\n")
     print(f"{'failed' if code else 'done'}: {folder.name}", file=sys.stderr, flush=True)
     return f"{folder.name}: see {folder}.log" if code else None
 
@@ -96,6 +104,15 @@ def validation(folder: Path) -> dict[str, float]:
     history = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["history"]
     last = next(record for record in reversed(history) if "validation_p1" in record)
     return {key: last[f"validation_{key}"] for key in SHOWN if f"validation_{key}" in last}
+
+
+def grouped(folders: list[Path]) -> dict[str, list[Path]]:
+    """Finished runs by their names without the seed."""
+    groups: dict[str, list[Path]] = {}
+    for folder in folders:
+        if (folder / "metrics.json").is_file():
+            groups.setdefault(folder.name.rpartition("_")[0], []).append(folder)
+    return groups
 
 
 def table(groups: dict[str, list[Path]]) -> str:
@@ -154,10 +171,7 @@ def main() -> None:
                 zip(folders, (settings for _, settings in runs), strict=True),
             )
         )
-    groups: dict[str, list[Path]] = {}
-    for (name, _), folder in zip(runs, folders, strict=True):
-        if (folder / "metrics.json").is_file():
-            groups.setdefault(name, []).append(folder)
+    groups = grouped(folders)
     if groups:
         text = table(groups)
         if arguments.reference in groups and len(groups) > 1:

@@ -9,6 +9,7 @@ import importlib
 import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,7 @@ class Peer:
         module: what to import.
         build: makes the step; called only where the module is importable.
         gpu_only: cannot run on a CPU.
+        attribute: what ``module`` has from the version on that can do it.
     """
 
     name: str
@@ -34,15 +36,19 @@ class Peer:
     module: str
     build: Callable[[], Step]
     gpu_only: bool = True
+    attribute: str | None = None
 
     def missing(self, device: str) -> str | None:
         """Why it cannot run on ``device``, or None."""
         if self.gpu_only and device == "cpu":
             return "needs a GPU"
         try:
-            importlib.import_module(self.module)
+            module = importlib.import_module(self.module)
         except Exception as error:  # a broken installation fails in any way it likes
             return f"not installed ({type(error).__name__}: {str(error).splitlines()[0][:60]})"
+        if self.attribute is not None and not hasattr(module, self.attribute):
+            version = importlib.metadata.version(self.package or self.module.split(".")[0])
+            return f"{self.module} of {version} has no {self.attribute}"
         return None
 
     def version(self) -> str | None:
@@ -99,6 +105,50 @@ def _siglip_kernel() -> Step:
     return step
 
 
+def _linear_cross_entropy() -> Step:
+    # Without options it stores S: the plain version, which is eager's.
+    options = torch.nn.LinearCrossEntropyOptions()
+    call: Callable[..., Tensor] = F.linear_cross_entropy
+
+    def step(queries: Tensor, labels: Tensor) -> Tensor:
+        q, k = _unit(queries, labels)
+        target = torch.arange(len(q), device=q.device)
+        return call(q / 0.05, k, target, options=options)
+
+    return step
+
+
+# memeff multiplies the gradient by sqrt(temperature * B) unless stable=False. A margin of 2 and
+# more masks no false negative; rows in half precision are a little longer than 1.
+_MEMEFF: dict[str, Any] = {"temperature": 0.05, "stable": False}
+_NO_MASK = 4.0
+
+
+def _memeff() -> Step:
+    from memeff import MemoryEfficientQwen3Loss
+
+    made: Step = MemoryEfficientQwen3Loss(margin=_NO_MASK, **_MEMEFF)
+    return made
+
+
+def _memeff_symmetric() -> Step:
+    from memeff import MemoryEfficientCLIPLoss
+
+    made: Step = MemoryEfficientCLIPLoss(**_MEMEFF)
+    return made
+
+
+def _memeff_matryoshka(widths: tuple[int, ...]) -> Step:
+    """All widths in one pass where its kernels have it, else one after the other."""
+    from memeff import MatryoshkaLoss, MemoryEfficientMatryoshkaQwen3Loss
+
+    if all(width % 64 == 0 for width in widths):
+        made: Step = MemoryEfficientMatryoshkaQwen3Loss(widths, margin=_NO_MASK, **_MEMEFF)
+    else:
+        made = MatryoshkaLoss(_memeff(), widths)
+    return made
+
+
 def _metric_learning_threshold(negative_margin: float) -> Step:
     from pytorch_metric_learning.losses import ThresholdConsistentMarginLoss
 
@@ -120,8 +170,23 @@ SOFTMAX = (
         _cut_cross_entropy_filtered,
     ),
     Peer("inf-cl", "inf-cl", "inf_cl", _inf_cl),
+    Peer("memeff", "memeff", "memeff", _memeff),
+    Peer(
+        "linear_cross_entropy",
+        None,
+        "torch.nn",
+        _linear_cross_entropy,
+        gpu_only=False,
+        attribute="LinearCrossEntropyOptions",
+    ),
 )
+SYMMETRIC = (Peer("memeff", "memeff", "memeff", _memeff_symmetric),)
 SIGMOID = (Peer("siglip-kernel", "siglip-kernel", "siglip_kernel", _siglip_kernel),)
+
+
+def matryoshka_softmax(widths: tuple[int, ...]) -> tuple[Peer, ...]:
+    """The peers of a softmax at several prefix widths, the last being the whole."""
+    return (Peer("memeff", "memeff", "memeff", lambda: _memeff_matryoshka(widths)),)
 
 
 def threshold(negative_margin: float) -> tuple[Peer, ...]:

@@ -33,6 +33,8 @@ class Case:
         dtype: of the embeddings.
         active: share of the negatives above TCM's margin.
         backend: ours.
+        compiler: what ``torch.compile`` ends in.
+        prefixes: widths of the Matryoshka works; ``works.prefix_widths(width)`` where empty.
     """
 
     rows: int
@@ -41,6 +43,8 @@ class Case:
     dtype: torch.dtype
     active: float = 0.0005
     backend: str = "torch"
+    compiler: str = "inductor"
+    prefixes: tuple[int, ...] = ()
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -52,10 +56,10 @@ class Case:
         }
 
 
-def compiled(step: Step) -> Step:
+def compiled(step: Step, compiler: str = "inductor") -> Step:
     """``torch.compile`` of the plain version, as a user would call it."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch._inductor")
-    made: Step = torch.compile(step)
+    made: Step = torch.compile(step, backend=compiler)
     return made
 
 
@@ -77,7 +81,7 @@ def providers(
         if square:
             made["eager"] = (work.eager, None)
             if not only or "torch.compile" in only:
-                made["torch.compile"] = (compiled(work.eager), None)
+                made["torch.compile"] = (compiled(work.eager, case.compiler), None)
         else:
             made["eager"] = (None, "written for B = M")
     if work.chunked is not None:
@@ -118,17 +122,120 @@ def measure_case(
         One row per work and provider. A provider that is missing, out of memory or wrong has a
         ``missing`` text and no time.
     """
-    made = [
-        measure.inputs(case.rows, case.columns, case.width, case.dtype, device, seed)
-        for seed in range(sets)
-    ]
-    margin = measure.margin_for(made[0], case.active)
+    made = inputs_of(case, device, sets)
     rows = []
-    for name, work in works(case.width, device, margin, case.active).items():
-        if chosen and name not in chosen:
-            continue
-        rows += _measure_work(work, case, made, only, device, repeats, seconds, report)
+    for name, work in known_works(case, device, made).items():
+        if not chosen or name in chosen:
+            rows += _measure_work(work, case, made, only, device, repeats, seconds, report)
     return rows
+
+
+def inputs_of(case: Case, device: str, sets: int) -> list[list[Tensor]]:
+    """Several (B, d) queries and (M, d) labels to take turns."""
+    size = (case.rows, case.columns, case.width)
+    return [measure.inputs(*size, case.dtype, device, seed) for seed in range(sets)]
+
+
+def known_works(case: Case, device: str, sets: list[list[Tensor]]) -> dict[str, Work]:
+    """Every work with TCM's margin set for these inputs."""
+    margin = measure.margin_for(sets[0], case.active)
+    return works(case.width, device, margin, case.active, case.prefixes)
+
+
+class WorkBench:
+    """One work at one size: what is true there, who computes it, how far off and how fast.
+
+    Args:
+        work: what is computed.
+        case: the size.
+        sets: inputs to take turns; values are checked on the first.
+        device: ``"cpu"`` or ``"cuda"``.
+        only: names of providers; all where empty.
+    """
+
+    def __init__(
+        self, work: Work, case: Case, sets: list[list[Tensor]], device: str,
+        only: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        self.work, self.case, self.sets, self.device = work, case, sets, device
+        self.truth = measure.exactly(work.ours("torch"), sets[0], work.backward)
+        self.providers = providers(work, case, device, only)
+
+    @functools.cached_property
+    def allowed(self) -> float:
+        """The error that ours may have: twice plain PyTorch's, or FLOOR where that is more."""
+        limit = FLOOR[self.case.dtype]
+        if self.work.choices:
+            # A row whose two hardest labels are as good as equal: a few rows' worth of error.
+            limit += 8 / self.case.rows
+        # Where nobody has a plain version for this: our own backend of plain PyTorch in row chunks.
+        square = self.case.rows == self.case.columns
+        plain = self.work.eager if square else None
+        plain = plain or self.work.ours("torch")
+        try:
+            found = measure.errors(plain, self.truth, self.sets[0], self.work.backward)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            return limit
+        return max(limit, 2 * found.worst)
+
+    def check(self, name: str) -> dict[str, Any]:
+        """The provider's row without its times: errors and memory, or why it has none."""
+        row: dict[str, Any] = {"work": self.work.name, "provider": name, **self.case.describe()}
+        step, reason = self.providers.get(name, (None, f"{self.work.name} has no such version"))
+        if step is None:
+            return row | {"missing": reason}
+        allowed = self.allowed if name == "alc_kernels" else PEER
+        started = time.perf_counter()
+        try:
+            wrong = measure.errors(step, self.truth, self.sets[0], self.work.backward)
+            row |= {
+                "value_error": wrong.value,
+                "gradient_errors": wrong.gradients,
+                "first_seconds": time.perf_counter() - started,
+            }
+            if not wrong.worst <= allowed:
+                missing = f"wrong: error {wrong.worst:.2g}, allowed {allowed:.2g}"
+                return row | {"missing": missing}
+            row["extra_bytes"] = measure.peak_memory(step, self.sets[0], self.work.backward)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            return row | {"missing": "out of memory"}
+        except Exception as error:  # a peer may fail in any way; ours must not
+            if name == "alc_kernels":
+                raise
+            text = " ".join(str(error).split())[:80]
+            return row | {"missing": f"{type(error).__name__}: {text}"}
+        return row
+
+    def time(self, names: Iterable[str], repeats: int, seconds: float) -> dict[str, dict[str, Any]]:
+        """The providers' times, taken in turn with G."""
+        actions: dict[str, list[Callable[[], object]]] = {
+            "G": [functools.partial(_product, pair) for pair in self.sets]
+        }
+        for name in names:
+            step = self.providers[name][0]
+            assert step is not None
+            actions[name] = [
+                functools.partial(measure.run, step, p, self.work.backward) for p in self.sets
+            ]
+        times = measure.interleaved(actions, self.device, repeats, seconds)
+        unit = measure.summary(times.pop("G"))["median_ms"]
+        assert isinstance(unit, float)
+        case = self.case
+        work_done = 2 * case.rows * case.columns * case.width * self.work.products
+        made = {}
+        for name, taken in times.items():
+            found = measure.summary(taken)
+            milliseconds = found["median_ms"]
+            assert isinstance(milliseconds, float)
+            made[name] = {
+                **found,
+                "product_ms": unit,
+                "ratio_to_product": milliseconds / unit,
+                "teraflops": work_done / milliseconds / 1e9,
+            }
+        return made
 
 
 def _measure_work(
@@ -141,90 +248,19 @@ def _measure_work(
     seconds: float,
     report: Report,
 ) -> list[dict[str, Any]]:
-    rows: dict[str, dict[str, Any]] = {}
-    steps: dict[str, Step] = {}
-    # A row whose two hardest labels are as good as equal: a few rows' worth of error.
-    limit = FLOOR[case.dtype] + (8 / case.rows if work.choices else 0)
-    plain = work.ours("torch")
-    truth = measure.exactly(plain, sets[0], work.backward)
-    found = providers(work, case, device, only)
-    if work.eager is None:
-        # Nobody has a plain version: plain PyTorch is our own backend in row chunks.
-        limit = max(limit, 2 * measure.errors(plain, truth, sets[0], work.backward).worst)
-    # Plain PyTorch first: its error says how far off ours may be.
-    for name in sorted(found, key=lambda n: n != "eager"):
-        step, reason = found[name]
-        if only and name not in only and name != "eager":
-            continue
-        row: dict[str, Any] = {"work": work.name, "provider": name, **case.describe()}
-        rows[name] = row
-        if step is None:
-            row["missing"] = reason
-            continue
-        started = time.perf_counter()
-        try:
-            wrong = measure.errors(step, truth, sets[0], work.backward)
-        except torch.OutOfMemoryError:
-            row["missing"] = "out of memory"
-            torch.cuda.empty_cache()
-            continue
-        except Exception as error:  # a peer may fail in any way; ours must not
-            if name == "alc_kernels":
-                raise
-            row["missing"] = f"{type(error).__name__}: {' '.join(str(error).split())[:80]}"
-            continue
-        row |= {
-            "value_error": wrong.value,
-            "gradient_errors": wrong.gradients,
-            "first_seconds": time.perf_counter() - started,
-        }
-        if name == "eager":
-            limit = max(limit, 2 * wrong.worst)
-        allowed = limit if name == "alc_kernels" else PEER
-        if not wrong.worst <= allowed:
-            row["missing"] = f"wrong: error {wrong.worst:.2g}, allowed {allowed:.2g}"
-            continue
-        steps[name] = step
-        row["extra_bytes"] = measure.peak_memory(step, sets[0], work.backward)
-    _time(work, case, sets, steps, rows, device, repeats, seconds)
-    for row in rows.values():
+    bench = WorkBench(work, case, sets, device, only)
+    names = [name for name in bench.providers if not only or name in only or name == "eager"]
+    # Plain PyTorch first.
+    rows = {name: bench.check(name) for name in sorted(names, key=lambda n: n != "eager")}
+    timed = bench.time([n for n, row in rows.items() if "missing" not in row], repeats, seconds)
+    for name, row in rows.items():
+        row |= timed.get(name, {})
         report(row)
     return list(rows.values())
 
 
 def _product(pair: list[Tensor]) -> Tensor:
     return torch.mm(pair[0].detach(), pair[1].detach().T)
-
-
-def _time(
-    work: Work,
-    case: Case,
-    sets: list[list[Tensor]],
-    steps: dict[str, Step],
-    rows: dict[str, dict[str, Any]],
-    device: str,
-    repeats: int,
-    seconds: float,
-) -> None:
-    actions: dict[str, list[Callable[[], object]]] = {
-        "G": [functools.partial(_product, pair) for pair in sets]
-    }
-    for name, step in steps.items():
-        actions[name] = [functools.partial(measure.run, step, p, work.backward) for p in sets]
-    times = measure.interleaved(actions, device, repeats, seconds)
-    unit = measure.summary(times["G"])["median_ms"]
-    assert isinstance(unit, float)
-    for name in steps:
-        taken = measure.summary(times[name])
-        milliseconds = taken["median_ms"]
-        assert isinstance(milliseconds, float)
-        work_done = 2 * case.rows * case.columns * case.width * work.products
-        rows[name] |= {
-            **taken,
-            "product_ms": unit,
-            "ratio_to_product": milliseconds / unit,
-            "teraflops": work_done / milliseconds / 1e9,
-        }
 
 
 HEADER = f"{'work':20}{'provider':26}{'ms':>10}{'x G':>8}{'TFLOP/s':>9}{'MiB':>9}  {'error':>8}"

@@ -263,6 +263,15 @@ def tune(
     return list(found.values())
 
 
+def check(kernel: str, tile: Tile, dtype: torch.dtype, d: int, rows: int, device: str) -> Row:
+    """One candidate's values at the small, ragged size and at B = M = ``rows``, untimed.
+
+    In several processes it compiles what ``tune`` then finds in Triton's cache.
+    """
+    sizes = SMALL, (rows, rows)
+    return _check(tile, [Pass(kernel, measure.inputs(*n, d, dtype, device, 97)) for n in sizes])
+
+
 def _check(tile: Tile, passes: list[Pass]) -> Row:
     """The tile's worst error, or why it cannot be chosen."""
     try:

@@ -62,8 +62,15 @@ class _Module:
         if dtype != self.dtype:
             self.dtype = dtype
             self.loss.to(dtype)
-        found: Tensor = self.loss(queries, labels)
+        found: Tensor = self.loss(queries, labels, positives=relation(queries, labels))
         return found
+
+
+def relation(queries: Tensor, labels: Tensor) -> Tensor | None:
+    """Query i matches label i, as an index where there are more labels than queries."""
+    if len(queries) == len(labels):
+        return None
+    return torch.arange(len(queries), device=queries.device)
 
 
 def _mining(backend: str, negative_margin: float) -> Step:
@@ -75,7 +82,7 @@ def _mining(backend: str, negative_margin: float) -> Step:
     )
 
     def step(queries: Tensor, labels: Tensor) -> Tensor:
-        terms = loss.terms(queries, labels)
+        terms = loss.terms(queries, labels, positives=relation(queries, labels))
         return torch.cat([terms.hardest_score, terms.total[None]])
 
     return step
@@ -87,42 +94,56 @@ def prefix_widths(width: int) -> tuple[int, ...]:
     return tuple(sorted(steps or [max(width // 2, 1), width]))
 
 
-def _matryoshka(width: int, backend: str, together: bool, **options: Any) -> Step:
+def _matryoshka(widths: tuple[int, ...], backend: str, together: bool, **options: Any) -> Step:
     """A loss at several prefix widths: from one walk, or called once per width."""
     loss = ALCLoss(auxiliary=None, backend=backend, **options)
-    widths = prefix_widths(width)
-    if together:
-        return MatryoshkaLoss(loss, widths)
+    shared = MatryoshkaLoss(loss, widths)
 
     def step(queries: Tensor, labels: Tensor) -> Tensor:
-        return torch.stack([loss(queries[:, :w], labels[:, :w]) for w in widths]).sum()
+        positives = relation(queries, labels)
+        if together:
+            found: Tensor = shared(queries, labels, positives=positives)
+            return found
+        each = [loss(queries[:, :w], labels[:, :w], positives=positives) for w in widths]
+        return torch.stack(each).sum()
 
     return step
 
 
-def _matryoshka_works(name: str, width: int, plain: Step, **options: Any) -> Work:
+def _matryoshka_works(
+    name: str, widths: tuple[int, ...], plain: Step, others: tuple[Peer, ...] = (), **options: Any
+) -> Work:
     """One walk for all widths, beside a call per width of ours and of plain PyTorch."""
 
     def each(queries: Tensor, labels: Tensor) -> Tensor:
-        values = [plain(queries[:, :w], labels[:, :w]) for w in prefix_widths(width)]
+        values = [plain(queries[:, :w], labels[:, :w]) for w in widths]
         return torch.stack(values).sum()
 
     return Work(
         name,
-        lambda backend: _matryoshka(width, backend, True, **options),
+        lambda backend: _matryoshka(widths, backend, True, **options),
         each,
-        peers=tuple(
-            Peer(
-                f"per width ({backend})", None, "torch",
-                functools.partial(_matryoshka, width, backend, False, **options),
-                gpu_only=backend == "triton",
-            )
-            for backend in ("torch", "native", "triton")
+        peers=(
+            *(
+                Peer(
+                    f"per width ({backend})", None, "torch",
+                    functools.partial(_matryoshka, widths, backend, False, **options),
+                    gpu_only=backend == "triton",
+                )
+                for backend in ("torch", "native", "triton")
+            ),
+            *others,
         ),
     )  # fmt: skip
 
 
-def works(width: int, device: str, negative_margin: float, active: float) -> dict[str, Work]:
+def works(
+    width: int,
+    device: str,
+    negative_margin: float,
+    active: float,
+    prefixes: tuple[int, ...] = (),
+) -> dict[str, Work]:
     """Every work, by name.
 
     Args:
@@ -130,14 +151,23 @@ def works(width: int, device: str, negative_margin: float, active: float) -> dic
         device: ``"cpu"`` or ``"cuda"``, where the modules live.
         negative_margin: TCM's, chosen so that ``active`` of all pairs exceed it.
         active: that share; it only appears in names.
+        prefixes: the widths of the Matryoshka works; ``prefix_widths(width)`` where empty.
     """
+    prefixes = prefixes or prefix_widths(width)
     tcm = ThresholdMargin(negative_margin=negative_margin)
 
     def module(**options: Any) -> Callable[[str], Step]:
         return lambda backend: _Module(width, device, backend, **options)
 
     def function(call: Callable[..., Tensor], **options: Any) -> Callable[[str], Step]:
-        return lambda backend: functools.partial(call, backend=backend, **options)
+        def make(backend: str) -> Step:
+            def step(queries: Tensor, labels: Tensor) -> Tensor:
+                positives = relation(queries, labels)
+                return call(queries, labels, positives, backend=backend, **options)
+
+            return step
+
+        return make
 
     def repeatable(make: Callable[[], Step]) -> tuple[Peer, ...]:
         """Ours with deterministic=True: what repeatable bits cost on a GPU."""
@@ -207,6 +237,7 @@ def works(width: int, device: str, negative_margin: float, active: float) -> dic
             "softmax-symmetric",
             module(base=Softmax(symmetric=True), auxiliary=None, threshold=None),
             eager.symmetric_softmax,
+            peers=peers.SYMMETRIC,
         ),
         Work(
             "sigmoid",
@@ -226,7 +257,7 @@ def works(width: int, device: str, negative_margin: float, active: float) -> dic
     made += [
         _matryoshka_works(
             "matryoshka-triplet",
-            width,
+            prefixes,
             functools.partial(
                 eager.triplet_threshold, num_negatives=10, negative_margin=negative_margin
             ),
@@ -235,8 +266,9 @@ def works(width: int, device: str, negative_margin: float, active: float) -> dic
         ),
         _matryoshka_works(
             "matryoshka-softmax",
-            width,
+            prefixes,
             eager.softmax,
+            peers.matryoshka_softmax(prefixes),
             base=Softmax(),
             threshold=None,
         ),

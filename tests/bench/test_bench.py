@@ -65,6 +65,15 @@ def test_rows_are_complete_and_a_missing_peer_is_named() -> None:
     assert all(line(row) for row in rows)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_there_may_be_more_labels_than_queries(name: str) -> None:
+    case = Case(rows=20, columns=50, width=16, dtype=torch.float64, active=0.01)
+    rows = measure_case(case, [name], ["alc_kernels", "chunked"], device="cpu", repeats=1, sets=1)
+    found = {row["provider"]: row for row in rows}
+    assert found["alc_kernels"]["median_ms"] > 0
+    assert found.get("eager", {"missing": "written for B = M"})["missing"] == "written for B = M"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self")
 def test_memory_on_the_cpu_sees_a_stored_matrix() -> None:
     pair = measure.inputs(64, 64, 8, torch.float32, "cpu", seed=0)

@@ -39,6 +39,18 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
+def test_weights_stored_in_half_precision_are_trained_in_float32(
+    model_folder: str, tmp_path: Path
+) -> None:
+    import transformers
+
+    half = transformers.AutoModel.from_pretrained(model_folder).half()
+    half.save_pretrained(tmp_path)
+    transformers.AutoTokenizer.from_pretrained(model_folder).save_pretrained(tmp_path)
+    encoder = build_encoder(str(tmp_path))
+    assert {parameter.dtype for parameter in encoder.parameters()} == {torch.float32}
+
+
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_pooling_is_that_of_single_texts(model_folder: str, pooling: str) -> None:
     encoder = build_encoder(model_folder, TrainConfig(pooling=pooling))

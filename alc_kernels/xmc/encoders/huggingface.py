@@ -125,7 +125,8 @@ class HuggingFaceEncoder(Encoder):
     ) -> None:
         super().__init__()
         self.name, self.pooling, self.max_length = name, pooling, max_length
-        self.model, self.tokenizer = model, tokenizer
+        # transformers 5 loads weights as they are stored; half precision is no dtype to train in.
+        self.model, self.tokenizer = model.float(), tokenizer
         self.dim = int(model.config.hidden_size)
         self._tokenizer_digest = _digest(tokenizer)
         self.gradient_checkpointing = gradient_checkpointing
