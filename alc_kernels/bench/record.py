@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from alc_kernels.xmc.whole import write_whole
+from alc_kernels.whole import write_whole
 
 
 def environment() -> dict[str, Any]:

@@ -64,8 +64,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.output is None:
         print(text)
         return
+    from alc_kernels.whole import write_whole
     from alc_kernels.xmc.report.build import Report
-    from alc_kernels.xmc.whole import write_whole
 
     names = " and ".join(group.name for group in groups)
     title = f"Comparison of {names}" if len(groups) < 4 else "Comparison of runs"

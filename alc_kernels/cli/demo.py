@@ -151,9 +151,9 @@ def _price(groups: list[Group]) -> str:
 
 
 def _show(groups: list[Group], dataset: Dataset, output: Path) -> None:
+    from alc_kernels.whole import whole_file, write_whole
     from alc_kernels.xmc.report.build import Report
     from alc_kernels.xmc.report.terminal import figures_text
-    from alc_kernels.xmc.whole import whole_file, write_whole
 
     print("How many titles can be matched without a person?", flush=True)
     print(figures_text(groups))

@@ -109,8 +109,8 @@ def evaluate_and_report(
 
 def write_report(groups: Sequence[Group], dataset: Dataset, folder: Path) -> Path:
     """The run's page."""
+    from alc_kernels.whole import write_whole
     from alc_kernels.xmc.report.build import Report
-    from alc_kernels.xmc.whole import write_whole
 
     title = f"{dataset.name}: {groups[-1].name}"
     page = folder / REPORT

@@ -27,7 +27,7 @@ from typing import IO, Any, cast
 
 from alc_kernels.cli.errors import BadInput, Missing
 from alc_kernels.cli.outputs import Target
-from alc_kernels.xmc.whole import whole_file
+from alc_kernels.whole import whole_file
 
 Row = Sequence["str | int | float | None"]
 Write = Callable[[Row], None]

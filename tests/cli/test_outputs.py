@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from alc_kernels.cli.errors import BadInput
 from alc_kernels.cli.outputs import FORMATS, check_place, table_target
 from alc_kernels.cli.table_files import table_writer
-from alc_kernels.xmc.whole import whole_file, write_whole
+from alc_kernels.whole import whole_file, write_whole
 
 pandas = pytest.importorskip("pandas")
 pytest.importorskip("openpyxl")

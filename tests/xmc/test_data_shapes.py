@@ -117,6 +117,22 @@ def test_the_shapes_agree(tmp_path: Path) -> None:
     )
 
 
+def test_data_frames(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    rows, header = offers(), ("offer", "query", "product", "shop")
+    table = pyarrow.table(dict(zip(header, zip(*rows, strict=True), strict=True)))
+    catalogue = pyarrow.table({"product": list(range(60)), "label": [b for _, b in PRODUCTS]})
+    numbers = pyarrow.array([row[2].removeprefix("p") or None for row in rows])
+    table = table.set_column(2, "product", numbers)
+    source = find_products(table, ProductTables(catalogue, "product"), PairOptions(**KEPT))  # type: ignore[arg-type]
+    made = convert(source, tmp_path / "frames")
+    found = rows_of(made.dataset)
+    for own, title, product, shop in rows:
+        number = product.removeprefix("p")
+        assert found[own][1:] == (title, number if number.isdigit() else "", number, shop)
+    assert any("queries: ids that catalogue does not have: 5, the first" in n for n in made.notes)
+
+
 def test_queries_of_a_product_stay_together_and_shares_are_of_all(tmp_path: Path) -> None:
     rows = [(f"o{i}", f"title {i}", f"p{i % 60}", "") for i in range(6000)]
     for shape in SHAPES.values():

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alc_kernels.xmc.whole import whole_file
+from alc_kernels.whole import whole_file
 
 CATALOGUES = ("open", "closed")
 SPLITS = ("validation", "test")

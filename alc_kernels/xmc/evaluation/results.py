@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from alc_kernels.whole import write_whole
 from alc_kernels.xmc.data import Dataset
 from alc_kernels.xmc.evaluation.bootstrap import REPLICATES, interval, replicate
 from alc_kernels.xmc.evaluation.measures import PRECISIONS
 from alc_kernels.xmc.evaluation.predictions import Splits
-from alc_kernels.xmc.whole import write_whole
 
 FORMAT = 1
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from alc_kernels.whole import write_whole
 from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.errors import TrainingDiverged
 from alc_kernels.xmc.model import Model
@@ -21,7 +22,6 @@ from alc_kernels.xmc.training.checkpoint import (
 from alc_kernels.xmc.training.ema import WeightAverage
 from alc_kernels.xmc.training.files import read_tensors
 from alc_kernels.xmc.training.state import Part, Position, pack
-from alc_kernels.xmc.whole import write_whole
 
 
 class RunFolder:

@@ -91,7 +91,7 @@ def find_products(
     Raises:
         DataError: as for :func:`find_pairs`; an id that two texts have; matches of no query.
     """
-    options, opened = options or PairOptions(), open_table(source, table)
+    options, opened = options or PairOptions(), _open(source, table, "queries")
     catalogue = _catalogue(products, options, _fitting(table, source, products.catalogue))
     places = {QUERY: opened.find(options.query_column, "--query-column")}
     notes = list(catalogue.notes)
@@ -106,7 +106,8 @@ def find_products(
         if options.query_id_column is None:
             places[OWN_ID] = opened.find(products.id_column, "--id-column")
         queries = _queries(opened, places, options)
-        matches = open_table(products.matches, _fitting(table, source, products.matches))
+        fitting = _fitting(table, source, products.matches)
+        matches = _open(products.matches, fitting, "matches")
         rows, asked, place = _read_matches(matches, products, queries)
         files = [catalogue.path, Path(matches.name)]
         notes += matches.notes
@@ -131,7 +132,7 @@ def find_products(
 def _catalogue(
     products: ProductTables, options: PairOptions, table: TableOptions | None
 ) -> ProductCatalogue:
-    opened, own = open_table(products.catalogue, table), products.catalogue_id_column
+    opened, own = _open(products.catalogue, table, "catalogue"), products.catalogue_id_column
     ids = opened.find(own or products.id_column, "--catalogue-id-column")
     return ProductCatalogue(opened, ids, opened.find(options.label_column, "--label-column"))
 
@@ -292,6 +293,14 @@ def find_any(digests: np.ndarray, distinct: np.ndarray) -> np.ndarray:
     groups, _ = group(np.concatenate([distinct, digests]))
     at = groups[len(distinct) :]
     return np.where(at < len(distinct), at, -1)
+
+
+def _open(source: Path | Any, options: TableOptions | None, name: str) -> Table:
+    """A table; a data frame has no name of its own among several."""
+    table = open_table(source, options)
+    if not isinstance(source, (str, Path)):
+        table.name = name
+    return table
 
 
 def _fitting(options: TableOptions | None, source: Any, other: Any) -> TableOptions | None:
