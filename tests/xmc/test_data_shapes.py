@@ -23,7 +23,8 @@ Rows = Sequence[Sequence[str]]
 
 def write(path: Path, header: Sequence[str], rows: Rows) -> Path:
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
+        # Quoted names show that quotes enclose cells, whatever these hold.
+        writer = csv.writer(file, quoting=csv.QUOTE_ALL)
         writer.writerow(header)
         writer.writerows(rows)
     return path

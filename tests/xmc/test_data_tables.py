@@ -82,6 +82,8 @@ def test_an_encoding_that_no_rule_finds_can_be_given(tmp_path: Path) -> None:
         open_table(path)
     with pytest.raises(DataError, match=r"t\.csv, line 2: found byte 0x9e, expected ASCII text"):
         cells(open_table(path, TableOptions(encoding="ascii")))
+    with pytest.raises(DataError, match=r"t\.csv: found other text, expected UTF-16 \(.*BOM"):
+        cells(open_table(path, TableOptions(encoding="utf-16")))
     with pytest.raises(ValueError, match="'utf-9' is no text encoding"):
         TableOptions(encoding="utf-9")
     with pytest.raises(ValueError, match="is no text encoding"):
@@ -172,6 +174,8 @@ def test_a_cell_that_seems_to_have_swallowed_rows_is_refused(tmp_path: Path) -> 
         assert cells(open_table(path))[1] == ["foo l1 bar", "l2"]
     write(path, MERGED.replace("query", '"query"'))
     assert cells(open_table(path))[0] == ["foo l1 bar", "l2"]
+    write(path, 'query\tlabel\n"foo\tl1\n"\tl2\n')
+    assert cells(open_table(path)) == [["foo l1", "l2"]]
     # No line of it would be a row by itself: it needs no proof.
     write(path, 'query\tlabel\n"foo\nbar"\tl2\n')
     assert cells(open_table(path)) == [["foo bar", "l2"]]

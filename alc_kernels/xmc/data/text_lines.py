@@ -154,6 +154,10 @@ class TextInput:
                 f"{self.name}, line {lines + sound.count(chr(10))}: found byte 0x{found}, expected "
                 f"{self.encoding.upper()} text"
             ) from None
+        except UnicodeError as error:  # of UTF-16 and UTF-32, as a whole
+            raise DataError(
+                f"{self.name}: found other text, expected {self.encoding.upper()} ({error})"
+            ) from None
 
 
 def text_blocks(

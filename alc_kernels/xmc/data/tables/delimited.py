@@ -132,7 +132,9 @@ class DelimitedTable(Table):
         if len(held) == 1 or self.trusted or expected == 1:
             return
         # A stray quote at the start of a cell and one at the end of a later line merge rows.
-        if all(line.count(self.delimiter) == expected - 1 for line in held):
+        # (A cell of nothing but a quote is none: there the quote ended a cell with a line break.)
+        by_itself = [line.split(self.delimiter) for line in held]
+        if all(len(row) == expected and '"' not in row for row in by_itself):
             raise DataError(
                 f"{self.name}, line {first}: a quote opens a cell that ends on line "
                 f"{first + len(held) - 1}, and every line between would be a row by itself "
