@@ -52,16 +52,20 @@ def environment(sizes: plan.Sizes) -> Row:
 
 def install(wheels: Path, folder: Path) -> list[str]:
     """Put the carried wheels where the workers look; what is absent is said by its rows."""
-    if not wheels.is_dir():
+    if not list(wheels.glob("*.whl")):
         say(f"no wheels at {wheels}: other libraries are measured only if they are installed")
         return []
-    names = sorted(wheels.glob("*.whl"))
-    command = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--find-links"]
-    command += [str(wheels), "--no-deps", "--no-compile", "--target", str(folder)]
-    for name in names:  # one by one: one that does not fit here keeps no other away
-        done = subprocess.run([*command, str(name)], capture_output=True, text=True, check=False)
+    names = [str(name) for name in sorted(wheels.glob("*.whl"))]
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps"]
+    command += ["--find-links", str(wheels), "--no-compile", "--target", str(folder)]
+    # All at once; where one does not fit here, one by one, so that it keeps no other away.
+    for group in [names, *([name] for name in names)]:
+        done = subprocess.run([*command, *group], capture_output=True, text=True, check=False)
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        say(f"{name.name}: {'installed' if done.returncode == 0 else last}")
+        short = ", ".join(Path(name).name for name in group)
+        say(f"{short}: {'installed' if done.returncode == 0 else last}")
+        if group is names and done.returncode == 0:
+            break
     return [str(folder)]
 
 

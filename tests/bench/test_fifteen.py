@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.fifteen import journal, plan, pool, report
-from benchmarks.fifteen.__main__ import main
+from benchmarks.fifteen.__main__ import install, main
 
 ROOT = Path(__file__).resolve().parents[2]
 ITEM = plan.Item("time", "softmax", 768, seconds=1.0)
@@ -83,6 +84,29 @@ def test_a_cut_journal_keeps_its_rows(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"fifteen\.jsonl, line 1: expected a row"):
         journal.read(path)
     assert main([str(tmp_path / "none"), "--report"]) == 2
+
+
+def test_a_wheel_that_does_not_fit_keeps_no_other_away(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wheels = tmp_path / "wheels"
+    assert install(wheels, tmp_path / "site") == []
+    assert "no wheels at" in capsys.readouterr().out
+    wheels.mkdir()
+    with zipfile.ZipFile(wheels / "small_peer-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("small_peer.py", "")
+        folder = "small_peer-1.0.dist-info/"
+        wheel.writestr(
+            folder + "METADATA", "Metadata-Version: 2.1\nName: small-peer\nVersion: 1.0\n"
+        )
+        wheel.writestr(folder + "WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr(folder + "RECORD", "")
+    (wheels / "other-1.0-cp27-cp27m-win32.whl").write_bytes(b"")
+    assert install(wheels, tmp_path / "site") == [str(tmp_path / "site")]
+    assert (tmp_path / "site" / "small_peer.py").is_file()
+    said = capsys.readouterr().out.splitlines()
+    assert "small_peer-1.0-py3-none-any.whl: installed" in said
+    assert "not a supported wheel" in said[-2] or "not a supported wheel" in said[0]
 
 
 @pytest.fixture
