@@ -157,7 +157,8 @@ def _show(groups: list[Group], dataset: Dataset, output: Path) -> None:
 
     print("How many titles can be matched without a person?", flush=True)
     print(figures_text(groups))
-    print(f"\n{_price([group for group in groups if not group.reference])}")
+    price = _price([group for group in groups if not group.reference])
+    print(f"\n{textwrap.fill(price, 100)}")
     print("\nDrawing the report ...", file=sys.stderr)
     report = Report("How many product titles can be matched without a person?", groups, dataset)
     picture, page = output / "coverage.png", output / "report.html"
