@@ -14,7 +14,7 @@ from alc_kernels.xmc.data.tables.dialect import (
     quotes_enclose,
 )
 from alc_kernels.xmc.data.tables.options import TableOptions
-from alc_kernels.xmc.data.tables.table import Table, short_list
+from alc_kernels.xmc.data.tables.table import Pass, Table, short_list
 from alc_kernels.xmc.data.text_lines import TextInput
 from alc_kernels.xmc.errors import DataError
 
@@ -46,7 +46,7 @@ class DelimitedTable(Table):
                 shown = delimiter_name(self.delimiter)
                 assumed.append(f"{name}: columns parted by {shown} (--delimiter names another)")
         self.trusted = options.quoting is True or quotes_enclose("".join(sample), self.delimiter)
-        self.name, self.num_columns, self.empty_rows = name, 0, 0
+        self.name, self.num_columns = name, 0
         columns: list[str] = []
         for _, cells in islice(self._parsed(), 1):
             columns = cells
@@ -72,21 +72,20 @@ class DelimitedTable(Table):
                 break
         return lines
 
-    def _cells(self, columns: Sequence[int]) -> Iterator[tuple[int, list[str]]]:
-        self.empty_rows = 0
+    def _cells(self, columns: Sequence[int], found: Pass) -> Iterator[tuple[int, list[str]]]:
         rows = self._parsed()
         if self.options.header:
             next(rows)
         for number, cells in rows:
             if not any(cells) and self.num_columns > 1 and not self.keep_empty_rows:
-                self.empty_rows += 1
+                found.counts["empty"] += 1
                 continue
             yield number, [cells[i] for i in columns]
 
-    def _pass_notes(self, columns: Sequence[int]) -> list[str]:
-        if not self.empty_rows:
+    def _pass_notes(self, found: Pass) -> list[str]:
+        if not found.counts["empty"]:
             return []
-        return [f"{self.name}: {self.empty_rows} rows without any text, left out"]
+        return [f"{self.name}: {found.counts['empty']} rows without any text, left out"]
 
     def _parsed(self) -> Iterator[tuple[int, list[str]]]:
         """(number of its first line, cells) of every row that is not blank, the header included."""

@@ -14,7 +14,7 @@ from typing import Any
 from alc_kernels.xmc.data.tables.number_format import plain_number, show_date, show_number
 from alc_kernels.xmc.data.tables.options import TableOptions
 from alc_kernels.xmc.data.tables.parquet import first_line
-from alc_kernels.xmc.data.tables.table import Table, short_list
+from alc_kernels.xmc.data.tables.table import Pass, Table, short_list
 from alc_kernels.xmc.errors import DataError
 from alc_kernels.xmc.near import suggestion
 
@@ -34,7 +34,6 @@ class ExcelTable(Table):
                 f"{path}: an .xlsx file needs the package openpyxl: pip install "
                 "'alc-kernels[tables]'"
             ) from None
-        self.empty_rows = self.unsure = self.computed = 0
         self.formulas = self._holds_formulas()
         with self._workbook() as workbook:
             titles = [sheet.title for sheet in workbook.worksheets]
@@ -50,7 +49,7 @@ class ExcelTable(Table):
         if options.sheet is None and len(titles) > 1:
             assumed.append(f"{path}: read its first sheet, {titles[0]!r} (--sheet names another)")
         self.name, self.columns = name, ()
-        header = next(self._shown_rows(), None)
+        header = next(self._shown_rows(Pass()), None)
         if header is None:
             raise DataError(f"{name}: the sheet is empty, expected a header of column names")
         columns = header[1]
@@ -59,31 +58,32 @@ class ExcelTable(Table):
         super().__init__(name, columns, header=options.header)
         self._assumed = assumed
 
-    def _cells(self, columns: Sequence[int]) -> Iterator[tuple[int, list[str]]]:
-        self.empty_rows = self.unsure = self.computed = 0
-        rows = self._shown_rows(set(columns))
+    def _cells(self, columns: Sequence[int], found: Pass) -> Iterator[tuple[int, list[str]]]:
+        rows = self._shown_rows(found, set(columns))
         if self.options.header:
             next(rows)
         for number, cells in rows:
             yield number, [cells[i] for i in columns]
 
-    def _pass_notes(self, columns: Sequence[int]) -> list[str]:
-        made = []
-        if self.empty_rows:
-            made.append(f"{self.name}: {self.empty_rows} rows without any text, left out")
-        if self.computed:
+    def _pass_notes(self, found: Pass) -> list[str]:
+        made, counts = [], found.counts
+        if counts["empty"]:
+            made.append(f"{self.name}: {counts['empty']} rows without any text, left out")
+        if counts["computed"]:
             made.append(
-                f"{self.name}: {self.computed} cells hold formulas, read by the values that were "
-                "saved with them"
+                f"{self.name}: {counts['computed']} cells hold formulas, read by the values "
+                "that were saved with them"
             )
-        if self.unsure:
+        if counts["unsure"]:
             made.append(
-                f"{self.name}: {self.unsure} numbers or dates in a format that depends on the "
+                f"{self.name}: {counts['unsure']} numbers or dates in a format that depends on the "
                 "country or is not understood, read as plain digits or year-month-day"
             )
         return made
 
-    def _shown_rows(self, wanted: set[int] | None = None) -> Iterator[tuple[int, list[str]]]:
+    def _shown_rows(
+        self, found: Pass, wanted: set[int] | None = None
+    ) -> Iterator[tuple[int, list[str]]]:
         """(row of the sheet, its cells as shown) of the rows that hold anything.
 
         Cells of columns that are not wanted are left empty.
@@ -108,7 +108,7 @@ class ExcelTable(Table):
             if self.keep_empty_rows:
                 yield from ((empty, [""] * width) for empty in waiting)
             else:
-                self.empty_rows += len(waiting)
+                found.counts["empty"] += len(waiting)
             waiting = []
             made = []
             for i in range(width):
@@ -117,11 +117,12 @@ class ExcelTable(Table):
                     continue
                 cell = values[i] if i < len(values) else None
                 formula = formulas[i] if formulas is not None and i < len(formulas) else None
-                made.append(self._shown(number, i, cell, formula))
+                made.append(self._shown((number, i), cell, formula, found))
             yield number, made
 
-    def _shown(self, number: int, column: int, cell: Any, formula: Any) -> str:
+    def _shown(self, place: tuple[int, int], cell: Any, formula: Any, found: Pass) -> str:
         """The text of one cell."""
+        number, column = place
         value = None if cell is None else cell.value
         if value is None:
             if formula is not None and formula.data_type == "f":
@@ -130,7 +131,7 @@ class ExcelTable(Table):
                     "value, expected text (open and save the file in the spreadsheet program)"
                 )
             return ""
-        self.computed += formula is not None and formula.data_type == "f"
+        found.counts["computed"] += formula is not None and formula.data_type == "f"
         if isinstance(value, str):
             if cell.data_type == "e":
                 raise DataError(
@@ -143,12 +144,12 @@ class ExcelTable(Table):
         if isinstance(value, (int, float)):
             shown = show_number(value, cell.number_format)
             if shown is None:
-                self.unsure += 1
+                found.counts["unsure"] += 1
                 shown = plain_number(value)
             return shown
         shown = show_date(value, cell.number_format)
         if shown is None:
-            self.unsure += 1
+            found.counts["unsure"] += 1
             shown = _iso(value)
         return shown
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from alc_kernels.xmc.data.tables.arrow_text import NotText, texts_of
 from alc_kernels.xmc.data.tables.parquet import BATCH, first_line, need_pyarrow, value_notes
-from alc_kernels.xmc.data.tables.table import Table
+from alc_kernels.xmc.data.tables.table import Pass, Table
 from alc_kernels.xmc.errors import DataError
 
 NAME = "data frame"
@@ -31,7 +31,6 @@ class FrameTable(Table):
         self._frame = frame
         names = frame.columns if self._by_place else frame.column_names
         super().__init__(NAME, [str(name) for name in names])
-        self._seen: dict[int, set[str]] = {}
 
     def _column(self, column: int, start: int) -> Any:
         """Some rows of a column, as chunks of Arrow."""
@@ -49,15 +48,14 @@ class FrameTable(Table):
             ) from None
         return made.chunks if isinstance(made, pa.ChunkedArray) else [made]
 
-    def _cells(self, columns: Sequence[int]) -> Iterator[tuple[int, list[str]]]:
-        self._seen = {column: set() for column in columns}
+    def _cells(self, columns: Sequence[int], found: Pass) -> Iterator[tuple[int, list[str]]]:
         for start in range(0, len(self._frame), BATCH):
             cells = []
             for column in columns:
                 texts: list[str] = []
                 for values in self._column(column, start):
                     try:
-                        texts += texts_of(values, self._seen[column])
+                        texts += texts_of(values, found.kinds[column])
                     except NotText as error:
                         at = start + len(texts) + max(error.row, 0) + 1
                         raise DataError(
@@ -68,5 +66,5 @@ class FrameTable(Table):
             for number, row in enumerate(zip(*cells, strict=True), start + 1):
                 yield number, list(row)
 
-    def _pass_notes(self, columns: Sequence[int]) -> list[str]:
-        return value_notes(self, self._seen)
+    def _pass_notes(self, found: Pass) -> list[str]:
+        return value_notes(self, found)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alc_kernels.xmc.data.tables.options import TableOptions
-from alc_kernels.xmc.data.tables.table import Table
+from alc_kernels.xmc.data.tables.table import Pass, Table
 from alc_kernels.xmc.data.text_lines import TextInput
 from alc_kernels.xmc.errors import DataError
 
@@ -31,16 +31,14 @@ class JsonLinesTable(Table):
         self.keys = list(keys)
         super().__init__(str(path), self.keys)
         self._assumed = list(self.file.notes)
-        self._absent: dict[int, int] = {}
 
-    def _cells(self, columns: Sequence[int]) -> Iterator[tuple[int, list[str]]]:
-        self._absent = dict.fromkeys(columns, 0)
+    def _cells(self, columns: Sequence[int], found: Pass) -> Iterator[tuple[int, list[str]]]:
         keys = [self.keys[column] for column in columns]
         for number, made in self._objects():
             cells = []
             for column, key in zip(columns, keys, strict=True):
                 if key not in made:
-                    self._absent[column] += 1
+                    found.counts[column] += 1
                     cells.append("")
                     continue
                 cells.append(self._text(number, key, made[key]))
@@ -66,11 +64,11 @@ class JsonLinesTable(Table):
                 ) from None
         return value
 
-    def _pass_notes(self, columns: Sequence[int]) -> list[str]:
+    def _pass_notes(self, found: Pass) -> list[str]:
         return [
             f"{self.name}: {count} lines have no {self.columns[column]!r}, read as empty"
-            for column, count in self._absent.items()
-            if count
+            for column, count in found.counts.items()
+            if isinstance(column, int)
         ]
 
     def _objects(self) -> Iterator[tuple[int, dict[str, Any]]]:

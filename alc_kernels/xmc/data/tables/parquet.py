@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from alc_kernels.xmc.data.tables.arrow_text import NotText, texts_of
-from alc_kernels.xmc.data.tables.table import Table, short_list
+from alc_kernels.xmc.data.tables.table import Pass, Table, short_list
 from alc_kernels.xmc.errors import DataError
 
 ENDINGS = (".parquet", ".pq")
@@ -43,7 +43,6 @@ class ParquetTable(Table):
         self.names = list(first.schema_arrow.names)
         self.folder_names = [key for key, _ in self._folder_cells(self.parts[0])]
         super().__init__(str(path), [*self.names, *self.folder_names])
-        self._seen: dict[int, set[str]] = {}
 
     def _folder_cells(self, part: Path) -> list[tuple[str, str]]:
         """The columns that the folders on the way to a part stand for."""
@@ -56,8 +55,7 @@ class ParquetTable(Table):
                 cells.append((unquote(key), "" if value == ABSENT else unquote(value)))
         return cells
 
-    def _cells(self, columns: Sequence[int]) -> Iterator[tuple[int, list[str]]]:
-        self._seen = {column: set() for column in columns}
+    def _cells(self, columns: Sequence[int], found: Pass) -> Iterator[tuple[int, list[str]]]:
         number = 0
         for part in self.parts:
             for batch in self._batches(part, columns):
@@ -67,7 +65,7 @@ class ParquetTable(Table):
                         cells.append(values)
                         continue
                     try:
-                        cells.append(texts_of(values, self._seen[column]))
+                        cells.append(texts_of(values, found.kinds[column]))
                     except NotText as error:
                         where = "" if error.row < 0 else f", row {number + error.row + 1}"
                         raise DataError(
@@ -108,14 +106,14 @@ class ParquetTable(Table):
         except (ArrowException, OSError) as error:
             raise DataError(f"{part}: cannot be read ({first_line(error)})") from None
 
-    def _pass_notes(self, columns: Sequence[int]) -> list[str]:
-        return value_notes(self, self._seen)
+    def _pass_notes(self, found: Pass) -> list[str]:
+        return value_notes(self, found)
 
 
-def value_notes(table: Table, seen: dict[int, set[str]]) -> list[str]:
+def value_notes(table: Table, found: Pass) -> list[str]:
     """A sentence for each column whose values were no texts and may have been meant as such."""
     notes = []
-    for column, kinds in seen.items():
+    for column, kinds in found.kinds.items():
         name = table.columns[column]
         if "floats" in kinds:
             notes.append(

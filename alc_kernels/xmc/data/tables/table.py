@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 from alc_kernels.xmc.data.tables.text import Changes, normalize_text
 from alc_kernels.xmc.errors import DataError
@@ -18,14 +20,28 @@ def short_list(names: Sequence[str]) -> str:
     return ", ".join(name[:60] or "''" for name in names[:SHOWN]) + more
 
 
+@dataclass
+class Pass:
+    """What one pass over a table finds beside its rows; each has its own, as several may be live.
+
+    Attributes:
+        counts: how often what was met; a number stands for an absent cell of that column.
+        kinds: column -> of what its values are that are no texts.
+    """
+
+    counts: Counter[str | int] = field(default_factory=Counter)
+    kinds: defaultdict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
+
+
 class Table(ABC):
-    """A table that can be read more than once, row by row.
+    """A table that can be read more than once, row by row, also by several readers at a time.
 
     Attributes:
         name: of its file, for messages.
         columns: their names, without white space at the ends; ``"1"`` to ``"n"`` without a header.
         unit: what the numbers of rows count, ``"line"`` of a file or ``"row"``.
-        notes: what was assumed or normalised, one sentence each; complete after a full pass.
+        notes: what was assumed or normalised, one sentence each; the latter of the full pass that
+            ended last.
         keep_empty_rows: whether a row of a text table or a sheet all of whose cells are empty is
             a row; else it is left out, and noted.
     """
@@ -90,8 +106,8 @@ class Table(ABC):
         Raises:
             DataError: what cannot be read, by line or row, on reaching it.
         """
-        self._found, broken, blanks = [], 0, 0
-        for row, (number, cells) in enumerate(self._cells(columns)):
+        found, broken, blanks = Pass(), 0, 0
+        for row, (number, cells) in enumerate(self._cells(columns, found)):
             for at, raw in enumerate(cells):
                 text = normalize_text(raw)
                 if text != raw:
@@ -103,19 +119,20 @@ class Table(ABC):
                     if changes is not None:
                         changes.add(at, row, raw)
             yield number, cells
+        notes = []
         if broken:
-            self._found.append(f"{self.name}: {broken} cells hold line breaks, read as blanks")
+            notes.append(f"{self.name}: {broken} cells hold line breaks, read as blanks")
         if blanks:
-            self._found.append(
+            notes.append(
                 f"{self.name}: {blanks} cells have white space at their ends or more than one "
                 "blank in a row, left out"
             )
-        self._found += self._pass_notes(columns)
+        self._found = notes + self._pass_notes(found)
 
     @abstractmethod
-    def _cells(self, columns: Sequence[int]) -> Iterator[tuple[int, list[str]]]:
-        """Rows as they are."""
+    def _cells(self, columns: Sequence[int], found: Pass) -> Iterator[tuple[int, list[str]]]:
+        """Rows as they are; what is to be noted goes into ``found`` alone."""
 
-    def _pass_notes(self, columns: Sequence[int]) -> list[str]:
-        """What the pass that has just ended found."""
+    def _pass_notes(self, found: Pass) -> list[str]:
+        """What a pass that has ended found, in sentences."""
         return []
