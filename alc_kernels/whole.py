@@ -16,13 +16,14 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     After an error or Ctrl-C ``path`` is as it was, and nothing is left beside it. A link stays
     one, the file that it names is replaced. What is no file, a pipe or a device, is written to as
-    it is.
+    it is. Folders that are missing on the way to ``path`` are made.
     """
     if path.exists() and not path.is_file():
         yield path
         return
     target = path.resolve()
     partial = target.with_name(f".{target.name[:LONGEST]}.{os.getpid()}.partial")
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield partial
         descriptor = os.open(partial, os.O_RDWR)

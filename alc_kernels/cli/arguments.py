@@ -77,6 +77,8 @@ def number(kind: type, low: float = -inf, high: float = inf) -> Callable[[str], 
             span = f" of at least {low:g}" if low > -inf else ""
             if high < inf:
                 span = f" from {low:g} to {high:g}"
+            if kind is float and high <= 1 and value is not None and low <= value / 100 <= high:
+                span += f"; did you mean {value / 100:g}?"
             raise argparse.ArgumentTypeError(f"{text!r} is not a {name}{span}")
         return value
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alc_kernels.cli.arguments import number
 from alc_kernels.cli.errors import BadInput
+
+if TYPE_CHECKING:
+    from alc_kernels.xmc.data import Dataset
 
 NAME = "evaluate"
 
@@ -31,8 +35,8 @@ def add_command(commands: Any) -> None:
         "--data",
         metavar="DIR",
         type=Path,
-        help="score the checkpoint again on this data and write the run's figures anew; several "
-        "processes of torchrun share the work",
+        help="score the checkpoint again on this data: the run's figures, threshold and report "
+        "become those of DIR; several processes of torchrun share the work",
     )
     parser.add_argument(
         "--label-shards",
@@ -78,6 +82,9 @@ def _score_again(arguments: argparse.Namespace) -> None:
     device = usable_device(config)
     with join(device, config.process_timeout) as processes:
         dataset = load_dataset(arguments.data)
+        change = _change(arguments, dataset) if processes.is_main else ""
+        if change:
+            print(f"This replaces {change}", file=sys.stderr, flush=True)
         numbers = numbers_for(checkpoint, dataset)
         model = checkpoint.model.to(find_device(device, processes)).eval()
         evaluate_and_report(
@@ -91,3 +98,25 @@ def _score_again(arguments: argparse.Namespace) -> None:
         )
         if processes.is_main:
             _print_thresholds(arguments)
+            if change:
+                print(f"\nReplaced: {change}")
+
+
+def _change(arguments: argparse.Namespace, dataset: Dataset) -> str:
+    """What scoring on ``dataset`` takes the place of, and the way back; "" for the same data."""
+    from alc_kernels.xmc.evaluation import data_fingerprint, load_scored
+    from alc_kernels.xmc.evaluation.run import RunError
+
+    run = arguments.run_folder
+    try:
+        before = load_scored(run)
+    except RunError:
+        return ""  # not scored yet
+    if before.fingerprint == data_fingerprint(dataset):
+        return ""
+    where = before.data.get("folder")
+    return (
+        f"the figures, the threshold and the report of {run}, which were of "
+        f"{where or before.data.get('name', 'other data')}, by those of {arguments.data}; "
+        f"back with: alc evaluate {run} --data {where or 'DIR'}"
+    )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from alc_kernels.cli.arguments import one_of
 from alc_kernels.cli.catalogue import Labels, add_catalogue_options, read_labels
 from alc_kernels.cli.errors import BadInput
-from alc_kernels.cli.outputs import Target
+from alc_kernels.cli.outputs import Target, check_parents
 from alc_kernels.cli.table_options import add_table_options, table_options
 
 if TYPE_CHECKING:
@@ -120,8 +120,7 @@ def _check_folder(arguments: argparse.Namespace) -> None:
     folder = arguments.folder
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"{folder}: is a file, expected a folder for the export")
-    if not folder.absolute().parent.is_dir():
-        raise BadInput(f"{folder.parent}: no such folder to make {folder.name} in")
+    check_parents(folder)
     if folder.is_dir() and any(folder.iterdir()):
         if not (folder / ABOUT).is_file():
             raise BadInput(f"{folder}: holds something that is no export; choose another folder")
@@ -134,7 +133,7 @@ def _whole_folder(folder: Path) -> Iterator[Path]:
     """A folder to fill, which takes the name and the place of ``folder`` when it is complete."""
     target = folder.resolve()
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    partial.mkdir()
+    partial.mkdir(parents=True)
     try:
         yield partial
         if target.is_dir():

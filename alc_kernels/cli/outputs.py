@@ -88,12 +88,11 @@ def check_place(path: Path, inputs: Iterable[Path] = ()) -> None:
             guarded, of every other one all that is inside; what does not exist is passed over.
 
     Raises:
-        BadInput: ``path`` is a folder, is in none that exists, or is an input.
+        BadInput: ``path`` is a folder, is below a file, or is an input.
     """
     if path.is_dir():
         raise BadInput(f"{path}: is a folder, expected the name of a file")
-    if not path.parent.is_dir():
-        raise BadInput(f"{path.parent}: no such folder to write {path.name} into")
+    check_parents(path)
     resolved = path.resolve()
     for source in inputs:
         if not source.exists() or _is_special(source):
@@ -103,6 +102,15 @@ def check_place(path: Path, inputs: Iterable[Path] = ()) -> None:
                 _check_in_folder(path, resolved.relative_to(source.resolve()), source)
         elif path.exists() and path.samefile(source):
             raise BadInput(f"{path}: is read by this command, expected another file to write")
+
+
+def check_parents(path: Path) -> None:
+    """Refuse a place below a file; folders that are missing are made when it is written."""
+    for parent in path.absolute().parents:
+        if parent.is_dir():
+            return
+        if parent.exists():
+            raise BadInput(f"{parent}: is a file, expected a folder to write {path.name} into")
 
 
 def _check_in_folder(path: Path, inside: Path, folder: Path) -> None:

@@ -32,9 +32,9 @@ def add_command(commands: Any) -> None:
         help="match new titles: label, score, accept or review",
         description="Find the best label of every title in FILE and write, for each, query, rank, "
         "label, score and decision, with ids and further columns where there are some: accept "
-        "where the best score reaches the threshold, else review. The threshold is the one that "
-        "reaches the precision on the run's validation titles (open catalogue where there is "
-        "one); it holds for titles and catalogues like those.",
+        "where the best score reaches the threshold, else review. The threshold is the lowest from "
+        "which so many of the accepted were right among the run's validation titles (open "
+        "catalogue where there is one).",
     )
     parser.add_argument("run_folder", metavar="RUN", type=Path, help="folder of alc train")
     add_title_options(parser)
@@ -144,25 +144,31 @@ def _row(title: Title, match: Match, titles: Titles, labels: Labels) -> Row:
 def _threshold(arguments: argparse.Namespace, scored: Scored) -> tuple[float, str]:
     """The threshold, and where it is from, in words."""
     from alc_kernels.xmc.evaluation.matching import validation_threshold
+    from alc_kernels.xmc.report.support import chosen_text, titles_text
 
     if arguments.threshold is not None:
-        return arguments.threshold, f"{arguments.threshold:g}, as given"
+        return arguments.threshold, f"{arguments.threshold:g}, as given{_outside(arguments)}"
     precision = PRECISION if arguments.precision is None else arguments.precision
     threshold, name = validation_threshold(scored.predictions, precision)
     found = scored.predictions[name]["validation"]
-    titles = f"{len(found):,} validation titles"
+    where = f"against the {name} catalogue of {_size(scored, name):,} labels"
     if missing := int((~found.answerable).sum()):
-        titles += f", {missing:,} of them without a right label in it"
+        where += f", which has no right one for {missing:,} of them"
     if not np.isfinite(threshold):
         return threshold, (
-            f"none, since no score reaches precision {precision:g} against the {name} catalogue "
-            f"({titles}): nothing is accepted"
+            f"none, since no score reached precision {precision:g} among "
+            f"{titles_text(len(found))} {where}: nothing is accepted"
         )
-    return threshold, (
-        f"{threshold:.3f}, from which {100 * precision:g} % of the accepted are right against the "
-        f"{name} catalogue of {_size(scored, name):,} labels ({titles}); it holds for titles and a "
-        "catalogue like those"
-    )
+    return threshold, f"{threshold:.3f}, {chosen_text(precision, len(found))} {where}"
+
+
+def _outside(arguments: argparse.Namespace) -> str:
+    """What a threshold does that no cosine is on the other side of."""
+    if arguments.threshold > 1:
+        return ", above every score (they are cosines, at most 1): nothing is accepted"
+    if arguments.threshold < -1:
+        return ", below every score (they are cosines, at least -1): all but blanks are accepted"
+    return ""
 
 
 def _beyond(arguments: argparse.Namespace, scored: Scored, threshold: float) -> str:

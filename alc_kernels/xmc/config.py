@@ -212,6 +212,11 @@ class TrainConfig:
                 f"max_margin = {self.max_margin!r}: expected at least min_margin = "
                 f"{self.min_margin!r}"
             )
+        if self.batch_size == 1 and not self.hard_negatives and not self.all_labels:
+            raise ConfigError(
+                "batch_size = 1: expected at least 2, or hard_negatives above 0 or all_labels (a "
+                "batch of one query has no negatives)"
+            )
         if self.early_stopping and not self.evaluate_every:
             raise ConfigError("early_stopping needs validations: expected evaluate_every above 0")
         if self.parallel == "fsdp" and self.precision == "fp16":

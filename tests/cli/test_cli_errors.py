@@ -7,7 +7,7 @@ import pytest
 from evaluation_cases import make_dataset, make_scored
 
 from alc_kernels.cli import main
-from alc_kernels.xmc.data import save_dataset
+from alc_kernels.xmc.data import load_dataset, save_dataset
 from alc_kernels.xmc.evaluation import Group
 from alc_kernels.xmc.evaluation.predictions import save_predictions
 from alc_kernels.xmc.evaluation.results import save_results
@@ -122,6 +122,15 @@ def test_runs_that_cannot_be_compared(capsys, tmp_path):
     one = write_run(tmp_path / "one", make_scored("one"))
     two = write_run(tmp_path / "two", make_scored("two", dataset=make_dataset(seed=1)))
     fails(capsys, ["compare", one, two], "one was scored on toy", "different data")
+    folders = [tmp_path / "data0", tmp_path / "data1"]
+    for seed, folder in enumerate(folders):
+        save_dataset(make_dataset(seed=seed), folder)
+        write_run(tmp_path / f"run{seed}", make_scored("r", 0.6, load_dataset(folder)))
+    words = ["compare", tmp_path / "run0", tmp_path / "run1"]
+    rescore = (
+        f"alc evaluate {tmp_path / 'run1'} --data {folders[0]} scores run1 on the data of run0"
+    )
+    fails(capsys, words, *(f"toy <data> ({folder})" for folder in folders), rescore)
     fails(capsys, ["compare", one, one], "given twice")
     fails(capsys, ["compare", one, "--output", tmp_path], "is a folder")
     fails(capsys, ["compare", one, "--output", tmp_path / "page.txt"], ".html or .htm")
@@ -130,7 +139,8 @@ def test_runs_that_cannot_be_compared(capsys, tmp_path):
         ["compare", one, "--output", tmp_path / "one" / "report.html"],
         "is a file of the run",
     )
-    fails(capsys, ["compare", one, "--output", tmp_path / "no" / "p.html"], "no such folder")
+    below = tmp_path / "one" / "metrics.json" / "p.html"
+    fails(capsys, ["compare", one, "--output", below], "metrics.json: is a file, expected a folder")
     other = tmp_path / "data"
     save_dataset(make_dataset(seed=1), other)
     fails(capsys, ["compare", one, "--data", other], "not the data")

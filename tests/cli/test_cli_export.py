@@ -164,9 +164,11 @@ def test_refusals(made, bert, tmp_path, capsys):
     assert "no export" in refused(capsys, *words, tmp_path / "full", "--overwrite")
     assert (tmp_path / "full" / "thesis.tex").exists()
     assert "is a file" in refused(capsys, *words, tmp_path / "full" / "thesis.tex")
-    assert "no such folder" in refused(capsys, *words, tmp_path / "no" / "folder")
+    assert "is a file" in refused(capsys, *words, tmp_path / "full" / "thesis.tex" / "new")
     assert "no such run folder" in refused(capsys, tmp_path / "none", "--to", "npy", tmp_path / "x")
     export(*words, tmp_path / "npy")
+    export(*words, tmp_path / "full" / "not" / "yet")
+    assert (tmp_path / "full" / "not" / "yet" / "labels.npy").is_file()
     assert "--overwrite" in refused(capsys, *words, tmp_path / "npy")
     export(*words, tmp_path / "npy", "--overwrite")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "npy"]

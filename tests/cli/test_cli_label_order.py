@@ -77,6 +77,22 @@ def test_reversed_labels_score_the_same(made: Path, method: str, tmp_path: Path)
     assert texts[0] == texts[1] and len(texts[0]) == 3
 
 
+def test_scoring_on_other_data_says_what_it_replaces_and_the_way_back(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = evaluate(made, "ngame", "reversed", tmp_path)
+    shown = capsys.readouterr()
+    told = (
+        f"the figures, the threshold and the report of {run}, which were of {made / 'data'}, by "
+        f"those of {made / 'reversed'}; back with: alc evaluate {run} --data {made / 'data'}"
+    )
+    assert shown.err.startswith(f"This replaces {told}\n")
+    assert shown.out.endswith(f"\nReplaced: {told}\n")
+    assert main(["evaluate", str(run), "--data", str(made / "reversed")]) == 0  # nothing changes
+    shown = capsys.readouterr()
+    assert "replaces" not in shown.err and "Replaced" not in shown.out
+
+
 def test_a_grown_catalogue(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = load_dataset(made / "data")
     order = np.append(np.arange(data.num_labels), 0)

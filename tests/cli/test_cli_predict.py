@@ -52,13 +52,16 @@ def test_matches_are_those_of_the_evaluation(made, tmp_path, capsys):
     assert {row["decision"] for row in rows} == {"accept", "review"}
     summary = capsys.readouterr().out
     assert f"{accepted.sum():,} accepted" in summary and f"{len(rows)} titles" in summary
-    assert f"Threshold: {threshold:.3f}, from which 90 % of the accepted are right" in summary
+    told = f"Threshold: {threshold:.3f}, chosen so that at least 90 % of the accepted were right"
+    assert told in summary and "it holds" not in summary
     # On which catalogue it was chosen, and what it gives against all labels.
     counts = dataset.counts()
     left = counts["labels"] - counts["held_out"]
     missing = (~validation.answerable).sum()
     assert f"against the open catalogue of {left} labels" in summary
-    assert f"({len(validation)} validation titles, {missing} of them without a right" in summary
+    few = "" if len(validation) >= 100 else " (that is few: 100 are wanted to choose a threshold)"
+    assert f"right among {len(validation)} validation titles{few} against the open" in summary
+    assert f"which has no right one for {missing} of them" in summary
     against_all = predictions["closed"]["validation"]
     taken = against_all.top_score >= threshold
     assert f"{counts['labels']} labels, all of the run's data; {counts['held_out']} of" in summary
@@ -83,7 +86,11 @@ def test_several_labels_and_threshold_as_lines_of_json(made, tmp_path, capsys):
     assert rows[0]["score"] >= rows[1]["score"] >= rows[2]["score"]
     assert "3 titles" in shown.err and "1 of them blank" in shown.err
     predict(made / "run", titles, "--threshold", 2)
-    assert "0 accepted (0.0 %), 3 for review" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "0 accepted (0.0 %), 3 for review" in told
+    assert "2, as given, above every score (they are cosines, at most 1): nothing is" in told
+    predict(made / "run", titles, "--threshold", -2)
+    assert "-2, as given, below every score" in capsys.readouterr().err
 
 
 def test_tables_compressed_files_and_a_pipe_say_the_same(made, tmp_path, capsys):
@@ -221,7 +228,9 @@ def test_words_that_make_no_sense(made, tmp_path, capsys):
     )
     assert "did you mean jsonl?" in refused(capsys, made, titles, "--format", "json")
     assert "'0' is not a whole number" in refused(capsys, made, titles, "--k", "0")
-    assert "no such folder" in refused(capsys, made, titles, "--output", tmp_path / "no" / "o.csv")
+    line = refused(capsys, made, titles, "--output", titles / "o.csv")
+    assert f"{titles}: is a file, expected a folder to write o.csv into" in line
+    assert "did you mean 0.95?" in refused(capsys, made, titles, "--precision", 95)
     assert "can be written as .csv" in refused(capsys, made, titles, "--output", tmp_path / "o.txt")
     table = made / "data" / "labels.csv"
     assert "is inside of" in refused(
@@ -252,4 +261,4 @@ def test_a_precision_out_of_reach_accepts_nothing_and_says_so(made, capsys, monk
     predict(made / "run", made / "data" / "test.raw.txt")
     shown = capsys.readouterr()
     assert ",accept\n" not in shown.out
-    assert "Threshold: none, since no score reaches precision 0.9 against the open" in shown.err
+    assert "Threshold: none, since no score reached precision 0.9 among " in shown.err

@@ -88,6 +88,7 @@ def test_methods_set_defaults_that_options_override(capsys):
     [
         (["--precision", "fp8"], "'fp8' is none of fp32, bf16, fp16"),
         (["--schedule", "cosin"], "did you mean cosine?"),
+        (["--batch-size", "1"], "batch_size = 1: expected at least 2, or hard_negatives above 0"),
         (["--ema", "1"], "ema = 1.0: expected a number from 0 to below 1"),
         (["--accumulate", "0"], "accumulate = 0: expected a whole number of at least 1"),
         (["--accumulate", "1.5"], "'1.5' is not a whole number"),
@@ -159,7 +160,7 @@ def test_resume_with_other_settings_or_without_a_checkpoint(data, finished, tmp_
     shutil.copytree(finished, run)
     words = ["train", "--data", str(data), "--output", str(run), "--resume"]
     assert main([*words, "--margin", "0.4"]) == 2
-    assert "other settings (margin differ)" in last_line(capsys)
+    assert "other settings (margin differs)" in last_line(capsys)
     for name in ("checkpoint", "checkpoint.previous"):
         shutil.rmtree(run / name)
     assert main(words) == 2

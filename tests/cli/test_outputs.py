@@ -164,7 +164,7 @@ def test_nothing_is_written_over_an_input(tmp_path: Path) -> None:
         (run / "report.html", "is a file of the run"),
         (run / "checkpoint", "is a file of the run"),
         (data, "is a folder"),
-        (tmp_path / "no" / "out.csv", "no such folder"),
+        (titles / "no" / "out.csv", "titles.csv: is a file, expected a folder"),
     ):
         with pytest.raises(BadInput, match=words):
             check_place(path, inputs)
@@ -186,6 +186,13 @@ def test_an_interrupted_file_is_as_it_was(ending: str, error: type, tmp_path: Pa
             raise error
         assert [file.name for file in tmp_path.iterdir()] == ([path.name] if before else [])
         assert before is None or path.read_bytes() == before
+
+
+def test_folders_on_the_way_are_made(tmp_path: Path) -> None:
+    path = tmp_path / "not" / "yet" / "out.csv"
+    assert list(read(write(path, [["a", 1, 0.5, "b"]]))["query"]) == ["a"]
+    check_place(tmp_path / "neither" / "out.csv")
+    assert not (tmp_path / "neither").exists()  # not before there is something to write
 
 
 def test_a_link_stays_one_and_a_pipe_is_written_to(tmp_path: Path) -> None:

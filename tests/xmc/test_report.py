@@ -7,12 +7,17 @@ import re
 
 import numpy as np
 import pytest
-from evaluation_cases import make_dataset, make_scored
+from evaluation_cases import make_dataset, make_scored, with_several_labels
 
 from alc_kernels.xmc.evaluation import Estimate, Group
 from alc_kernels.xmc.evaluation.decision import decide
 from alc_kernels.xmc.report.build import Report
-from alc_kernels.xmc.report.decision import caution_sentence, choice_table, reason_sentences
+from alc_kernels.xmc.report.decision import (
+    caution_sentence,
+    choice_table,
+    reason_sentences,
+    ship_sentence,
+)
 from alc_kernels.xmc.report.examples import pick_examples
 from alc_kernels.xmc.report.figures import LINES, REFERENCE_LINE, Curve, styles
 from alc_kernels.xmc.report.numbers import difference_cell, duration, per_cent, score, share_cell
@@ -20,8 +25,11 @@ from alc_kernels.xmc.report.page import Html, element, page
 from alc_kernels.xmc.report.summary import (
     difference_table,
     headline_table,
+    ranking_table,
     risk_table,
     settings_table,
+    threshold_table,
+    thresholds_table,
 )
 from alc_kernels.xmc.report.table import Cell, Table
 
@@ -122,7 +130,7 @@ def test_no_threshold_is_said_plainly():
     report = Report("Hopeless", [Group("base", [run], replicates=10)])
     assert "nothing should be accepted automatically" in report.advice()
     assert reason_sentences(report.decision) == []  # a choice among nothing has no reasons
-    assert "none\u2013none" not in report.html()
+    assert "none\u2013none" not in report.html() and "chosen so that" not in report.html()
     assert "none" in report.html()
 
 
@@ -153,16 +161,82 @@ def test_examples_are_of_their_kind():
         ((0.902, 0.866, 0.934), "shows neither that it is kept nor that it is not"),
         ((0.891, 0.866, 0.934), "shows neither that it is kept nor that it is not"),
         ((0.92, 0.8999, 0.94), "shows neither that it is kept nor that it is not"),
-        ((0.92, 0.90, 0.94), "The precision is kept: 92.0 % on test, between 90.0 and 94.0 %"),
-        ((0.85, 0.80, 0.899), "Careful, the precision is not kept: 85.0 % on test, between 80.0"),
+        ((0.92, 0.90, 0.94), "The precision is kept: 92.0 % of 2,000 accepted titles on test, "),
+        (
+            (0.85, 0.80, 0.899),
+            "Careful, the precision is not kept: 85.0 % of 2,000 accepted titles",
+        ),
     ],
 )
 def test_a_precision_is_kept_only_where_its_interval_says_so(reached, words):
     made, _ = groups()
-    decision = dataclasses.replace(decide(made), reached=Estimate(*reached))
+    decision = dataclasses.replace(decide(made), reached=Estimate(*reached), accepted=2000)
     told = caution_sentence(decision)
     assert words in told
     assert ("is kept:" in told) == (reached[1] >= 0.9)
+
+
+@pytest.mark.parametrize(
+    ("share", "accepted", "verdict"),
+    [(1.0, 1, "neither"), (1.0, 9, "neither"), (1.0, 35, "neither"), (1.0, 36, "kept"),
+     (0.0, 1, "neither"), (0.0, 2, "not kept")],
+)  # fmt: skip
+def test_few_accepted_titles_show_little_though_all_are_right(share, accepted, verdict):
+    """0.025 ** (1 / 36) > 0.9: Clopper and Pearson's bounds; the bootstrap's have no width."""
+    made, _ = groups()
+    reached = Estimate(share, share, share)
+    decision = dataclasses.replace(decide(made), reached=reached, accepted=accepted)
+    told = caution_sentence(decision)
+    assert f" of {accepted} accepted title" in told
+    assert ("is kept:" in told) == (verdict == "kept")
+    assert ("not kept:" in told) == (verdict == "not kept")
+    assert ("shows neither" in told) == (verdict == "neither")
+    if (share, accepted) == (1.0, 9):
+        assert "100.0 % of 9 accepted titles on test, between 66.4 and 100.0 %" in told
+        assert "(66.4\u2013100.0) are right" in ship_sentence(decision)
+
+
+def test_a_threshold_promises_what_validation_showed():
+    for count, few in ((200, False), (40, True)):
+        dataset = make_dataset(queries=count)
+        group = Group("base", [make_scored("b", 0.9, dataset)], replicates=10)
+        seen = f"at least 90 % of the accepted were right among {count} validation titles"
+        assert f"chosen so that {seen}" in ship_sentence(decide([group]))
+        for text in (
+            ship_sentence(decide([group])), threshold_table(group).caption,
+            thresholds_table([group]).caption, Report("r", [group]).html(),
+        ):  # fmt: skip
+            assert f"{count} validation titles" in text
+            assert ("that is few: 100 are wanted to choose a threshold" in text) == few
+
+
+def test_titles_without_a_right_label_are_counted_where_every_label_is_a_candidate():
+    dataset = with_several_labels()
+    group = Group("base", [make_scored("b", 0.9, dataset)], replicates=10)
+    without = int((dataset.test.relation.getnnz(axis=1) == 0).sum())
+    told = f"every label is a candidate; {without} of 200 test titles have no right one"
+    tables = [headline_table([group]), ranking_table([group]), risk_table([group]),
+              threshold_table(group), thresholds_table([group])]  # fmt: skip
+    for table in tables:
+        assert f"Closed catalogue ({told})" in table.rows and without > 0
+    page = Report("r", [group]).html()
+    assert f"{without} of 200 test titles have no right one" in page
+    assert "every product is" not in page.lower()
+    assert "at most 33.3" not in ranking_table([group]).caption
+    whole, _ = groups()
+    assert "Closed catalogue (every product is in it)" in headline_table(whole).rows
+    assert "P@3 is at most 33.3 and P@5 at most 20.0" in ranking_table(whole).caption
+
+
+def test_a_tie_is_called_one():
+    dataset = make_dataset()
+    first = Group("first", [make_scored("a", 0.5, dataset)], replicates=30)
+    base = Group("base", [make_scored("b", 0.5, dataset, loss="alc")], replicates=30)
+    worse = Group("worse", [make_scored("c", 3.0, dataset, margin=1)], replicates=30)
+    told = " ".join(reason_sentences(decide([first, base, worse])))
+    assert ", as many as base; of those it was given first, which is what decided" in told
+    assert "lead over base" not in told
+    assert "as many as" not in " ".join(reason_sentences(decide([first, worse])))
 
 
 def test_nothing_is_said_of_a_precision_that_nothing_reaches():

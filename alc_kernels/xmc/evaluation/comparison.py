@@ -201,10 +201,16 @@ def check_same_data(runs: Sequence[Scored]) -> None:
     first = runs[0]
     for run in runs[1:]:
         if run.fingerprint != first.fingerprint:
+            where, other = first.data.get("folder"), run.data.get("folder")
+            told = [
+                f"{one.data.get('name', '?')} ({one.data.get('folder') or one.fingerprint}"
+                + (f", as {one.fingerprint})" if where and where == other else ")")
+                for one in (first, run)
+            ]
             raise RunError(
-                f"{first.name} was scored on {first.data.get('name', '?')} ({first.fingerprint}), "
-                f"{run.name} on {run.data.get('name', '?')} ({run.fingerprint}): "
-                "runs on different data cannot be compared"
+                f"{first.name} was scored on {told[0]}, {run.name} on {told[1]}: runs on different "
+                f"data cannot be compared; alc evaluate {run.folder or run.name} --data "
+                f"{where or 'DIR'} scores {run.name} on the data of {first.name}"
             )
 
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from alc_kernels.metrics.bounds import precision_lower_bound
 from alc_kernels.xmc.evaluation.comparison import CHOICE_PRECISION, Group, best_group
 from alc_kernels.xmc.evaluation.measures import percent
 from alc_kernels.xmc.evaluation.results import Estimate
@@ -46,6 +47,7 @@ class Decision:
         threshold: accept scores of at least this; infinite where none reaches the precision.
         validation: the chosen group's coverage on validation.
         coverage, reached: what the threshold gives on test: share accepted, and right among them.
+        accepted: test titles that the threshold accepts.
         rivals: the other groups, in the order given.
         better_yardsticks: yardsticks with more coverage on validation than the chosen group.
     """
@@ -57,6 +59,7 @@ class Decision:
     validation: Estimate
     coverage: Estimate
     reached: Estimate
+    accepted: int
     rivals: tuple[Rival, ...] = ()
     better_yardsticks: tuple[Group, ...] = ()
 
@@ -64,6 +67,33 @@ class Decision:
     def run(self) -> Scored:
         """The very run: of several seeds the best on validation."""
         return self.group.shipped.runs[0]
+
+    @property
+    def validation_titles(self) -> int:
+        """How many titles the threshold was chosen on."""
+        return len(self.run.predictions[self.catalogue]["validation"])
+
+    @property
+    def supported(self) -> Estimate:
+        """``reached`` with the wider of its own and Clopper and Pearson's 95 % interval.
+
+        Titles that are all right, or all wrong, are the same in every draw of the bootstrap, which
+        then has no width, however few they are.
+        """
+        if not self.accepted or not math.isfinite(self.reached.low):
+            return self.reached
+        right = round(self.reached.value * self.accepted)
+        wrong = self.accepted - right
+        return Estimate(
+            self.reached.value,
+            min(self.reached.low, precision_lower_bound(wrong, self.accepted, 0.025)),
+            max(self.reached.high, 1 - precision_lower_bound(right, self.accepted, 0.025)),
+        )
+
+    @property
+    def tied(self) -> list[Rival]:
+        """The rivals that accept as many validation titles as the chosen one."""
+        return [rival for rival in self.rivals if rival.behind.value == 0]
 
     @property
     def possible(self) -> bool:
@@ -86,6 +116,8 @@ def decide(groups: Sequence[Group], precision: float = CHOICE_PRECISION) -> Deci
     chosen = best_group(groups, precision)
     name, catalogue = percent(precision), chosen.leading
     shipped = chosen.shipped.figures()[catalogue]
+    threshold = shipped[f"transferred_{name}_threshold"]
+    test = chosen.shipped.runs[0].predictions[catalogue]["test"]
     rivals = []
     for group in groups:
         if group.reference or group is chosen:
@@ -102,10 +134,11 @@ def decide(groups: Sequence[Group], precision: float = CHOICE_PRECISION) -> Deci
         chosen,
         catalogue,
         precision,
-        shipped[f"transferred_{name}_threshold"],
+        threshold,
         chosen.figures()[catalogue][f"validation_coverage_{name}"],
         shipped[f"transferred_{name}_coverage"],
         shipped[f"transferred_{name}_precision"],
+        int((test.top_score >= threshold.value).sum()),
         tuple(rivals),
         tuple(
             group

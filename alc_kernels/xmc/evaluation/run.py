@@ -36,6 +36,7 @@ class Scored:
         config: the training settings; empty for what was not trained.
         history: one record per epoch.
         seconds: how long training and evaluation took.
+        folder: of the run, where it was read from one.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Scored:
     config: Mapping[str, Any] = field(default_factory=dict)
     history: list[Mapping[str, float]] = field(default_factory=list)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    folder: Path | None = None
 
 
 def load_scored(folder: Path) -> Scored:
@@ -73,6 +75,7 @@ def load_scored(folder: Path) -> Scored:
         config=results["config"],
         history=results["history"],
         seconds=results["seconds"],
+        folder=folder,
     )
 
 

@@ -42,11 +42,10 @@ from alc_kernels.xmc.report.summary import (
     threshold_table,
     thresholds_table,
 )
+from alc_kernels.xmc.report.support import catalogues_text, chosen_text
 from alc_kernels.xmc.report.table import Table
 from alc_kernels.xmc.report.texts import (
-    BOTH_CATALOGUES,
     CATALOGUE_NAMES,
-    CLOSED_CATALOGUE,
     HOW_MEASURED,
     WHAT_IS_COVERAGE,
     WHAT_IS_GENERATED,
@@ -131,11 +130,14 @@ class Report:
         made = self.decision
         p1 = made.group.shipped.figures()[made.catalogue]["p1"]
         where = f"{CATALOGUE_NAMES[made.catalogue].lower()}, {made.group.name}"
+        chosen = chosen_text(TARGET, made.validation_titles)
+        if not made.possible:
+            chosen = f"no score reaches precision {percent(TARGET)} % on validation"
         items = [
             (
                 score(made.threshold.value),
                 "accept from this score",
-                f"chosen on validation for precision {percent(TARGET)} %",
+                chosen,
             ),
             (
                 f"{per_cent(made.coverage.value, 0)} %",
@@ -145,7 +147,7 @@ class Report:
             (
                 f"{per_cent(made.reached.value, 0)} %",
                 "of those are right",
-                f"interval {span(made.reached, per_cent) or 'not known'}",
+                f"interval {span(made.supported, per_cent) or 'not known'}",
             ),
             (
                 f"{per_cent(p1.value, 0)} %",
@@ -170,7 +172,7 @@ class Report:
             about.append(WHAT_IS_GENERATED)
         elif self.data.get("description"):
             about.append(str(self.data["description"]))
-        about.append(BOTH_CATALOGUES if self.headline.leading == "open" else CLOSED_CATALOGUE)
+        about.append(catalogues_text(self.headline.runs[0].predictions))
         return section("How to read this page", *(paragraph(text) for text in about))
 
     def _differences(self) -> Html:

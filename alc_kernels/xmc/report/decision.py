@@ -19,6 +19,7 @@ from alc_kernels.xmc.report.numbers import (
     span,
 )
 from alc_kernels.xmc.report.summary import best_of, row_name, seed_text
+from alc_kernels.xmc.report.support import chosen_text, titles_text, without_right_label
 from alc_kernels.xmc.report.table import Cell, Table
 
 NAMED = 3  # rivals that are named in a sentence
@@ -27,19 +28,21 @@ NAMED = 3  # rivals that are named in a sentence
 def ship_sentence(made: Decision) -> str:
     """What to do, and what it gives on test."""
     wanted = f"precision {percent(made.precision)} %"
-    where = f"the validation titles of the {made.catalogue} catalogue"
+    where = f"{titles_text(made.validation_titles)} of the {made.catalogue} catalogue"
     name = ", ".join(part for part in (made.group.name, seed_text(made.group)) if part)
     if not made.possible:
         return (
             f"Ship none of them yet: with {name}, the best on validation, no score reaches "
             f"{wanted} on {where}, so nothing should be accepted automatically at it."
         )
-    missing = ", products missing from the catalogue included" if made.catalogue == "open" else ""
+    open_ended = without_right_label(made.run.predictions, made.catalogue)
+    missing = ", products missing from the catalogue included" if open_ended else ""
     return (
         f"Ship {name} with threshold {score(made.threshold.value)}: of the test titles "
         f"{per_cent(made.coverage.value)} % (interval {span(made.coverage, per_cent)}) score at "
         f"least that, and {per_cent(made.reached.value)} % of those "
-        f"({span(made.reached, per_cent)}) are right{missing}."
+        f"({span(made.supported, per_cent)}) are right{missing}. The threshold was "
+        f"{chosen_text(made.precision, made.validation_titles)}."
     )
 
 
@@ -48,13 +51,15 @@ def caution_sentence(made: Decision) -> str:
     if not made.possible or not math.isfinite(made.reached.low):
         return ""
     wanted = f"the {percent(made.precision)} % wanted"
+    shown = made.supported
+    titles = "1 accepted title" if made.accepted == 1 else f"{made.accepted:,} accepted titles"
     found = (
-        f"{per_cent(made.reached.value)} % on test, between {per_cent(made.reached.low)} and "
-        f"{per_cent(made.reached.high)} %"
+        f"{per_cent(shown.value)} % of {titles} on test, between {per_cent(shown.low)} and "
+        f"{per_cent(shown.high)} %"
     )
-    if made.reached.low >= made.precision:
+    if shown.low >= made.precision:
         return f"The precision is kept: {found}, all of it at or above {wanted}."
-    if made.reached.high < made.precision:
+    if shown.high < made.precision:
         return (
             f"Careful, the precision is not kept: {found}, all of it below {wanted}. "
             "Choose a higher precision, or the threshold on more validation titles."
@@ -70,13 +75,23 @@ def reason_sentences(made: Decision) -> list[str]:
     if not made.possible:
         return []
     sentences = []
+    tied = made.tied
+    near = [rival for rival in made.within_noise if rival not in tied]
     if made.rivals:
-        sentences.append(
+        sentence = (
             f"Of the {len(made.rivals) + 1} compared it accepts the most validation titles at "
             f"precision {percent(made.precision)} %: {per_cent(made.validation.value)} % "
-            f"({span(made.validation, per_cent)})."
+            f"({span(made.validation, per_cent)})"
         )
-    near = made.within_noise
+        if tied:
+            others = " and ".join(rival.group.name for rival in tied[:NAMED])
+            if len(tied) > NAMED:
+                others += f" and {len(tied) - NAMED} more"
+            sentence += (
+                f", as many as {others}; of those it was given first, which is what decided. "
+                "Should another be cheaper to train or to run, validation does not speak against it"
+            )
+        sentences.append(f"{sentence}.")
     if near:
         told = "; ".join(
             f"its lead over {rival.group.name} is {points(rival.behind.value)} points, with a "
@@ -90,7 +105,7 @@ def reason_sentences(made: Decision) -> list[str]:
             f"That is within the noise: {told}. Should {other} be cheaper to train or to run, "
             "validation does not speak against it."
         )
-    elif made.rivals:
+    elif made.rivals and not tied:
         sentences.append("Its lead on validation over every other is clear of the noise.")
     better = [group.name for group in made.better_yardsticks]
     if better:

@@ -10,7 +10,7 @@ import numpy as np
 
 from alc_kernels.xmc.evaluation.comparison import Group, differing_settings
 from alc_kernels.xmc.evaluation.measures import BY_KEY, PRECISIONS, percent
-from alc_kernels.xmc.evaluation.predictions import Splits
+from alc_kernels.xmc.evaluation.predictions import Splits, leading_catalogue
 from alc_kernels.xmc.evaluation.results import Estimate, Figures
 from alc_kernels.xmc.report.numbers import (
     count_cell,
@@ -20,8 +20,8 @@ from alc_kernels.xmc.report.numbers import (
     share_cell,
     small_cell,
 )
+from alc_kernels.xmc.report.support import catalogue_title, titles_text
 from alc_kernels.xmc.report.table import Cell, Table
-from alc_kernels.xmc.report.texts import CATALOGUE_TITLES
 
 HEADLINE = (
     "p1",
@@ -62,6 +62,14 @@ def _title(key: str) -> str:
     return SHORT.get(key, BY_KEY[key].title)
 
 
+def _catalogue_title(groups: Sequence[Group], catalogue: str) -> str:
+    return catalogue_title(groups[0].runs[0].predictions, catalogue)
+
+
+def _validation_titles(predictions: Splits) -> str:
+    return titles_text(len(predictions[leading_catalogue(predictions)]["validation"]))
+
+
 def row_name(group: Group) -> Cell:
     """The group's name with its number of seeds."""
     return Cell(group.name, f"mean of {len(group.runs)} seeds" if len(group.runs) > 1 else "")
@@ -79,12 +87,16 @@ def headline_table(groups: Sequence[Group]) -> Table:
 
 def ranking_table(groups: Sequence[Group], keys: Sequence[str] = RANKING) -> Table:
     """The measures of the whole ranking, in use for extreme classification."""
-    return _figures_table(
-        groups,
-        keys,
+    caption = (
         "In %, over the test titles that have a right answer, with 95 % intervals. PSP: rare "
-        "products count for more; nDCG and PSP are relative to the best attainable.",
+        "products count for more; nDCG and PSP are relative to the best attainable."
     )
+    test = groups[0].runs[0].predictions["closed"]["test"]
+    if test.num_positives.max(initial=0) == 1:
+        caption += (
+            " No title has more than one right label, so P@3 is at most 33.3 and P@5 at most 20.0."
+        )
+    return _figures_table(groups, keys, caption)
 
 
 def risk_table(groups: Sequence[Group]) -> Table:
@@ -97,7 +109,7 @@ def risk_table(groups: Sequence[Group]) -> Table:
         "of those with 20 right and 20 wrong best matches; a dash where there are none such.",
     )
     for catalogue in groups[0].catalogues:
-        table.rows.append(CATALOGUE_TITLES[catalogue])
+        table.rows.append(_catalogue_title(groups, catalogue))
         for group in groups:
             measured = group.figures()[catalogue]
             table.rows.append([row_name(group), *(small_cell(measured[key]) for key in keys)])
@@ -107,7 +119,7 @@ def risk_table(groups: Sequence[Group]) -> Table:
 def _figures_table(groups: Sequence[Group], keys: Sequence[str], caption: str) -> Table:
     table = Table(["", *(_title(key) for key in keys)], caption=caption)
     for catalogue in groups[0].catalogues:
-        table.rows.append(CATALOGUE_TITLES[catalogue])
+        table.rows.append(_catalogue_title(groups, catalogue))
         measured = [group.figures()[catalogue] for group in groups]
         best = {
             key: best_of([figures[key].value for figures in measured])
@@ -140,7 +152,7 @@ def difference_table(groups: Sequence[Group], keys: Sequence[str] = DIFFERENCES)
         "* marks an interval that leaves out zero.",
     )
     for catalogue in first.catalogues:
-        table.rows.append(CATALOGUE_TITLES[catalogue])
+        table.rows.append(_catalogue_title(groups, catalogue))
         for group in others:
             measured = group.difference(first)[catalogue]
             name = Cell(f"{group.name} minus {first.name}")
@@ -161,11 +173,12 @@ def precision_table(
     table = Table(
         ["precision wanted", "accept from score", "accepted %", "precision reached %",
          "titles accepted", "for review"],
-        caption="Threshold chosen on validation, the rest is what it gives on test; below each its "
-        "95 % interval, below the counts how many of these titles' best matches are right.",
+        caption=f"Threshold chosen on {_validation_titles(predictions)}, the rest is what it gives "
+        "on test; below each its 95 % interval, below the counts how many of these titles' best "
+        "matches are right.",
     )  # fmt: skip
     for catalogue, figures in measured.items():
-        table.rows.append(CATALOGUE_TITLES[catalogue])
+        table.rows.append(catalogue_title(predictions, catalogue))
         test = predictions[catalogue]["test"]
         for precision in precisions:
             key = f"transferred_{percent(precision)}"
@@ -192,11 +205,12 @@ def thresholds_table(groups: Sequence[Group]) -> Table:
     header = [f"{f'{p:g}'.removeprefix('0')} {word}" for p in PRECISIONS for word in words]
     table = Table(
         ["", *header],
-        caption="For each precision wanted: the threshold chosen on validation, and what it gives "
-        "on test, in %. Of several seeds the one to ship: the best on validation.",
+        caption="For each precision wanted: the threshold chosen on "
+        f"{_validation_titles(groups[0].runs[0].predictions)}, and what it gives on test, in %. Of "
+        "several seeds the one to ship: the best on validation.",
     )
     for catalogue in groups[0].catalogues:
-        table.rows.append(CATALOGUE_TITLES[catalogue])
+        table.rows.append(_catalogue_title(groups, catalogue))
         for group in groups:
             figures = group.shipped.figures()[catalogue]
             row = [Cell(group.name, seed_text(group))]
@@ -222,7 +236,7 @@ def full_table(groups: Sequence[Group]) -> Table:
     """Every measure of every group, one measure per row."""
     table = Table(["", *(group.name for group in groups)], caption="Shares in %.")
     for catalogue in groups[0].catalogues:
-        table.rows.append(CATALOGUE_TITLES[catalogue])
+        table.rows.append(_catalogue_title(groups, catalogue))
         measured = [group.figures()[catalogue] for group in groups]
         for key, measure in BY_KEY.items():
             write: Callable[[Estimate], Cell] = share_cell

@@ -13,15 +13,6 @@ WHAT_IS_GENERATED = (
     "attributes, the ways merchants write them, look-alike variants, and products that are "
     "missing from the catalogue."
 )
-BOTH_CATALOGUES = (
-    "Each model is scored twice. In the open catalogue some products are missing, so their titles "
-    "have no right answer and must be rejected: that is what a catalogue is like in use. In the "
-    "closed one every product is present."
-)
-CLOSED_CATALOGUE = (
-    "No product is held out in these data, so there is the closed catalogue only: every product "
-    "is in it. In use, titles of products that are missing from the catalogue lower precision."
-)
 HOW_MEASURED = (
     "Thresholds are chosen on validation titles and applied once to test titles: accepted .9 and "
     "the precision beside it are what a user gets, while C@.9 and C@.95 read the best threshold "
@@ -32,7 +23,9 @@ HOW_MEASURED = (
     "PSP weighs hits by how rare their product is in training (propensity-scored precision), "
     "relative to the best ranking. Intervals are 95 % bootstrap intervals that draw products, "
     "with all titles of a product in validation and test together, 1,000 times; differences use "
-    "the same draws for both sides. Training seeds are averaged, not drawn."
+    "the same draws for both sides. Training seeds are averaged, not drawn. Whether the precision "
+    "wanted is kept is read off the wider of that interval and Clopper and Pearson's, since few "
+    "accepted titles that are all right show little."
 )
 CATALOGUE_TITLES = {
     "open": "Open catalogue (some products are missing from it)",

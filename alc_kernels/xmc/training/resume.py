@@ -25,9 +25,10 @@ def check_same_settings(checkpoint: Checkpoint, config: TrainConfig) -> None:
         and spec.name != "epochs"
     ]
     if differing:
+        verb = "differs" if len(differing) == 1 else "differ"
         raise CheckpointError(
             f"{checkpoint.folder}: was trained with other settings "
-            f"({', '.join(differing)} differ), expected the same to resume"
+            f"({' and '.join(differing)} {verb}), expected the same to resume"
         )
     if config.epochs < before.epochs:
         raise CheckpointError(
