@@ -10,7 +10,7 @@ from alc_kernels.cli.arguments import number
 from alc_kernels.cli.data_convert import add_convert
 from alc_kernels.cli.data_inspect import add_inspect
 from alc_kernels.cli.errors import BadInput
-from alc_kernels.cli.folders import prepare_data_folder
+from alc_kernels.cli.folders import refuse_data_folder
 
 if TYPE_CHECKING:
     from alc_kernels.xmc.data import Dataset
@@ -68,14 +68,14 @@ def _no_kind(arguments: argparse.Namespace) -> None:
 def run_pricerunner(arguments: argparse.Namespace) -> None:
     from alc_kernels.xmc.data import read_pricerunner
 
-    prepare_data_folder(arguments.output, arguments.overwrite)
+    refuse_data_folder(arguments.output, arguments.overwrite)
     _save(read_pricerunner(arguments.csv, keep_unmatched=arguments.keep_unmatched), arguments)
 
 
 def run_generate(arguments: argparse.Namespace) -> None:
     from alc_kernels.xmc.data import generate_catalogue
 
-    prepare_data_folder(arguments.output, arguments.overwrite)
+    refuse_data_folder(arguments.output, arguments.overwrite)
     dataset = generate_catalogue(
         arguments.labels,
         arguments.titles,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from alc_kernels.cli.arguments import number, one_of
 from alc_kernels.cli.errors import BadInput
-from alc_kernels.cli.folders import prepare_data_folder
+from alc_kernels.cli.folders import refuse_data_folder
 from alc_kernels.cli.table_options import add_table_options, table_options
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def run_convert(arguments: argparse.Namespace) -> None:
     _refuse_inputs_in(arguments)
     source = _recognise(arguments)
     _refuse_idle(arguments, source)
-    prepare_data_folder(output, arguments.overwrite)
+    refuse_data_folder(output, arguments.overwrite)
     made = convert(
         source,
         output,
@@ -175,6 +175,7 @@ def run_convert(arguments: argparse.Namespace) -> None:
             keep_unmatched=arguments.keep_unmatched,
             propensity=arguments.propensity,
         ),
+        overwrite=arguments.overwrite,
     )
     for note in made.notes:
         print(f"  {note}")

@@ -43,10 +43,11 @@ def prepare_run_folder(folder: Path, overwrite: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def prepare_data_folder(folder: Path, overwrite: bool) -> None:
+def refuse_data_folder(folder: Path, overwrite: bool) -> None:
     """Refuse to write a data set into a folder that holds something, unless told to."""
+    from alc_kernels.xmc.data.folder import in_use
+
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"{folder}: is a file, expected a folder for the data")
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+    if in_use(folder) and not overwrite:
         raise BadInput(f"{folder}: is not empty; choose another --output or give --overwrite")
-    folder.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from alc_kernels.xmc.data import load_dataset
 from alc_kernels.xmc.data.convert import Converted, ConvertOptions, convert, guess_propensity
 from alc_kernels.xmc.data.layouts import find_source
+from alc_kernels.xmc.data.pairs import find_pairs
 from alc_kernels.xmc.data.protocol import text_hash
 from alc_kernels.xmc.errors import DataError
 
@@ -35,7 +37,8 @@ def source(tmp_path: Path) -> Path:
 
 def make(source: Path, **options: object) -> Converted:
     found, _ = find_source(source)
-    return convert(found, source.parent / "out", ConvertOptions(**options))  # type: ignore[arg-type]
+    made = ConvertOptions(**options)  # type: ignore[arg-type]
+    return convert(found, source.parent / "out", made, overwrite=True)
 
 
 def test_validation_is_a_share_by_hash(source: Path) -> None:
@@ -148,3 +151,61 @@ def test_a_folder_that_cannot_be_written(source: Path) -> None:
     with pytest.raises(DataError, match=r"out: cannot be written"):
         make(source)
     shutil.rmtree(source)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*")}
+
+
+FAILING = {
+    "share": ({"validation_share": 0.0001}, DataError),
+    "hold-out": ({"hold_out_share": 0.0001}, DataError),
+    "Ctrl-C": ({}, KeyboardInterrupt),
+}
+
+
+@pytest.mark.parametrize("case", FAILING)
+def test_a_failed_conversion_leaves_all_as_it_was(
+    source: Path, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options, error = FAILING[case]
+    found, _ = find_source(source)
+    deep, used = source.parent / "a" / "b" / "out", source.parent / "out"
+    convert(found, used)
+    (used / "notes.md").write_text("mine")
+    before = files_of(used)
+    if error is KeyboardInterrupt:
+
+        def interrupted(*args: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("alc_kernels.xmc.data.convert.write_about", interrupted)
+    for folder in (deep, used):
+        with pytest.raises(error) as raised:
+            convert(found, folder, ConvertOptions(**options), overwrite=True)  # type: ignore[arg-type]
+        assert ".partial" not in str(raised.value)
+    assert not (source.parent / "a").exists() and files_of(used) == before
+    monkeypatch.undo()
+    made = convert(found, str(used), overwrite=True).dataset
+    assert made.folder == used and made.train.queries.path == used / "train.raw.txt"
+    assert files_of(used) == before
+    assert pickle.loads(pickle.dumps(made.train.queries)) == made.train.queries
+
+
+def test_a_folder_in_use_is_refused(source: Path) -> None:
+    found, _ = find_source(source)
+    folder = source.parent / "out"
+    (folder / ".partial").mkdir(parents=True)  # of a process that was killed
+    convert(found, folder)
+    with pytest.raises(DataError, match=r"out: is not empty; .* give overwrite=True"):
+        convert(found, folder)
+
+
+def test_what_is_no_source(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^found a str as source, expected what find_source, fin"):
+        convert("offers.csv", tmp_path / "out")  # type: ignore[arg-type]
+    pandas = pytest.importorskip("pandas")
+    pyarrow = pytest.importorskip("pyarrow")
+    for column in (pandas.Series(["a"], name="query"), pyarrow.chunked_array([["a"]])):
+        with pytest.raises(DataError, match=r"^found a \w+, expected a path or .* sin"):
+            find_pairs(column)

@@ -254,8 +254,7 @@ def test_a_text_that_could_not_be_read_back_is_not_written(tmp_path: Path, text:
     bad = Dataset("bad", LABELS, splits, made.held_out)
     with pytest.raises(DataError, match=r"test\.raw\.txt, line 2: found"):
         save_dataset(bad, tmp_path)
-    with pytest.raises(DataError, match=r"dataset\.json"):  # and nothing half written is read
-        load_dataset(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_dataset_json_states_the_counts(folder: Path) -> None:

@@ -46,7 +46,7 @@ def offers_and_catalogue(folder: Path, rows: Rows, **options: object) -> Convert
     table = write(folder / "offers.csv", ["offer", "query", "product", "shop"], rows)
     catalogue = write(folder / "catalogue.csv", ["product", "label"], PRODUCTS)
     source = find_products(table, ProductTables(catalogue, "product"), PairOptions(**options))  # type: ignore[arg-type]
-    return convert(source, folder / "offers")
+    return convert(source, folder / "offers", overwrite=True)
 
 
 def with_matches(folder: Path, rows: Rows, **options: object) -> Converted:
@@ -56,7 +56,11 @@ def with_matches(folder: Path, rows: Rows, **options: object) -> Converted:
     catalogue = write(folder / "catalogue.csv", ["product", "label"], PRODUCTS)
     matches = write(folder / "m.csv", ["a", "b"], [(row[0], row[2]) for row in rows if row[2]])
     products = ProductTables(catalogue, "offer", "product", matches)
-    return convert(find_products(table, products, PairOptions(**options)), folder / "matches")  # type: ignore[arg-type]
+    return convert(
+        find_products(table, products, PairOptions(**options)),  # type: ignore[arg-type]
+        folder / "matches",
+        overwrite=True,
+    )
 
 
 def pairs(folder: Path, rows: Rows, **options: object) -> Converted:
@@ -64,7 +68,8 @@ def pairs(folder: Path, rows: Rows, **options: object) -> Converted:
     made = [(a, b, texts.get(c, ""), c, d) for a, b, c, d in rows]
     table = write(folder / "pairs.csv", ["offer", "query", "label", "product", "shop"], made)
     options = {"label_id_column": "product", **options}
-    return convert(find_pairs(table, PairOptions(**options)), folder / "pairs")  # type: ignore[arg-type]
+    source = find_pairs(table, PairOptions(**options))  # type: ignore[arg-type]
+    return convert(source, folder / "pairs", overwrite=True)
 
 
 SHAPES = {"pairs": pairs, "offers": offers_and_catalogue, "matches": with_matches}
@@ -221,7 +226,7 @@ def test_groups_hang_together(links: list[tuple[int, int]], texts: int) -> None:
 
 def auto(tmp_path: Path, rows: Rows) -> str:
     table = write(tmp_path / "pairs.csv", ["query", "label"], rows)
-    notes = convert(find_pairs(table), tmp_path / "out").notes
+    notes = convert(find_pairs(table), tmp_path / "out", overwrite=True).notes
     return next(note for note in notes if note.startswith("split by"))
 
 

@@ -161,9 +161,8 @@ def first_id(line: str) -> str:
 
 
 def write_beside(path: Path, lines: Sequence[str] | None) -> None:
-    """Write such a file; without lines remove what a former data set left."""
+    """Write such a file, where there are lines."""
     if lines is None:
-        path.unlink(missing_ok=True)
         return
     with LineWriter(path, allow_blank=True) as file:
         for line in lines:

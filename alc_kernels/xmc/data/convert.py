@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -12,9 +11,9 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from alc_kernels.xmc.data.beside import LABEL_IDS, read_label_ids, read_split_beside, write_beside
-from alc_kernels.xmc.data.dataset import PROPENSITIES, TOKENS, Dataset, Split, token_cache
+from alc_kernels.xmc.data.dataset import PROPENSITIES, Dataset, Split, token_cache
 from alc_kernels.xmc.data.filter_pairs import read_filter, write_filter
-from alc_kernels.xmc.data.folder import write_about
+from alc_kernels.xmc.data.folder import in_use, whole_dataset, write_about
 from alc_kernels.xmc.data.protocol import SHARE_STEPS, in_share, sha1_of, text_hash
 from alc_kernels.xmc.data.query_files import QueryFiles, write_groups
 from alc_kernels.xmc.data.relation import without, without_labels
@@ -78,7 +77,13 @@ def guess_propensity(name: str) -> str:
     return "wikipedia" if "wiki" in plain and "seealso" not in plain else "other"
 
 
-def convert(source: Source, output: Path, options: ConvertOptions | None = None) -> Converted:
+def convert(
+    source: Source,
+    output: str | Path,
+    options: ConvertOptions | None = None,
+    *,
+    overwrite: bool = False,
+) -> Converted:
     """Write a source into a data set folder and open it.
 
     A pair that a filter excludes although it is right stays right in training, where the field
@@ -86,37 +91,54 @@ def convert(source: Source, output: Path, options: ConvertOptions | None = None)
 
     Args:
         source: from :func:`find_source`, :func:`find_pairs` or :func:`find_products`.
-        output: folder, created if missing; files of a former data set are replaced.
+        output: folder, created if missing. After an error it is as it was.
         options: see :class:`ConvertOptions`.
+        overwrite: replace the data set in a folder in use.
 
     Raises:
         DataError: anything malformed in the source, a split without queries, or a folder that
-            cannot be written.
+            is in use or cannot be written.
     """
-    return _Conversion(source, output, options or ConvertOptions()).run()
+    if not isinstance(source, Source):
+        raise DataError(
+            f"found a {type(source).__name__} as source, expected what find_source, find_pairs or "
+            "find_products give"
+        )
+    output = Path(output)
+    if in_use(output) and not overwrite:
+        raise DataError(f"{output}: is not empty; choose another folder or give overwrite=True")
+    with whole_dataset(output) as partial:
+        made = _Conversion(source, partial, output, options or ConvertOptions()).run()
+    _moved(made.dataset, output)
+    return made
+
+
+def _moved(dataset: Dataset, folder: Path) -> None:
+    """Tell the files of a data set, which are open, where they are now."""
+    texts: list[object] = [dataset.labels, dataset.label_ids]
+    for split in dataset.splits.values():
+        columns = None if split.columns is None else split.columns.lines
+        texts += [split.queries, split.ids, split.groups, columns]
+    for one in texts:
+        if isinstance(one, TextFile):
+            one.path = folder / one.path.name
 
 
 class _Conversion:
-    def __init__(self, source: Source, output: Path, options: ConvertOptions) -> None:
-        self.source, self.output, self.options = source, output, options
+    """Writes into ``output``, whose files are moved to ``folder`` thereafter."""
+
+    def __init__(self, source: Source, output: Path, folder: Path, options: ConvertOptions) -> None:
+        self.source, self.output, self.folder, self.options = source, output, folder, options
         self.notes = list(source.notes)
         self.splits: dict[str, tuple[csr_matrix, csr_matrix | None]] = {}
 
     def run(self) -> Converted:
-        try:
-            self.output.mkdir(parents=True, exist_ok=True)
-            (self.output / "dataset.json").unlink(missing_ok=True)
-            shutil.rmtree(self.output / TOKENS, ignore_errors=True)  # of the former texts
-            self.held_out = self._write_labels()
-            for name, part in self.source.parts.items():
-                self._write_part(name, part)
-            dataset = self._open()
-            write_about(self.output, dataset)
-            self.notes += small_parts(dataset, self._shares())
-        except OSError as error:
-            raise DataError(
-                f"{error.filename or self.output}: cannot be written ({error.strerror})"
-            ) from None
+        self.held_out = self._write_labels()
+        for name, part in self.source.parts.items():
+            self._write_part(name, part)
+        dataset = self._open()
+        write_about(self.output, dataset)
+        self.notes += small_parts(dataset, self._shares())
         return Converted(dataset, self.notes)
 
     def _write_labels(self) -> np.ndarray:
@@ -176,11 +198,8 @@ class _Conversion:
             write_sparse_text(self.output / f"{split}_X_Y.txt", right)
             absent = None if part.absent is None else part.absent[rows]
             write_groups(self.output, split, self.source, relation.matrix[rows], absent)
-            filter_file = self.output / f"{split}_filter.txt"
-            if left_out is None:
-                filter_file.unlink(missing_ok=True)
-            else:
-                write_filter(filter_file, left_out)
+            if left_out is not None:
+                write_filter(self.output / f"{split}_filter.txt", left_out)
             self.splits[split] = right, left_out
         if excluded is not None and part.filter is not None:
             self._note_filter(part.filter, excluded, both, targets)
@@ -245,7 +264,7 @@ class _Conversion:
 
     def _open(self) -> Dataset:
         """The data set of the written files; opening them checks every line again."""
-        source, options, cache = self.source, self.options, token_cache(self.output)
+        source, options, cache = self.source, self.options, token_cache(self.folder)
         splits = {}
         for name in ("train", "validation", "test"):
             path = self.output / f"{name}.raw.txt"
@@ -270,7 +289,7 @@ class _Conversion:
             protocol=self._protocol(),
             propensity=propensity,
             label_ids=read_label_ids(self.output, len(labels)),
-            folder=self.output,
+            folder=self.folder,
         )
 
     def _protocol(self) -> str:

@@ -18,6 +18,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,56 @@ from alc_kernels.xmc.data.texts import TextFile
 from alc_kernels.xmc.errors import DataError
 
 FORMAT_VERSION = 1
+PARTIAL = ".partial"  # folder in the data set's, where its files are until all are written
+ENDINGS = ("raw.txt", "X_Y.txt", "filter.txt", "ids.txt", "columns.jsonl", "groups.txt")
+# dataset.json goes last: a folder without it is not taken for a complete data set.
+FILES = (
+    "labels.txt", "held_out.txt", LABEL_IDS,
+    *(f"{split}{'_' if ending in ENDINGS[1:3] else '.'}{ending}"
+      for split in SPLITS for ending in ENDINGS),
+    "dataset.json",
+)  # fmt: skip
+
+
+def in_use(folder: Path) -> bool:
+    """Whether there is anything in ``folder`` but what a killed process left of a data set."""
+    return folder.is_dir() and any(path.name != PARTIAL for path in folder.iterdir())
+
+
+@contextmanager
+def whole_dataset(folder: Path) -> Iterator[Path]:
+    """A folder to write a data set into; its files become those of ``folder`` at the end.
+
+    After an error or Ctrl-C ``folder`` is as it was, and is not there where it was not. What it
+    holds beside a data set stays.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    partial = folder / PARTIAL
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        (folder / "dataset.json").unlink(missing_ok=True)
+        shutil.rmtree(folder / TOKENS, ignore_errors=True)  # of the former texts
+        for name in FILES:
+            if (partial / name).exists():
+                (partial / name).replace(folder / name)
+            else:
+                (folder / name).unlink(missing_ok=True)
+        made.clear()
+    except OSError as error:
+        text = f"{error.filename or folder}: cannot be written ({error.strerror})"
+        raise DataError(text.replace(str(partial), str(folder))) from None
+    except DataError as error:
+        raise DataError(str(error).replace(str(partial), str(folder))) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        for path in made:
+            with suppress(OSError):
+                path.rmdir()
 
 
 def load_dataset(folder: str | Path) -> Dataset:
@@ -86,17 +138,14 @@ def load_dataset(folder: str | Path) -> Dataset:
 
 
 def save_dataset(dataset: Dataset, folder: str | Path) -> None:
-    """Write ``dataset`` into ``folder`` (created if missing; existing files are replaced).
+    """Write ``dataset`` into ``folder``, created if missing, whole or not at all.
+
+    The files of a former data set are replaced.
 
     Raises:
         DataError: a text is empty or holds a line break, or the folder cannot be written.
     """
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # dataset.json goes last: a folder without it is not taken for a complete data set.
-        (folder / "dataset.json").unlink(missing_ok=True)
-        shutil.rmtree(folder / TOKENS, ignore_errors=True)  # of the former texts
+    with whole_dataset(Path(folder)) as folder:
         write_lines(folder / "labels.txt", dataset.labels)
         held_out = [str(label) for label in np.flatnonzero(dataset.held_out)]
         write_lines(folder / "held_out.txt", held_out)
@@ -104,20 +153,13 @@ def save_dataset(dataset: Dataset, folder: str | Path) -> None:
         for name, split in dataset.splits.items():
             write_lines(folder / f"{name}.raw.txt", split.queries)
             write_sparse_text(folder / f"{name}_X_Y.txt", split.relation)
-            filter_file = folder / f"{name}_filter.txt"
-            if split.excluded is None:
-                filter_file.unlink(missing_ok=True)
-            else:
-                write_filter(filter_file, split.excluded)
+            if split.excluded is not None:
+                write_filter(folder / f"{name}_filter.txt", split.excluded)
             write_beside(folder / f"{name}.ids.txt", split.ids)
             columns = None if split.columns is None else split.columns.lines
             write_beside(folder / f"{name}.columns.jsonl", columns)
             write_beside(folder / f"{name}.groups.txt", split.groups)
         write_about(folder, dataset)
-    except OSError as error:
-        raise DataError(
-            f"{error.filename or folder}: cannot be written ({error.strerror})"
-        ) from None
 
 
 def write_about(folder: Path, dataset: Dataset) -> None:

@@ -18,7 +18,7 @@ from alc_kernels.xmc.data.texts import TextFile
 class QueryFiles:
     """SPLIT.raw.txt, and SPLIT.ids.txt and SPLIT.columns.jsonl where the source has such.
 
-    A context manager; what a former data set left of the others is removed.
+    A context manager.
 
     Args:
         folder: of the data set.
@@ -40,7 +40,6 @@ class QueryFiles:
     def _open(self, ending: str, wanted: bool) -> LineWriter | None:
         path = self.folder / f"{self.name}.{ending}"
         if not wanted:
-            path.unlink(missing_ok=True)
             return None
         return self._stack.enter_context(LineWriter(path, allow_blank=ending == "ids.txt"))
 
@@ -69,12 +68,10 @@ def write_groups(
         relation: (n, L) of its queries, labels that are held out included.
         absent: (n,) as in :class:`Part`; None where the source knows no products beside labels.
     """
-    path = folder / f"{name}.groups.txt"
     if absent is None:
-        path.unlink(missing_ok=True)
         return
     texts = TextFile(folder / "labels.txt", what="label texts")
-    with LineWriter(path, allow_blank=True) as file:
+    with LineWriter(folder / f"{name}.groups.txt", allow_blank=True) as file:
         for label, lost in zip(first_labels(relation).tolist(), absent.tolist(), strict=True):
             if label >= 0:
                 ids = split_ids(source.id_lines[label]) if source.id_lines is not None else ()

@@ -20,12 +20,14 @@ class FrameTable(Table):
         need_pyarrow("a data frame")
         import pyarrow as pa
 
-        self._by_place = hasattr(frame, "iloc")  # pandas: columns may be of mixed types
+        # pandas: columns may be of mixed types
+        self._by_place = hasattr(frame, "iloc") and hasattr(frame, "columns")
         if not self._by_place:
-            if not hasattr(frame, "__arrow_c_stream__"):
+            column = hasattr(frame, "iloc") or type(frame).__name__ in ("Series", "ChunkedArray")
+            if column or not hasattr(frame, "__arrow_c_stream__"):
                 raise DataError(
                     f"found a {type(frame).__name__}, expected a path or a data frame of pandas, "
-                    "polars or pyarrow"
+                    "polars or pyarrow" + (" (a single column: to_frame() makes one)" * column)
                 )
             frame = frame if isinstance(frame, pa.Table) else pa.table(frame)
         self._frame = frame
