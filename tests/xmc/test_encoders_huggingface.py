@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -205,6 +207,21 @@ def test_unknown_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EncoderError, match="neither 'ngrams' nor a loadable") as raised:
         build_encoder(str(tmp_path / "empty"))
     assert "\n" not in str(raised.value)
+
+
+def test_a_model_that_cannot_be_fetched_is_asked_for_once() -> None:
+    pytest.importorskip("transformers")
+    with socket.socket() as closed:  # bound, not listening: refuses
+        closed.bind(("127.0.0.1", 0))
+        place = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        code = "from alc_kernels.xmc.encoders import build_encoder; build_encoder('no/such')"
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "HF_ENDPOINT": place, "HF_HUB_OFFLINE": "0"},
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+    assert "no such folder, and not to be fetched: " in done.stderr.splitlines()[-1]
+    assert "Retrying" not in done.stdout + done.stderr
 
 
 def test_trained_saved_and_loaded(model_folder: str, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from alc_kernels.xmc.encoders.token_files import Chunk
 from alc_kernels.xmc.errors import EncoderError
 
 ASSETS = "huggingface"
+CONFIG = "config.json"
 CHUNK = 4096  # texts tokenised at once
 
 
@@ -32,6 +33,17 @@ def _transformers() -> Any:
             "pip install 'alc-kernels[transformers]'"
         ) from None
     return transformers
+
+
+def _check_reachable(name: str) -> None:
+    """Ask once for a model that is on no disk: loading asks for minutes, with a line each time."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+
+    if not Path(name).exists() and not isinstance(try_to_load_from_cache(name, CONFIG), str):
+        try:
+            get_hf_file_metadata(hf_hub_url(name, CONFIG), timeout=10)
+        except Exception as error:
+            raise OSError(f"no such folder, and not to be fetched: {error}") from None
 
 
 def _digest(tokenizer: Any) -> str:
@@ -94,6 +106,7 @@ class HuggingFaceEncoder(Encoder):
     ) -> None:
         transformers = _transformers()
         try:
+            _check_reachable(name)
             tokenizer = transformers.AutoTokenizer.from_pretrained(name)
             model = transformers.AutoModel.from_pretrained(name)
         # Loading fails in many ways (no such folder, no network, a broken file); all are
