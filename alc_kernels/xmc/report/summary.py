@@ -173,9 +173,9 @@ def precision_table(
     table = Table(
         ["precision wanted", "accept from score", "accepted %", "precision reached %",
          "titles accepted", "for review"],
-        caption=f"Threshold chosen on {_validation_titles(predictions)}, the rest is what it gives "
-        "on test; below each its 95 % interval, below the counts how many of these titles' best "
-        "matches are right.",
+        caption="Threshold: chosen so that at least the share wanted of the accepted was right "
+        f"among {_validation_titles(predictions)}; the rest is what it gives on test; below each "
+        "its 95 % interval, below the counts how many of these titles' best matches are right.",
     )  # fmt: skip
     for catalogue, figures in measured.items():
         table.rows.append(catalogue_title(predictions, catalogue))
