@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alc_kernels.cli.errors import BadInput
+from alc_kernels.xmc.words import counted
 
 if TYPE_CHECKING:
     from alc_kernels.xmc.data.tables import TableOptions
@@ -96,7 +97,7 @@ def read_labels(
         if dataset is None:
             raise BadInput(f"{missing} Or --catalogue FILE names the labels to match.")
         if arguments.catalogue is None:
-            told = f"{dataset.num_labels:,} labels, all of the run's data"
+            told = f"{counted(dataset.num_labels, 'labels')}, all of the run's data"
             return Labels(dataset.labels, numbers_for(checkpoint, dataset), dataset.label_ids, told)
     return _read_file(arguments, checkpoint, options)
 
@@ -133,13 +134,15 @@ def _read_file(
     notes = list(source.notes())
     if len(texts) < read:
         notes.append(
-            f"{path}: {read - len(texts):,} labels stand there more than once, each counts once"
+            f"{path}: "
+            + counted(read - len(texts), "labels stand", "label stands")
+            + " there more than once, each counts once"
             + (", with all its ids" if source.has_ids else "")
         )
     together = [IDS_BETWEEN.join(ids) for ids in ids_of.values()] if source.has_ids else None
     numbers = known_labels(checkpoint, texts, together)
     trained = checkpoint.parts["data"].get("labels")
-    told = f"{len(texts):,} labels of {path.name}"
+    told = f"{counted(len(texts), 'labels')} of {path.name}"
     if trained is not None:
         known = int(member(Digests(texts).array(), trained.view(np.uint64)).sum())
         told += f", {known:,} of them in the run's data and {len(texts) - known:,} new"
@@ -205,5 +208,5 @@ def text_column(
         return int(table.find(usual, option))
     raise BadInput(
         f"{table.name}: is a table of several columns, expected {option} to name one of "
-        f"{', '.join(table.columns)}"
+        f"{', '.join(table.columns)}{table.hint()}"
     )

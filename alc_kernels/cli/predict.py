@@ -16,6 +16,7 @@ from alc_kernels.cli.catalogue import Labels, add_catalogue_options, read_labels
 from alc_kernels.cli.errors import BadInput
 from alc_kernels.cli.outputs import FORMATS, table_target
 from alc_kernels.cli.titles import Title, Titles, add_title_options
+from alc_kernels.xmc.words import counted
 
 if TYPE_CHECKING:
     from alc_kernels.cli.table_files import Row
@@ -106,7 +107,7 @@ def run(arguments: argparse.Namespace) -> None:
     for note in (*titles.notes, *labels.notes):
         print(note, file=sys.stderr)
     print(
-        f"{total:,} titles: {accepted:,} accepted ({100 * accepted / total:.1f} %), "
+        f"{counted(total, 'titles')}: {accepted:,} accepted ({100 * accepted / total:.1f} %), "
         f"{total - accepted:,} for review{f', {blank:,} of them blank' if blank else ''}",
         f"Catalogue: {labels.told}{_beyond(arguments, scored, threshold)}",
         f"Threshold: {origin}",
@@ -151,7 +152,7 @@ def _threshold(arguments: argparse.Namespace, scored: Scored) -> tuple[float, st
     precision = PRECISION if arguments.precision is None else arguments.precision
     threshold, name = validation_threshold(scored.predictions, precision)
     found = scored.predictions[name]["validation"]
-    where = f"against the {name} catalogue of {_size(scored, name):,} labels"
+    where = f"against the {name} catalogue of {counted(_size(scored, name), 'labels')}"
     if missing := int((~found.answerable).sum()):
         where += f", which has no right one for {missing:,} of them"
     if not np.isfinite(threshold):

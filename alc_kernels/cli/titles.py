@@ -87,8 +87,16 @@ class Titles:
         self._line_notes: list[str] = []
         if self.source != STDIN and not Path(self.source).exists():
             raise BadInput(f"{self.source}: no such file")
-        columns = [arguments.column, arguments.query_id_column, *arguments.keep_columns]
-        if any(columns) or (self.source != STDIN and is_table(self.source)):
+        beside = {"--query-id-column": self.has_ids, "--keep-columns": any(arguments.keep_columns)}
+        wanted = [option for option, given in beside.items() if given]
+        by_name = self.source != STDIN and is_table(self.source)
+        said = arguments.column is not None or (wanted and self.options.delimiter is not None)
+        if wanted and not (by_name or said):
+            raise BadInput(
+                f"{self.source}: has a title per line, no columns for {wanted[0]} (--column NAME "
+                "or --delimiter CHARACTER reads it as a table)"
+            )
+        if by_name or said:
             self.table = open_table(self.source, self.options)
             self.table.keep_empty_rows = True  # each row of the file has one in the output
             self._find_columns(self.table, arguments)

@@ -47,7 +47,7 @@ def test_convert_inspect_and_train(
     code, out, _ = run(capsys, "data", "inspect", data)
     assert code == 0
     assert "6 labels, 0 of them held out" in out and "with a = 0.5 and b = 0.4" in out
-    assert "labels.txt: 1 texts that an earlier line has as well (line 5 as 2)" in out
+    assert "labels.txt: 1 text that an earlier line has as well (line 5 as 2)" in out
     assert all(len(line) <= 120 for line in out.splitlines())
     code, out, _ = run(capsys, "data", "inspect", data, "--json")
     found = json.loads(out)

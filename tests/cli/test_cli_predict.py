@@ -138,7 +138,7 @@ def test_another_catalogue(made, tmp_path, capsys):
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert rows[0]["label"] == "Brand new kettle 1.7L"
     assert sorted(row["label"] for row in rows) == sorted([*names[:5], "Brand new kettle 1.7L"])
-    assert "1 labels stand there more than once" in capsys.readouterr().err
+    assert "1 label stands there more than once" in capsys.readouterr().err
 
 
 def test_labels_with_vectors_of_their_own_keep_them_in_another_catalogue(made, tmp_path, capsys):
@@ -199,7 +199,7 @@ def test_bad_titles_are_named_with_their_line(made, tmp_path, capsys):
     )
     line = refused(capsys, made, file, "--column", "titel")
     assert "found columns id, title, expected 'titel'" in line and "did you mean title?" in line
-    assert "t.csv, line 3: found 1 columns, expected 2 (id, title)" in refused(
+    assert "t.csv, line 3: found 1 column, expected 2 (id, title)" in refused(
         capsys, made, file, "--column", "title"
     )
     file.write_text('id,title\n1,"a\n')

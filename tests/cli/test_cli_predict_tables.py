@@ -143,8 +143,27 @@ def test_lines_of_text_take_no_options_of_tables(made, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[1].startswith("Wasserkocher für Tee,")
     line = refused(capsys, made / "run", titles, "--delimiter", "tab")
     assert "only --encoding has an effect; --column NAME reads a table" in line
+    titles.write_text("id\tquery\n1\tkettle\n\n2\tlamp\n")
+    for option, name in (("--keep-columns", "all"), ("--query-id-column", "id")):
+        for source in (titles, "-"):
+            line = refused(capsys, made / "run", source, option, name)
+            assert f"has a title per line, no columns for {option} (--column NAME or" in line
+        for table in (["--column", "query"], ["--delimiter", "tab"]):
+            predict(made / "run", titles, option, name, *table)
+            assert "2 titles: " in capsys.readouterr().err
     line = refused(capsys, made / "run", titles, "--catalogue-column", "label")
     assert "--catalogue-column needs --catalogue FILE" in line
+
+
+def test_a_title_with_a_cr_comes_back_with_a_line_break(made, tmp_path, capsys):
+    titles = tmp_path / "t.csv"
+    titles.write_bytes(b'query,price\nnova\rphone,"1\r2"\nkettle,3\n')
+    predict(made / "run", titles, "--keep-columns", "all")
+    shown = capsys.readouterr()
+    rows = list(csv.DictReader(io.StringIO(shown.out, newline="")))
+    assert [(row["query"], row["price"]) for row in rows] == [("nova\nphone", "1\n2"),
+                                                             ("kettle", "3")]  # fmt: skip
+    assert "2 cells hold line breaks" in shown.err
 
 
 def test_standard_input_is_a_table_with_a_column(made, tmp_path, capsys, monkeypatch):
@@ -182,7 +201,7 @@ def test_a_catalogue_is_a_table_with_ids(made, tmp_path, capsys):
     shown = capsys.readouterr()
     assert "6 labels of cat.csv, 4 of them in the run's data and 2 new" in shown.out
     assert "the threshold was chosen on another catalogue, of " in shown.out
-    assert "cat.csv: 1 labels stand there more than once, each counts once, with all its ids" in (
+    assert "cat.csv: 1 label stands there more than once, each counts once, with all its ids" in (
         shown.err
     )
 

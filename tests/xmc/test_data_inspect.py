@@ -61,21 +61,21 @@ def test_filters(found: Inspection) -> None:
 
 def test_problems_name_file_and_line(found: Inspection) -> None:
     assert found.problems == [
-        "labels.txt: 1 texts that an earlier line has as well (line 3 as 1)",
-        "labels.txt: 1 texts with signs of a wrong encoding (line 5)",
-        "train.raw.txt: 1 texts that an earlier line has as well (line 3 as 1)",
-        "train.raw.txt: 1 texts with white space at an end or more than a blank between words "
+        "labels.txt: 1 text that an earlier line has as well (line 3 as 1)",
+        "labels.txt: 1 text with signs of a wrong encoding (line 5)",
+        "train.raw.txt: 1 text that an earlier line has as well (line 3 as 1)",
+        "train.raw.txt: 1 text with white space at an end or more than a blank between words "
         "(line 5)",
-        "test.raw.txt: 1 texts with signs of a wrong encoding (line 3)",
-        "validation.raw.txt: 1 queries that train has too (line 1)",
-        "test.raw.txt: 1 queries that train has too (line 1)",
+        "test.raw.txt: 1 text with signs of a wrong encoding (line 3)",
+        "validation.raw.txt: 1 query that train has too (line 1)",
+        "test.raw.txt: 1 query that train has too (line 1)",
     ]
 
 
 def test_what_is_wanted_is_no_problem(found: Inspection) -> None:
     assert found.remarks == [
-        "train_X_Y.txt: 1 queries without a label, trained on with --keep-unmatched only (line 6)",
-        "test_X_Y.txt: 1 queries without a label: to be rejected, no match is right for them "
+        "train_X_Y.txt: 1 query without a label, trained on with --keep-unmatched only (line 6)",
+        "test_X_Y.txt: 1 query without a label: to be rejected, no match is right for them "
         "(line 3)",
         "labels.txt: 2 labels that no query has: they may be found all the same (lines 4, 5)",
     ]

@@ -115,7 +115,7 @@ FAULTS = {
     "no labels": ("query,label\na,\nb, \n", r"pairs\.csv: column 'label' is empty in every row"),
     "short row": (
         'query,label\n"a\nb",c\nd\n',
-        r"pairs\.csv, line 4: found 1 columns, expected 2 \(query, label\)",
+        r"pairs\.csv, line 4: found 1 column, expected 2 \(query, label\)",
     ),
     "unknown split": (
         "query,label,split\na,b,train\na,b,fold 1\n",
@@ -127,7 +127,7 @@ FAULTS = {
     ),
     "few rows": ("query,label\na,b\n", r"found no rows of (train|test), expected some \(a test"),
     "open quote": ('query,label\n"a,b\nc,d\n', r"pairs\.csv, line 2: a quote opens a cell that"),
-    "cut": ("query,label\na,b\nc", r"pairs\.csv, line 3: found 1 columns, expected 2"),
+    "cut": ("query,label\na,b\nc", r"pairs\.csv, line 3: found 1 column, expected 2"),
     "cut quote": ('query,label\na,b\nc,"d', r"pairs\.csv, line 3: a quote opens a cell that never"),
 }
 

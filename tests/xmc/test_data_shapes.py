@@ -292,8 +292,8 @@ def test_equal_texts(tmp_path: Path) -> None:
                zip(split.ids or (), split.group_numbers(), strict=True)}  # fmt: skip
     assert numbers["1"] == numbers["4"] == 0 and numbers["5"] == -1 and numbers["6"] >= 41
     notes = "\n".join(made.notes)
-    assert "1 queries differed from others in white space alone" in notes
-    assert "1 labels differed from others in white space alone" in notes
+    assert "1 query differed from others in white space alone" in notes
+    assert "1 label differed from others in white space alone" in notes
 
 
 FAULTS = {

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from alc_kernels.xmc.data.tables import Changes, TableOptions, is_table, normalize_text, open_table
-from alc_kernels.xmc.data.tables.table import Table
+from alc_kernels.xmc.data.tables.table import Pass, Table
 from alc_kernels.xmc.errors import DataError
+from alc_kernels.xmc.words import counted
 
 ROWS = [["kühl, 60; l", "Fridge 60"], ['nova "8"', "Nova 8"], ["two\nlines", "TV|55"], ["", "x\ty"]]
 WANTED = [["kühl, 60; l", "Fridge 60"], ['nova "8"', "Nova 8"], ["two lines", "TV|55"], ["", "x y"]]
@@ -82,7 +83,7 @@ def test_an_encoding_that_no_rule_finds_can_be_given(tmp_path: Path) -> None:
         open_table(path)
     with pytest.raises(DataError, match=r"t\.csv, line 2: found byte 0x9e, expected ASCII text"):
         cells(open_table(path, TableOptions(encoding="ascii")))
-    with pytest.raises(DataError, match=r"t\.csv: found other text, expected UTF-16 \(.*BOM"):
+    with pytest.raises(DataError, match=r"t\.csv: is not UTF-16 \(.*BOM"):
         cells(open_table(path, TableOptions(encoding="utf-16")))
     with pytest.raises(ValueError, match="'utf-9' is no text encoding"):
         TableOptions(encoding="utf-9")
@@ -197,7 +198,7 @@ def test_cells_of_any_length_and_rows_without_text(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", f"a,b\n\n1,{long}\n   \n,\n2,y")
     table = open_table(path)
     assert list(table.rows([1])) == [(3, [long]), (6, ["y"])]
-    assert table.notes == [f"{path}: 1 rows without any text, left out"]
+    assert table.notes == [f"{path}: 1 row without any text, left out"]
     one = open_table(write(tmp_path / "one.csv", 'title\na\n""\n\n b\n'))
     assert list(one.rows([0])) == [(2, ["a"]), (3, [""]), (5, ["b"])]
 
@@ -222,18 +223,20 @@ def test_columns_are_found_without_case_and_never_guessed(tmp_path: Path) -> Non
         table.find("TITLE", "--query-column")
     with pytest.raises(DataError, match=r"\(--query-column names it\); did you mean Price\?$"):
         table.find("prise", "--query-column")
-    with pytest.raises(DataError, match=r"\(--query-column names it\)$"):
+    with pytest.raises(
+        DataError, match=r"\(--query-column names it\); --no-header if the first line is a row$"
+    ):
         table.find("product", "--query-column")
 
 
 FAULTS = {
     "empty": ("t.csv", "", r"line 1: the file is empty, expected a header"),
     "blank": ("t.csv", "\n \n", r"line 1: the file is empty, expected a header"),
-    "ragged": ("t.csv", "a,b\n1,2\n1\n", r"line 3: found 1 columns, expected 2 \(a, b\)"),
+    "ragged": ("t.csv", "a,b\n1,2\n1\n", r"line 3: found 1 column, expected 2 \(a, b\)"),
     "too many": ("t.csv", "a,b\n1,2,3\n", r"line 2: found 3 columns, expected 2 \(a, b\)"),
     "ragged behind quotes": (
         "t.csv", 'a,b\n"1\n2",3\n"4\n5"\n',
-        r"line 4: found 1 columns, expected 2 .*--no-quoting",
+        r"line 4: found 1 column, expected 2 .*--no-quoting",
     ),
     "quote inside": ("t.csv", 'a,b\n"1" x,2\n', r"line 2: a quote ends inside a cell, .*--no-quot"),
     "no end": ("t.csv", 'a,b\n1,"2\n3', r"line 2: a quote opens a cell that never ends"),
@@ -316,7 +319,7 @@ def test_json_lines_show_values_as_written(tmp_path: Path) -> None:
         (3, ["", "", "", "ä"]),
         (4, ["1e5", "", "", ""]),
     ]
-    assert any("1 lines have no 'id', read as empty" in note for note in table.notes)
+    assert any("1 line has no 'id', read as empty" in note for note in table.notes)
 
 
 def test_texts_are_normalised_in_one_way() -> None:
@@ -335,7 +338,7 @@ def test_how_many_texts_became_one(tmp_path: Path) -> None:
     assert texts == ["a b", "a b", "a b", "a b", "c", "c", "d e", ""]
     assert changes.became_one(0, Digests(texts).array()) == 3
     assert changes.became_one(1, Digests(texts).array()) == 0
-    assert [note.partition(": ")[2].partition(" cells")[0] for note in table.notes] == ["3", "2"]
+    assert [note.partition(": ")[2].partition(" cells")[0] for note in table.notes] == ["3", "in 2"]
 
 
 @pytest.mark.parametrize(
@@ -369,3 +372,52 @@ def test_labels_are_known_by_their_normalised_texts() -> None:
     np.testing.assert_array_equal(
         known_labels(checkpoint, ["fridge 60", "tv 55", "new"]), [1, 0, -1]
     )
+
+
+def test_a_cr_inside_a_cell_is_a_line_break(tmp_path: Path) -> None:
+    for name, text in (
+        ("lf.csv", 'query,label\nnova\rphone,"a\rb"\n"x","c\nd"\n'),
+        ("cr.csv", 'query,label\rnova\nphone,"a\nb"\r"x","c\rd"\r'),
+    ):
+        table = open_table(write(tmp_path / name, text))
+        raw = [cells for _, cells in table._cells([0, 1], Pass())]
+        assert raw == [["nova\nphone", "a\nb"], ["x", "c\nd"]]
+        assert cells(table) == [["nova phone", "a b"], ["x", "c d"]]
+        assert table.notes == [f"{tmp_path / name}: 3 cells hold line breaks, read as blanks"]
+
+
+def test_an_encoding_that_the_file_has_not_is_told_from_the_one_it_has(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "query,label\nkühl,b\n")
+    with pytest.raises(
+        DataError, match=r"is not UTF-16 \(it reads as UTF-8: leave out --encoding\)"
+    ):
+        open_table(path, TableOptions(encoding="utf-16"))
+    with pytest.raises(DataError, match=r"0xc3, expected ASCII text \(it reads as UTF-8: leave"):
+        cells(open_table(path, TableOptions(encoding="ascii")))
+
+
+ABOVE = "the header must be the first row: remove the rows above the header"
+
+
+@pytest.mark.parametrize("title", ["Offers 2024\n", "Offers 2024,,\n", "Offers\nof May\n"])
+def test_a_title_above_the_header_is_told(tmp_path: Path, title: str) -> None:
+    path = write(tmp_path / "t.csv", f"{title}query,label,price\na,b,1\nc,d,2\n")
+    table = open_table(path)
+    with pytest.raises(DataError, match=ABOVE):
+        table.find("query", "--query-column")
+    if ",," not in title:
+        with pytest.raises(DataError, match=f"found 3 columns, expected 1 .*{ABOVE}"):
+            list(table.rows([0]))
+
+
+def test_one_column_of_titles_with_a_delimiter_has_no_title_above(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "name\nkettle\nred, blue\nlamp\n")
+    with pytest.raises(DataError, match="found 2 columns, expected 1") as raised:
+        list(open_table(path).rows([0]))
+    assert ABOVE not in str(raised.value)
+
+
+def test_a_count_of_one_is_in_the_singular() -> None:
+    assert counted(1, "queries without a label") == "1 query without a label"
+    assert counted(1, "cells hold", "cell holds") == "1 cell holds"
+    assert counted(1200, "rows") == "1,200 rows" and counted(0, "rows") == "0 rows"

@@ -132,9 +132,9 @@ def test_a_sheet_as_people_have_it(tmp_path: Path) -> None:
         (5, ["kühl", "4006381333931", "2024-03-05", "FALSE"]),
         (6, ["12345678901234", "00042", "", ""]),
     ]
-    assert [note.partition(": ")[2].partition(" or dates")[0] for note in table.notes][-2:] == [
-        "1 rows without any text, left out",
-        "1 numbers",
+    assert [note.partition(": ")[2].partition(" or date")[0] for note in table.notes][-2:] == [
+        "1 row without any text, left out",
+        "1 number",
     ]
     assert list(table.rows([1])) == [(3, ["00123"]), (5, ["4006381333931"]), (6, ["00042"])]
     assert not any("dates" in note for note in table.notes)  # the column was not asked for
@@ -166,7 +166,7 @@ def test_what_a_sheet_must_not_hold(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"row 2, column 1: found the error #N/A, expected text"):
         list(open_table(path).rows([0]))
     path = save(tmp_path / "w.xlsx", [["a"], ["x", "y"]])
-    with pytest.raises(DataError, match=r"row 2: found a cell in column 2, expected 1 columns"):
+    with pytest.raises(DataError, match=r"row 2: found a cell in column 2, expected 1 column"):
         list(open_table(path).rows([0]))
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], b"something", b""):
@@ -195,4 +195,28 @@ def test_the_value_that_a_formula_had(tmp_path: Path) -> None:
     assert [row for _, row in open_table(changed).rows([0, 1])] == [["x", "x1"], ["y", ""]]
     table = open_table(changed)
     assert not table.notes and list(table.rows([0, 1]))
-    assert any("1 cells hold formulas, read by the values" in note for note in table.notes)
+    assert any("1 cell holds formulas, read by the values" in note for note in table.notes)
+
+
+def test_what_helps_where_the_columns_are_others(tmp_path: Path) -> None:
+    rows = [["query", "label"], ["a", "b"]]
+    path = save(tmp_path / "t.xlsx", [["see", "next"]], Offers=rows, More=[["x"]])
+    others = r"other sheets are 'Offers', 'More' \(--sheet names one\)"
+    with pytest.raises(DataError, match=f"--no-header if the first row .*{others}"):
+        open_table(path).find("query", "--query-column")
+    for name in ("offers", " OFFERS "):
+        table = open_table(path, TableOptions(sheet=name))
+        assert table.name.endswith("sheet 'Offers'") and list(table.rows([0])) == [(2, ["a"])]
+    twice = save(tmp_path / "n.xlsx", [["x"]], **{"Offers": rows, " offers": [["y"]]})
+    assert open_table(twice, TableOptions(sheet="Offers")).columns == ("query", "label")
+    with pytest.raises(DataError, match=r"found sheets Products, .*expected 'OFFERS'"):
+        open_table(twice, TableOptions(sheet="OFFERS"))
+    path = save(tmp_path / "e.xlsx", [], Offers=rows)
+    with pytest.raises(DataError, match=r"the sheet is empty, .* other sheets are 'Offers'"):
+        open_table(path)
+    above = "the header must be the first row: remove the rows above the header"
+    table = open_table(save(tmp_path / "a.xlsx", [["Offers 2024"], [], *rows]))
+    with pytest.raises(DataError, match=above):
+        table.find("query", "--query-column")
+    with pytest.raises(DataError, match=f"row 3: found a cell in column 2, .*{above}"):
+        list(table.rows([0]))

@@ -181,7 +181,7 @@ def test_lines_of_an_old_mac(
     path.write_bytes("kühl\ra\r\nb\n".encode(encoding))
     assert list(iter_lines(path, what="names", encoding=None)) == ["kühl\ra", "b"]
     table = text_lines.TextInput(path, by_first=True)  # a table: as its first line ends
-    assert [line for _, line in table.lines()] == ["kühl", "a", "b "]
+    assert [line for _, line in table.lines()] == ["kühl", "a", "b"]
 
 
 def test_a_long_file_of_an_old_mac_is_read_in_blocks(

@@ -23,6 +23,7 @@ from alc_kernels.xmc.data.sparse_text import write_sparse_text
 from alc_kernels.xmc.data.text_lines import LineWriter
 from alc_kernels.xmc.data.texts import TextFile
 from alc_kernels.xmc.errors import DataError
+from alc_kernels.xmc.words import counted
 
 DROPPED = -1
 _KINDS = {
@@ -169,10 +170,13 @@ class _Conversion:
         relation = part.relation(len(self.held_out), f"labels of {self.source.labels.path.name}")
         if relation.repeated:
             self._note(
-                f"{relation.path.name}: {relation.repeated} rows of {name} repeat an earlier pair "
-                "of query and label, which counts once"
-                if self.source.columns
-                else f"{relation.path.name}: {relation.repeated} times a query has a label twice"
+                f"{relation.path.name}: "
+                + (
+                    counted(relation.repeated, f"rows of {name} repeat", f"row of {name} repeats")
+                    + " an earlier pair of query and label, which counts once"
+                    if self.source.columns
+                    else counted(relation.repeated, "times a query has a label twice")
+                )
             )
         trained = relation.matrix
         if name == "train":
@@ -204,7 +208,8 @@ class _Conversion:
         if excluded is not None and part.filter is not None:
             self._note_filter(part.filter, excluded, both, targets)
         if count := int((target == DROPPED).sum()):
-            self._note(f"{count} training queries dropped, all of whose labels are held out")
+            queries = counted(count, "training queries", "training query")
+            self._note(f"{queries} dropped, all of whose labels are held out")
 
     def _write_texts(
         self, part: Part, targets: list[str], relation: Relation, dropped: np.ndarray
@@ -320,4 +325,4 @@ class _Conversion:
                 for split in targets
             )
             where = f", {both} of them right as well ({treated})"
-        self._note(f"{path.name}: {excluded.nnz} pairs{where}")
+        self._note(f"{path.name}: {counted(excluded.nnz, 'pairs')}{where}")

@@ -14,6 +14,7 @@ from alc_kernels.xmc.data.digests import Digests, group, member
 from alc_kernels.xmc.data.sizes import small_parts
 from alc_kernels.xmc.data.tables import normalize_text
 from alc_kernels.xmc.data.texts import TextFile
+from alc_kernels.xmc.words import counted
 
 QUANTILES = (0, 0.25, 0.5, 0.75, 0.9, 0.99, 1)
 HEAD_SHARES = (0.01, 0.1)
@@ -117,7 +118,7 @@ def _problem(made: Inspection, file: str, what: str, count: int, places: list[st
 def _sentence(file: str, what: str, count: int, places: list[str]) -> str:
     more = ", ..." if count > len(places) else ""
     word = "line" if count == 1 else "lines"
-    return f"{file}: {count:,} {what} ({word} {', '.join(places)}{more})"
+    return f"{file}: {counted(count, what)} ({word} {', '.join(places)}{more})"
 
 
 def _look_at_filter(made: Inspection, name: str, split: Split) -> None:

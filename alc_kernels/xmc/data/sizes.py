@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from alc_kernels.xmc.data.dataset import Dataset
+from alc_kernels.xmc.words import counted
 
 ENOUGH = 100  # queries; a threshold chosen on fewer says little of the next ones
 
@@ -21,13 +22,14 @@ def small_parts(data: Dataset, shares: dict[str, float] | None = None) -> list[s
         "validation": (len(data.validation), "choose a threshold"),
         "test": (len(data.test), "judge a threshold"),
     }
-    made = [_sentence(f"{name}: {count:,} queries", count, name, purpose, shares)
+    made = [_sentence(f"{name}: {counted(count, 'queries')}", count, name, purpose, shares)
             for name, (count, purpose) in found.items() if count < ENOUGH]  # fmt: skip
     if data.held_out.any():
         matched = data.validation.relation @ (~data.held_out).astype(np.float32)
         count = int((matched == 0).sum())
         if count < ENOUGH:
-            what = f"validation: {count:,} queries without a right answer in the open catalogue"
+            without = counted(count, "queries without a right answer in the open catalogue")
+            what = f"validation: {without}"
             made.append(_sentence(what, count, "hold-out", "see what is accepted wrongly", shares))
     return made
 

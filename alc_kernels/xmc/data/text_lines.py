@@ -18,6 +18,7 @@ from alc_kernels.xmc.errors import DataError
 BLOCK = 1 << 20  # bytes read at once
 BLOCK_LETTERS = 1 << 20  # without any line break in so many letters, none will come
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_SWAPPED = str.maketrans("\r\n", "\n\r")
 
 
 def read_bytes(path: Path) -> bytes:
@@ -80,7 +81,7 @@ class TextInput:
     ) -> None:
         self.path, self.name, self.by_first = path, name or str(path), by_first
         self.notes: list[str] = []
-        self.ended = True
+        self.ended, self.asked = True, encoding is not None
         if encoding is None:
             encoding, note = find_encoding(self.name, lambda: _reads(path))
             self.notes += [note] if note else []
@@ -107,8 +108,8 @@ class TextInput:
                 if after_cr:  # an LF that a block parted from its CR
                     text = text.removeprefix("\n")
                 after_cr = text.endswith("\r")
-                # An LF by itself is white space then, as CR is in a file of LF.
-                text = text.replace("\r\n", "\r").replace("\n", " ").replace("\r", "\n")
+                # An LF by itself is no line's end then, as CR is in a file of LF.
+                text = text.replace("\r\n", "\r").translate(_SWAPPED)
             cut = text.rfind("\n") + 1
             if cut:
                 block = "".join([*rest, text[:cut]])
@@ -152,12 +153,23 @@ class TextInput:
             found = error.object[error.start : error.start + 1].hex()
             raise DataError(
                 f"{self.name}, line {lines + sound.count(chr(10))}: found byte 0x{found}, expected "
-                f"{self.encoding.upper()} text"
+                f"{self.encoding.upper()} text{self._reads_as()}"
             ) from None
         except UnicodeError as error:  # of UTF-16 and UTF-32, as a whole
-            raise DataError(
-                f"{self.name}: found other text, expected {self.encoding.upper()} ({error})"
-            ) from None
+            reason = self._reads_as() or f" ({error})"
+            raise DataError(f"{self.name}: is not {self.encoding.upper()}{reason}") from None
+
+    def _reads_as(self) -> str:
+        """A hint where the file has another encoding than the one that was asked for."""
+        if not self.asked or self.encoding == "utf-8":  # which is what formats ask for
+            return ""
+        try:
+            found, _ = find_encoding(self.name, lambda: _reads(self.path))
+        except DataError:
+            return ""
+        if found == self.encoding:
+            return ""
+        return f" (it reads as {found.upper()}: leave out --encoding)"
 
 
 def text_blocks(

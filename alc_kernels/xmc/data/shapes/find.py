@@ -23,6 +23,7 @@ from alc_kernels.xmc.data.shapes.queries import OWN_ID, QUERY, SPLIT, KeyColumn,
 from alc_kernels.xmc.data.source import Source
 from alc_kernels.xmc.data.tables import Table, TableOptions, open_table
 from alc_kernels.xmc.errors import DataError
+from alc_kernels.xmc.words import counted
 
 LABEL, LABEL_ID, PRODUCT = "label", "label id", "product"  # roles of columns
 
@@ -158,7 +159,7 @@ def _became_one(queries: QueryRows, labels: KeyColumn) -> list[str]:
     ):
         if merged:
             notes.append(
-                f"{queries.path.name}: {merged} {what} differed from others in white space "
+                f"{queries.path.name}: {counted(merged, what)} differed from others in white space "
                 "alone, taken as one with them"
             )
     return notes

@@ -12,13 +12,17 @@ from alc_kernels.xmc.data.tables.dialect import (
     delimiter_name,
     find_delimiter,
     quotes_enclose,
+    rows_are_wider,
 )
 from alc_kernels.xmc.data.tables.options import TableOptions
-from alc_kernels.xmc.data.tables.table import Pass, Table, short_list
+from alc_kernels.xmc.data.tables.table import ABOVE_HEADER, Pass, Table, short_list
 from alc_kernels.xmc.data.text_lines import TextInput
 from alc_kernels.xmc.errors import DataError
+from alc_kernels.xmc.words import counted
 
 SAMPLE_LINES, SAMPLE_LETTERS = 500, 1 << 18
+# Stands for a CR inside a line, which csv would take for a line's end: no decoded text holds it.
+CR = "\udc0d"
 LONGEST_CELL = 1000  # lines; a cell that swallows more of them was opened by a stray quote
 
 
@@ -66,7 +70,7 @@ class DelimitedTable(Table):
                 raise DataError(
                     f"{name}, line {number}: found a zero byte, expected a table of text"
                 )
-            lines.append(f"{line}\n")
+            lines.append(f"{line}\n".replace("\r", CR))
             letters += len(line)
             if len(lines) == SAMPLE_LINES or letters > SAMPLE_LETTERS:
                 break
@@ -85,7 +89,8 @@ class DelimitedTable(Table):
     def _pass_notes(self, found: Pass) -> list[str]:
         if not found.counts["empty"]:
             return []
-        return [f"{self.name}: {found.counts['empty']} rows without any text, left out"]
+        rows = counted(found.counts["empty"], "rows")
+        return [f"{self.name}: {rows} without any text, left out"]
 
     def _parsed(self) -> Iterator[tuple[int, list[str]]]:
         """(number of its first line, cells) of every row that is not blank, the header included."""
@@ -96,6 +101,8 @@ class DelimitedTable(Table):
         reader = csv.reader(lines, delimiter=self.delimiter, quoting=quoting, strict=True)
         try:
             for cells in reader:
+                if any(CR in line for line in held):
+                    cells = [cell.replace(CR, "\n") for cell in cells]
                 if len(cells) > 1 or (cells and (cells[0].strip() or self.num_columns == 1)):
                     self._check(first, cells, held)
                     yield first, cells
@@ -109,8 +116,7 @@ class DelimitedTable(Table):
 
     def _lines(self, held: list[str]) -> Iterator[str]:
         for number, line in islice(self.file.lines(), self.skipped_lines, None):
-            if "\r" in line:  # inside of a line it is white space, and csv would refuse it
-                line = line.replace("\r", " ")
+            line = line.replace("\r", CR)
             held.append(line)
             if len(held) > LONGEST_CELL and self.options.quoting is None:
                 raise DataError(
@@ -125,8 +131,8 @@ class DelimitedTable(Table):
         if len(cells) != expected:
             names = f" ({short_list(self.columns)})" if self.has_header else ""
             raise DataError(
-                f"{self.name}, line {first}: found {len(cells)} columns, expected {expected}"
-                f"{names}{self._hint(held)}"
+                f"{self.name}, line {first}: found {counted(len(cells), 'columns')}, expected "
+                f"{expected}{names}{self._above_header() or self._hint(held)}"
             )
         if len(held) == 1 or self.trusted or expected == 1:
             return
@@ -139,6 +145,18 @@ class DelimitedTable(Table):
                 f"{first + len(held) - 1}, and every line between would be a row by itself "
                 "(--no-quoting if quotes are plain characters, --quoting if they enclose cells)"
             )
+
+    def hint(self) -> str:
+        if not self.has_header:
+            return ""
+        return self._above_header() or "; --no-header if the first line is a row"
+
+    def _above_header(self) -> str:
+        """A hint where the first line has one cell only, and those below are rows of several."""
+        if not self.options.header or sum(map(bool, self.columns)) != 1:
+            return ""
+        below = self._sample(self.name)[self.skipped_lines + 1 :]
+        return ABOVE_HEADER if rows_are_wider(below, self.options.quoting is not False) else ""
 
     def _hint(self, held: list[str]) -> str:
         """What may help, where a row cannot be read."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Sequence
+from itertools import dropwhile
 from typing import Literal
 
 from alc_kernels.xmc.errors import DataError
@@ -53,6 +54,15 @@ def find_delimiter(name: str, lines: Sequence[str], quoting: bool, by_name: str)
         f"{name}, line 1: its columns may be parted by {shown}, expected one of them "
         "(--delimiter says which)"
     )
+
+
+def rows_are_wider(lines: Sequence[str], quoting: bool) -> bool:
+    """Whether lines are rows of several cells, all of as many, perhaps below some of one."""
+    for delimiter in CANDIDATES:
+        widths = list(dropwhile(lambda width: width == 1, _widths(lines, delimiter, quoting)))
+        if len(widths) > 1 and len(set(widths)) == 1:
+            return True
+    return False
 
 
 def _widths(lines: Sequence[str], delimiter: str, quoting: bool) -> list[int]:

@@ -7,18 +7,22 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, time, timedelta
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
 from alc_kernels.xmc.data.tables.number_format import plain_number, show_date, show_number
 from alc_kernels.xmc.data.tables.options import TableOptions
 from alc_kernels.xmc.data.tables.parquet import first_line
-from alc_kernels.xmc.data.tables.table import Pass, Table, short_list
+from alc_kernels.xmc.data.tables.table import ABOVE_HEADER, Pass, Table, short_list
+from alc_kernels.xmc.data.tables.text import normalize_text
 from alc_kernels.xmc.errors import DataError
 from alc_kernels.xmc.near import suggestion
+from alc_kernels.xmc.words import counted
 
 BLOCK = 1 << 20
+SHOWN = 10  # names of sheets in a message
+LOOK_BELOW = 50  # rows
 _FORMULA = re.compile(rb"<(?:\w+:)?f[\s>/]")
 
 
@@ -39,19 +43,26 @@ class ExcelTable(Table):
             titles = [sheet.title for sheet in workbook.worksheets]
         if not titles:
             raise DataError(f"{path}: holds no sheet, expected a table")
-        self.sheet, assumed = options.sheet or titles[0], []
-        if self.sheet not in titles:
+        wanted, assumed = options.sheet or titles[0], []
+        # Spreadsheet programs tell no names apart by case.
+        same = [title for title in titles if _plain(title) == _plain(wanted)]
+        same = [wanted] if wanted in titles else same
+        if len(same) != 1:
             raise DataError(
-                f"{path}: found sheets {short_list(titles)}, expected {self.sheet!r} (--sheet "
-                f"names it){suggestion(self.sheet, titles)}"
+                f"{path}: found sheets {short_list(titles)}, expected {wanted!r} (--sheet "
+                f"names it){suggestion(wanted, titles)}"
             )
+        self.sheet = same[0]
+        self.others = [title for title in titles if title != self.sheet]
         name = f"{path}, sheet {self.sheet!r}" if len(titles) > 1 else str(path)
         if options.sheet is None and len(titles) > 1:
             assumed.append(f"{path}: read its first sheet, {titles[0]!r} (--sheet names another)")
         self.name, self.columns = name, ()
         header = next(self._shown_rows(Pass()), None)
         if header is None:
-            raise DataError(f"{name}: the sheet is empty, expected a header of column names")
+            raise DataError(
+                f"{name}: the sheet is empty, expected a header of column names{self._sheets()}"
+            )
         columns = header[1]
         if not options.header:
             columns = [str(number) for number in range(1, len(columns) + 1)]
@@ -68,18 +79,41 @@ class ExcelTable(Table):
     def _pass_notes(self, found: Pass) -> list[str]:
         made, counts = [], found.counts
         if counts["empty"]:
-            made.append(f"{self.name}: {counts['empty']} rows without any text, left out")
+            made.append(
+                f"{self.name}: {counted(counts['empty'], 'rows')} without any text, left out"
+            )
         if counts["computed"]:
             made.append(
-                f"{self.name}: {counts['computed']} cells hold formulas, read by the values "
-                "that were saved with them"
+                f"{self.name}: {counted(counts['computed'], 'cells hold', 'cell holds')} formulas, "
+                "read by the values that were saved with them"
             )
         if counts["unsure"]:
+            values = counted(counts["unsure"], "numbers or dates", "number or date")
             made.append(
-                f"{self.name}: {counts['unsure']} numbers or dates in a format that depends on the "
+                f"{self.name}: {values} in a format that depends on the "
                 "country or is not understood, read as plain digits or year-month-day"
             )
         return made
+
+    def hint(self) -> str:
+        made = ""
+        if self.has_header:
+            made = self._above_header() or "; --no-header if the first row is one like others"
+        return made + self._sheets()
+
+    def _sheets(self) -> str:
+        if not self.others:
+            return ""
+        shown = ", ".join(map(repr, self.others[:SHOWN]))
+        return f"; other sheets are {shown} (--sheet names one)"
+
+    def _above_header(self) -> str:
+        """A hint where the first row has one cell only, and one below has several."""
+        if sum(map(bool, self.columns)) != 1:
+            return ""
+        rows = islice(self._rows(), LOOK_BELOW)
+        several = any(sum(map(_is_filled, values)) > 1 for _, values, _ in rows)
+        return ABOVE_HEADER if several else ""
 
     def _shown_rows(
         self, found: Pass, wanted: set[int] | None = None
@@ -103,7 +137,8 @@ class ExcelTable(Table):
             elif last > width:
                 raise DataError(
                     f"{self.name}, row {number}: found a cell in column {last}, expected "
-                    f"{width} columns ({short_list(self.columns)})"
+                    f"{counted(width, 'columns')} ({short_list(self.columns)})"
+                    f"{ABOVE_HEADER if width == 1 and self.options.header else ''}"
                 )
             if self.keep_empty_rows:
                 yield from ((empty, [""] * width) for empty in waiting)
@@ -233,6 +268,10 @@ class ExcelTable(Table):
 def _is_filled(cell: Any) -> bool:
     value = cell.value
     return value is not None and not (isinstance(value, str) and not value.strip())
+
+
+def _plain(name: str) -> str:
+    return normalize_text(name).casefold()
 
 
 def _iso(value: datetime | date | time | timedelta) -> str:

@@ -12,6 +12,7 @@ from alc_kernels.xmc.data.tables.options import TableOptions
 from alc_kernels.xmc.data.tables.table import Pass, Table
 from alc_kernels.xmc.data.text_lines import TextInput
 from alc_kernels.xmc.errors import DataError
+from alc_kernels.xmc.words import counted
 
 SAMPLE = 1000  # lines whose keys are the columns
 
@@ -66,7 +67,8 @@ class JsonLinesTable(Table):
 
     def _pass_notes(self, found: Pass) -> list[str]:
         return [
-            f"{self.name}: {count} lines have no {self.columns[column]!r}, read as empty"
+            f"{self.name}: {counted(count, 'lines have', 'line has')} no {self.columns[column]!r}, "
+            "read as empty"
             for column, count in found.counts.items()
             if isinstance(column, int)
         ]

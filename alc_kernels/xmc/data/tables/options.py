@@ -21,7 +21,7 @@ class TableOptions:
             character, True trusts it wherever it opens a cell, None does so too but refuses a cell
             that seems to have swallowed rows.
         header: whether the first row has the names of the columns; without, they are 1 to n.
-        sheet: name of the sheet of an .xlsx file; None takes the first.
+        sheet: name of the sheet of an .xlsx file, in whatever letters; None takes the first.
 
     Raises:
         ValueError: a delimiter or an encoding that cannot be one.

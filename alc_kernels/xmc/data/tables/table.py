@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from alc_kernels.xmc.data.tables.text import Changes, normalize_text
 from alc_kernels.xmc.errors import DataError
 from alc_kernels.xmc.near import suggestion
+from alc_kernels.xmc.words import counted
 
 SHOWN = 20  # names of columns in a message
+ABOVE_HEADER = "; the header must be the first row: remove the rows above the header"
 
 
 def short_list(names: Sequence[str]) -> str:
@@ -88,11 +90,18 @@ class Table(ABC):
                 return places[0]
         if name.isdecimal() and 1 <= int(name) <= len(self.columns):
             return int(name) - 1
-        near = suggestion(name, self.columns)
+        hint = suggestion(name, self.columns) or self.hint()
         raise DataError(
             f"{self.name}: found columns {short_list(self.columns)}, expected {wanted!r} "
-            f"({option} names it){near}"
+            f"({option} names it){hint}"
         )
+
+    def hint(self) -> str:
+        """What may help where the columns are not those that are expected; ``""`` or ``"; ..."``.
+
+        Only what has a header among its rows is read in another way.
+        """
+        return ""
 
     def rows(
         self, columns: Sequence[int], changes: Changes | None = None
@@ -121,11 +130,15 @@ class Table(ABC):
             yield number, cells
         notes = []
         if broken:
-            notes.append(f"{self.name}: {broken} cells hold line breaks, read as blanks")
+            notes.append(
+                f"{self.name}: "
+                + counted(broken, "cells hold line breaks", "cell holds line breaks")
+                + ", read as blanks"
+            )
         if blanks:
             notes.append(
-                f"{self.name}: {blanks} cells have white space at their ends or more than one "
-                "blank in a row, left out"
+                f"{self.name}: in {counted(blanks, 'cells')}, white space was removed at the ends "
+                "or made a single blank between words"
             )
         self._found = notes + self._pass_notes(found)
 
