@@ -130,7 +130,7 @@ def test_no_threshold_is_said_plainly():
     report = Report("Hopeless", [Group("base", [run], replicates=10)])
     assert "nothing should be accepted automatically" in report.advice()
     assert reason_sentences(report.decision) == []  # a choice among nothing has no reasons
-    assert "none\u2013none" not in report.html() and "chosen so that" not in report.html()
+    assert "none\u2013none" not in report.html() and "so that at least 90" not in report.html()
     assert "none" in report.html()
 
 
