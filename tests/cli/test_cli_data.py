@@ -116,7 +116,7 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         ((raw, "--output", data, "--replace-blank", " "), "expected a text that is not blank"),
         (
             (raw, "--output", data, "--validation-share", 0.0002),
-            "leave none for validation at a val",
+            "falls to it at --validation-share 0.0002; give another share",
         ),
     ):
         code, _, err = run(capsys, "data", "convert", *words)
@@ -143,7 +143,7 @@ def test_tables_beside_a_catalogue(tmp_path: Path, capsys: pytest.CaptureFixture
     code, out, err = convert(capsys, offers, tmp_path / "a", *names, "--id-column", "id", *keep)
     assert (code, err) == (0, ""), err
     assert out.startswith("Layout: offers and catalogue (title, id, offer, shop of offers.csv, cat")
-    assert "  split by products, since products have several queries (--split-by sets it)" in out
+    assert "  split by products, since products have several queries (--split-by label, " in out
     assert "catalogue.csv: labels that no query names: 20 of 60" in out
     data = load_dataset(tmp_path / "a")
     assert data.num_labels == 60 and data.test.columns is not None and data.test.ids is not None
@@ -154,7 +154,7 @@ def test_tables_beside_a_catalogue(tmp_path: Path, capsys: pytest.CaptureFixture
     code, out, err = convert(capsys, offers, tmp_path / "b", *names, *matches)
     assert (code, err) == (0, ""), err
     assert out.startswith("Layout: queries, catalogue and matches (title, offer of offers.csv, ca")
-    assert "  split by queries (--split-by sets it)" in out
+    assert "  split by queries (--split-by label, " in out
     other = load_dataset(tmp_path / "b")
     assert sum(part.relation.nnz for part in other.splits.values()) == 600
 

@@ -140,7 +140,9 @@ def test_propensity(source: Path) -> None:
 
 
 def test_shares_that_leave_nothing(source: Path) -> None:
-    with pytest.raises(DataError, match=r"trn\.raw\.txt: 200 texts leave none for validation at a"):
+    with pytest.raises(
+        DataError, match=r"trn\.raw\.txt: found no queries for validation: none of 200 falls"
+    ):
         make(source, validation_share=0.0001)
     with pytest.raises(DataError, match=r"a hold-out share of 0\.0001 holds out 0 of 40 labels"):
         make(source, hold_out_share=0.0001)

@@ -43,7 +43,7 @@ def copy(tmp_path: Path, layout: str) -> Path:
 
 def read(folder: Path, **options: object) -> Dataset:
     source, _ = find_source(folder, options=ReadOptions(**options))  # type: ignore[arg-type]
-    return convert(source, folder.parent / "out", OPTIONS).dataset
+    return convert(source, folder.parent / "out", OPTIONS, overwrite=True).dataset
 
 
 def same(a: Dataset, b: Dataset) -> bool:
@@ -176,7 +176,7 @@ def test_latin_1(tmp_path: Path) -> None:
     assert read(folder, encoding="latin-1").labels[2] == "Café Crème 500 g"
     # Found without being told, and said.
     source, _ = find_source(folder)
-    made = convert(source, tmp_path / "out", OPTIONS)
+    made = convert(source, tmp_path / "out", OPTIONS, overwrite=True)
     assert made.dataset.labels[2] == "Café Crème 500 g"
     assert any("lbl.raw.txt: is not UTF-8, read as cp1252" in note for note in made.notes)
 
@@ -188,7 +188,7 @@ def test_blank_texts(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"tst\.raw\.txt, line 3: found a blank text.*--replace-bl"):
         read(folder)
     source, _ = find_source(folder, options=ReadOptions(replace_blank="(untitled)"))
-    made = convert(source, tmp_path / "out", OPTIONS)
+    made = convert(source, tmp_path / "out", OPTIONS, overwrite=True)
     assert made.dataset.test.queries[2] == "(untitled)"
     assert "tst.raw.txt: 1 blank texts replaced" in made.notes
 
@@ -399,3 +399,10 @@ def test_a_title_of_two_numbers_is_a_text(tmp_path: Path) -> None:
     path.write_text(path.read_text("utf-8").replace("kgn36 bosch", "36 500"), "utf-8")
     data = read(folder)
     assert "36 500" in [*data.train.queries, *data.validation.queries]
+
+
+def test_a_folder_of_tables_names_one(tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text("query,label\n")
+    (tmp_path / "notes.txt").write_text("none\n")
+    with pytest.raises(DataError, match=r"; or name a table, e\.g\. pairs\.csv$"):
+        find_source(tmp_path)

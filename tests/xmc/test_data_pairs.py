@@ -123,9 +123,12 @@ FAULTS = {
     ),
     "no test": (
         "query,label,split\na,b,train\n",
-        r"pairs\.csv: found no rows of test, expected some \(column 'split' never says it\)",
+        r"pairs\.csv: found no rows of test, expected some: column 'split' never says it",
     ),
-    "few rows": ("query,label\na,b\n", r"found no rows of (train|test), expected some \(a test"),
+    "few rows": (
+        "query,label\na,b\n",
+        r"found no rows of (train|test), expected some: split by queries, 1 in all",
+    ),
     "open quote": ('query,label\n"a,b\nc,d\n', r"pairs\.csv, line 2: a quote opens a cell that"),
     "cut": ("query,label\na,b\nc", r"pairs\.csv, line 3: found 1 column, expected 2"),
     "cut quote": ('query,label\na,b\nc,"d', r"pairs\.csv, line 3: a quote opens a cell that never"),

@@ -12,8 +12,10 @@ from scipy.sparse import csr_matrix
 
 from alc_kernels.xmc.data.beside import LABEL_IDS, read_label_ids, read_split_beside, write_beside
 from alc_kernels.xmc.data.dataset import PROPENSITIES, Dataset, Split, token_cache
+from alc_kernels.xmc.data.digests import Digests
 from alc_kernels.xmc.data.filter_pairs import read_filter, write_filter
 from alc_kernels.xmc.data.folder import in_use, whole_dataset, write_about
+from alc_kernels.xmc.data.inspect import overlaps
 from alc_kernels.xmc.data.protocol import SHARE_STEPS, in_share, sha1_of, text_hash
 from alc_kernels.xmc.data.query_files import QueryFiles, write_groups
 from alc_kernels.xmc.data.relation import without, without_labels
@@ -131,6 +133,7 @@ class _Conversion:
     def __init__(self, source: Source, output: Path, folder: Path, options: ConvertOptions) -> None:
         self.source, self.output, self.folder, self.options = source, output, folder, options
         self.notes = list(source.notes)
+        self.digests: dict[str, Digests] = {}
         self.splits: dict[str, tuple[csr_matrix, csr_matrix | None]] = {}
 
     def run(self) -> Converted:
@@ -139,6 +142,9 @@ class _Conversion:
             self._write_part(name, part)
         dataset = self._open()
         write_about(self.output, dataset)
+        # Where hashes of the texts split, equal ones are together.
+        texts = {name: digests.array() for name, digests in self.digests.items()}
+        self.notes += [sentence for count, sentence in overlaps(texts).values() if count]
         self.notes += small_parts(dataset, self._shares())
         return Converted(dataset, self.notes)
 
@@ -216,6 +222,9 @@ class _Conversion:
     ) -> np.ndarray:
         """Write every query that is kept; (n,) int8, its place in ``targets`` or DROPPED."""
         target = np.zeros(len(dropped), np.int8)
+        digests = [Digests() for _ in targets]
+        if self.source.test_share is None:
+            self.digests.update(zip(targets, digests, strict=True))
         count, limit = 0, round(self.options.validation_share * SHARE_STEPS)
         beside = part.beside() if part.beside is not None else repeat(("", {}))
         with ExitStack() as stack:
@@ -234,26 +243,42 @@ class _Conversion:
                     to = DROPPED
                 else:
                     files[to].write(text, own_id, record)
+                    if self.digests:
+                        digests[to].add(text)
                 target[count - 1] = to
             if count != len(target):
                 raise DataError(
                     f"{part.texts.path}: found {count} texts, expected {len(target)} (rows of "
                     f"{relation.path.name}; truncated?)"
                 )
-            self._check_counts(part, targets, [file.count for file in files])
+            self._check_counts(part, [file.count for file in files], targets, dropped)
         self.notes += part.texts.notes
         return target
 
-    def _check_counts(self, part: Part, targets: list[str], counts: list[int]) -> None:
+    def _check_counts(
+        self, part: Part, counts: list[int], targets: list[str], dropped: np.ndarray
+    ) -> None:
+        share, test = self.options.validation_share, self.source.test_share
         for name, found in zip(targets, counts, strict=True):
-            if not found:
-                reason = ""
-                if len(targets) > 1:
-                    reason = f" at a validation share of {self.options.validation_share:g}"
-                raise DataError(
-                    f"{part.texts.path}: {sum(counts)} texts leave none for {name}{reason}, "
-                    "expected at least 1; another share may find some"
+            if found:
+                continue
+            reason = "the file has none"
+            if len(targets) > 1:
+                reason = (
+                    f"none of {sum(counts):,} falls to it at --validation-share {share:g}; give "
                 )
+                reason += "another share" + (", or another --split-by" if test is not None else "")
+                if name == "train" and test is not None and share + test >= 1:
+                    reason = (
+                        f"--test-share {test:g} and --validation-share {share:g} leave nothing; "
+                        "their sum must be below 1"
+                    )
+            if name == "train" and dropped.any():
+                reason += (
+                    f"; {int(dropped.sum()):,} were dropped, all of whose labels are held out "
+                    "(--keep-unmatched keeps them, --hold-out-share sets the share)"
+                )
+            raise DataError(f"{part.texts.path}: found no queries for {name}: {reason}")
 
     def _carves(self, name: str) -> bool:
         return name == "train" and "validation" not in self.source.parts

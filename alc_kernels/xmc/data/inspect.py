@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -134,16 +135,26 @@ def _look_at_filter(made: Inspection, name: str, split: Split) -> None:
 
 def _look_at_overlap(made: Inspection, queries: dict[str, np.ndarray]) -> None:
     """Queries that two splits share: what is measured was then trained on."""
-    names = list(queries)
-    for i, first in enumerate(names):
-        for second in names[i + 1 :]:
-            shared = np.flatnonzero(member(queries[second], queries[first]))
-            made.duplicates[f"{first} and {second}"] = len(shared)
-            if len(shared):
-                places = [str(row + 1) for row in shared[:SHOWN]]
-                _problem(
-                    made, f"{second}.raw.txt", f"queries that {first} has too", len(shared), places
-                )
+    for (first, second), (count, sentence) in overlaps(queries).items():
+        made.duplicates[f"{first} and {second}"] = count
+        if count:
+            made.problems.append(sentence)
+
+
+def overlaps(queries: dict[str, np.ndarray]) -> dict[tuple[str, str], tuple[int, str]]:
+    """How many queries of the second split the first has too, and a sentence on them.
+
+    Args:
+        queries: split -> digests of its texts (n, 2).
+    """
+    made = {}
+    for first, second in combinations(queries, 2):
+        shared = np.flatnonzero(member(queries[second], queries[first]))
+        places = [str(row + 1) for row in shared[:SHOWN]]
+        what = f"queries that {first} has too"
+        sentence = _sentence(f"{second}.raw.txt", what, len(shared), places)
+        made[first, second] = len(shared), sentence
+    return made
 
 
 def _look_at_products(made: Inspection, data: Dataset) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from alc_kernels.xmc.data.layouts import json_lines, lines, raw
 from alc_kernels.xmc.data.layouts.files import Files
 from alc_kernels.xmc.data.source import ReadOptions, Source
+from alc_kernels.xmc.data.tables import is_table
 from alc_kernels.xmc.errors import DataError
 
 # name -> its reader: a source, or None after it has noted in ``files.lacking`` what it misses
@@ -59,7 +60,9 @@ def find_source(
     if not found:
         names = sorted(path.name for path in folder.iterdir())
         shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+        tables = [n for n in names if not n.lower().endswith(".txt") and is_table(folder / n)]
+        hint = f"; or name a table, e.g. {tables[0]}" if tables else ""
         raise DataError(
-            f"{folder}: no known layout; {'; '.join(lacking)}; found {shown or 'nothing'}"
+            f"{folder}: no known layout; {'; '.join(lacking)}; found {shown or 'nothing'}{hint}"
         )
     return found[0], [source.layout for source in found[1:]]

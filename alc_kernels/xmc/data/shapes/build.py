@@ -14,13 +14,18 @@ from alc_kernels.xmc.data.digests import group
 from alc_kernels.xmc.data.protocol import SHARE_STEPS, sha1_of
 from alc_kernels.xmc.data.relation import relation_from_pairs
 from alc_kernels.xmc.data.shapes.catalogue import column_texts
+from alc_kernels.xmc.data.shapes.notes import row_notes
 from alc_kernels.xmc.data.shapes.options import AUTO, BY_LABEL, BY_QUERY, PairOptions
 from alc_kernels.xmc.data.shapes.queries import QUERY, SPLITS, QueryRows
 from alc_kernels.xmc.data.shapes.units import Links, choose, steps_together
 from alc_kernels.xmc.data.source import Part, Relation, Source, TextStream
 from alc_kernels.xmc.errors import DataError
 
+BY_MATCHES = "queries, catalogue and matches"  # the layout
 BY_COLUMN = "by"  # role of the column that split_by names
+
+
+SETS = "--split-by label, query or the name of a column sets what stays together"
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,8 @@ class TableSource:
                 f"{self.queries.path}: no query has a label of {self.labels.path.name}, expected "
                 "some"
             )
+        pairs, by_id = self.pairs, self.layout == BY_MATCHES
+        self.notes += row_notes(self.queries, pairs.row, pairs.label, pairs.absent, by_id)
         mode, reason = self._split_by()
         steps = self._steps(mode)[self.queries.text_of]  # (rows,)
         splits = self.queries.splits
@@ -92,7 +99,7 @@ class TableSource:
             rows = np.flatnonzero(splits == code)
             if len(rows):
                 parts[name] = self._part(rows, steps)
-        self._check_parts(parts, what)
+        self._check_parts(parts, what, mode)
         rule = ""
         if self.queries.splits is None:
             rule = f"test: {what} with {sha1_of(what)} mod {SHARE_STEPS} >= {first_test}"
@@ -107,7 +114,7 @@ class TableSource:
             )
         if carved:
             told = f", {reason}" if reason else ""
-            self.notes.append(f"split by {what}{told} (--split-by sets it)")
+            self.notes.append(f"split by {what}{told} ({SETS})")
         return Source(
             layout=self.layout,
             name=self.queries.path.name.split(".")[0],
@@ -194,14 +201,23 @@ class TableSource:
         made[self.queries.text_of[pairs.row[unknown]]] = -1 - pairs.label[unknown]
         return made[text]
 
-    def _check_parts(self, parts: dict[str, Part], what: str) -> None:
+    def _together(self, mode: str) -> int:
+        """How many things there are that stay together."""
+        if mode == BY_QUERY:
+            return len(self.queries.first_rows)
+        if mode == BY_LABEL:
+            return len(np.unique(self.pairs.label))
+        return len(group(self.queries.keys[BY_COLUMN].digests)[1])
+
+    def _check_parts(self, parts: dict[str, Part], what: str, mode: str) -> None:
         for name in ("train", "test"):
             if name not in parts:
-                where = (
-                    f"column {self.options.split_column!r} never says it"
-                    if self.queries.splits is not None
-                    else f"a test share of {self.options.test_share:g} of the {what} leaves none"
-                )
+                reason = f"column {self.options.split_column!r} never says it"
+                if self.queries.splits is None:
+                    reason = (
+                        f"split by {what}, {self._together(mode)} in all, which are too few for a "
+                        f"test share of {self.options.test_share:g} (--test-share sets it, {SETS})"
+                    )
                 raise DataError(
-                    f"{self.queries.path}: found no rows of {name}, expected some ({where})"
+                    f"{self.queries.path}: found no rows of {name}, expected some: {reason}"
                 )

@@ -10,8 +10,9 @@ import numpy as np
 
 from alc_kernels.xmc.data.beside import SEPARATOR
 from alc_kernels.xmc.data.digests import Digests, group
-from alc_kernels.xmc.data.shapes.build import BY_COLUMN, Pairs, TableSource
+from alc_kernels.xmc.data.shapes.build import BY_COLUMN, BY_MATCHES, Pairs, TableSource
 from alc_kernels.xmc.data.shapes.catalogue import ProductCatalogue, cells_at, column_texts
+from alc_kernels.xmc.data.shapes.near_ids import near_ids
 from alc_kernels.xmc.data.shapes.options import (
     AUTO,
     BY_LABEL,
@@ -103,20 +104,14 @@ def find_products(
         asked = queries.keys[PRODUCT]
         pairs = _known(catalogue, asked.rows, asked, (opened, place), queries, notes)
     else:
-        layout = "queries, catalogue and matches"
+        layout = BY_MATCHES
         if options.query_id_column is None:
             places[OWN_ID] = opened.find(products.id_column, "--id-column")
         queries = _queries(opened, places, options)
         fitting = _fitting(table, source, products.matches)
         matches = _open(products.matches, fitting, "matches")
-        rows, asked, place = _read_matches(matches, products, queries)
+        rows, asked, place = _read_matches(matches, products, queries, notes)
         files = [catalogue.path, Path(matches.name)]
-        notes += matches.notes
-        if lost := int((rows < 0).sum()):
-            notes.append(
-                f"{files[-1].name}: matches of a query that {queries.path.name} does not have: "
-                f"{lost:,}"
-            )
         pairs = _known(catalogue, rows, asked, (matches, place), queries, notes)
     if unnamed := catalogue.num_labels - len(np.unique(pairs.label[pairs.label >= 0])):
         notes.append(
@@ -214,7 +209,7 @@ def _refuse_two_labels(queries: QueryRows, name: str, rows: np.ndarray) -> None:
 
 
 def _read_matches(
-    table: Table, products: ProductTables, queries: QueryRows
+    table: Table, products: ProductTables, queries: QueryRows, notes: list[str]
 ) -> tuple[np.ndarray, KeyColumn, int]:
     """The row of the queries that each match names (-1: none), its product, and that column."""
     first, second = _match_columns(table, products)
@@ -236,12 +231,34 @@ def _read_matches(
     _, firsts = group(queries.ids)
     at = find_any(ids.array(), queries.ids[firsts])
     rows = np.where(at >= 0, firsts[at], -1)
-    if not (rows >= 0).any():
+    lost = np.flatnonzero(at < 0)
+    _, lost_firsts = group(ids.array()[lost])
+    names = _cells(table, first, lost[lost_firsts])
+    known = _cells(queries.table, queries.places[OWN_ID], firsts) if len(lost) else []
+    near = near_ids(names, path.name, known, queries.path.name)
+    if len(lost) == len(rows):
         raise DataError(
             f"{path}: found no id of {queries.path.name} in column {table.columns[first]!r}, "
-            "expected the ids of its queries (--match-columns QUERY,PRODUCT names the columns)"
+            "expected the ids of its queries (--match-columns QUERY,PRODUCT names the columns); "
+            + _both_sides(names, known, queries.path.name, near)
         )
+    notes += table.notes
+    if len(lost):
+        notes.append(
+            f"{path.name}: matches of a query that {queries.path.name} does not have: {len(lost):,}"
+        )
+    notes += near
     return rows, asked, second
+
+
+def _cells(table: Table, column: int, rows: np.ndarray) -> list[str]:
+    return [cells[0] for _, cells in cells_at(table, [column], rows)]
+
+
+def _both_sides(names: list[str], known: list[str], there: str, near: list[str]) -> str:
+    """An example of an id of each side, and what would be found."""
+    shown = f"it has {names[0][:40]!r}, {there} {known[0][:40]!r}"
+    return "; ".join([shown, *near])
 
 
 def _match_columns(table: Table, products: ProductTables) -> tuple[int, int]:
@@ -268,25 +285,34 @@ def _known(
     """The pairs of queries and labels; a product that the catalogue lacks stays as a name."""
     at = find_any(asked.digests, catalogue.ids)
     table, place = where
-    if not (at >= 0).any():
-        raise DataError(
-            f"{table.name}: found no id of {catalogue.path.name} in column "
-            f"{table.columns[place]!r}, expected ids of its products"
-        )
+    here, there = Path(table.name).name, catalogue.path.name
     label = np.where(at >= 0, catalogue.label_of[at], 0)
     lost = np.flatnonzero(at < 0)
     number, firsts = group(asked.digests[lost])
     label[lost] = -1 - number
-    names = [cells[0] for _, cells in cells_at(table, [place], asked.rows[lost[firsts]])]
+    names = _cells(table, place, asked.rows[lost[firsts]])
+    known = [name for line in catalogue.id_lines for name in line.split(SEPARATOR) if len(lost)]
+    near = near_ids(names, here, known, there)
+    if not len(names) and not len(at):
+        raise DataError(
+            f"{table.name}: column {table.columns[place]!r} is empty in every row, expected ids of "
+            f"products of {there}"
+        )
+    if len(lost) == len(at):
+        raise DataError(
+            f"{table.name}: found no id of {there} in column {table.columns[place]!r}, expected "
+            f"ids of its products; {_both_sides(names, known, there, near)}"
+        )
     if len(lost):
         asking = len(np.unique(queries.text_of[rows[lost][rows[lost] >= 0]]))
         notes.append(
-            f"{Path(table.name).name}: ids that {catalogue.path.name} does not have: "
+            f"{here}: ids that {there} does not have: "
             f"{len(names):,}, the first {names[0][:40]!r}; texts of queries with them: {asking:,}, "
             "which have no right answer there"
         )
-    there = rows >= 0
-    return Pairs(rows[there], label[there], asked.order[there], asked.step[there], names)
+    notes += near
+    on = rows >= 0
+    return Pairs(rows[on], label[on], asked.order[on], asked.step[on], names)
 
 
 def find_any(digests: np.ndarray, distinct: np.ndarray) -> np.ndarray:
