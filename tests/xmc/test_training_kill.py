@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import operator
 import random
 import shutil
 import signal
@@ -12,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from killed_run import CountedWrites, run
@@ -60,6 +60,12 @@ def go_on(folder: Path, settings: dict[str, Any]) -> TrainedRun:
     return run(folder, settings, True, Progress())
 
 
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    return np.array_equal(one, other) if isinstance(one, np.ndarray) else bool(one == other)
+
+
 def assert_same(found: TrainedRun, expected: TrainedRun) -> None:
     one, other = found.model.state_dict(), expected.model.state_dict()
     assert one.keys() == other.keys()
@@ -79,7 +85,6 @@ def assert_same(found: TrainedRun, expected: TrainedRun) -> None:
     for part, state in left.parts.items():
         assert state.keys() == right.parts[part].keys(), part
         for key, value in state.items():
-            same = torch.equal if isinstance(value, torch.Tensor) else operator.eq
             assert same(value, right.parts[part][key]), (part, key)
 
 

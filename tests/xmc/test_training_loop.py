@@ -169,7 +169,7 @@ def test_resume_needs_a_checkpoint_that_fits(data: Dataset, tmp_path: Path) -> N
     with pytest.raises(CheckpointError, match="no checkpoint found"):
         train(SMALL, data, tmp_path, resume=True)
     train(SMALL.replace(epochs=1), data, tmp_path)
-    with pytest.raises(CheckpointError, match=r"other settings \(margin differ\)"):
+    with pytest.raises(CheckpointError, match=r"other settings \(margin differs\)"):
         train(SMALL.replace(margin=0.2), data, tmp_path, resume=True)
 
 
