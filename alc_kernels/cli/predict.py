@@ -120,7 +120,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def columns(titles: Titles, labels: Labels) -> dict[str, type]:
-    """The columns of the output, in order; docs/xmc.md says what each holds."""
+    """The columns of the output, in order; docs/predict.md says what each holds."""
     made: dict[str, type] = {"query_id": str} if titles.has_ids else {}
     made |= {"query": str, "rank": int}
     if labels.ids is not None:

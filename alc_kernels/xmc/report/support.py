@@ -6,6 +6,7 @@ from alc_kernels.xmc.data.sizes import ENOUGH
 from alc_kernels.xmc.evaluation.measures import percent
 from alc_kernels.xmc.evaluation.predictions import Splits
 from alc_kernels.xmc.report.texts import CATALOGUE_TITLES
+from alc_kernels.xmc.words import counted
 
 
 def chosen_text(precision: float, validation: int) -> str:
@@ -23,7 +24,7 @@ def titles_text(validation: int) -> str:
         if validation >= ENOUGH
         else (f" (that is few: {ENOUGH} are wanted to choose a threshold)")
     )
-    return f"{validation:,} validation titles{few}"
+    return f"{counted(validation, 'validation titles', 'validation title')}{few}"
 
 
 def without_right_label(predictions: Splits, catalogue: str) -> int:
