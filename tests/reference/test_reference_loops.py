@@ -53,10 +53,13 @@ def cases(draw: st.DrawFn) -> Case:
 
 
 def arguments(case: Case) -> tuple[Tensor, Tensor, Positives, Positives]:
-    """Inputs whose similarities are exactly those of the case: Q = I, K = S^T."""
+    """Inputs whose similarities are exactly those of the case: Q = [I 0], K = [S^T 1].
+
+    The last coordinate gives every label a length: the guard allows for rounding by lengths.
+    """
     b, m = len(case.s), case.num_columns
-    d = max(b, 1)
-    labels = torch.zeros(m, d, dtype=torch.float64)
+    d = b + 1
+    labels = torch.ones(m, d, dtype=torch.float64)
     labels[:, :b] = torch.tensor(case.s, dtype=torch.float64).reshape(b, m).T
     queries = torch.eye(b, d, dtype=torch.float64)
     relation = []
@@ -73,7 +76,7 @@ def check(function: Callable[..., Tensor], expected: float, case: Case, **option
     )
     assert value.item() == pytest.approx(expected, rel=1e-12, abs=1e-13), (function, options)
     value.backward()
-    grad = labels.grad[:, : len(case.s)].T  # dL/dS, because Q = I
+    grad = labels.grad[:, : len(case.s)].T  # dL/dS, because Q = [I 0]
     assert torch.isfinite(grad).all()
     for i, j in case.excluded - set(case.pairs):
         assert grad[i, j] == 0
