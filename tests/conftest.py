@@ -8,6 +8,12 @@ import os
 
 import pytest
 import torch
+from hypothesis import settings
+
+# The same examples each time: what passes here passes elsewhere. HYPOTHESIS_FRESH=1 draws new ones.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("fresh", print_blob=True)
+settings.load_profile("fresh" if os.environ.get("HYPOTHESIS_FRESH") else "same")
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
