@@ -8,7 +8,7 @@ their gradients back. Where every process holds whole groups, nothing is sent.
 from __future__ import annotations
 
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -23,7 +23,9 @@ from alc_kernels.distributed.collectives import exchange_rows
 from alc_kernels.distributed.control import Sizes, resolve
 from alc_kernels.distributed.reduce import multiply_gradient, shared_sum
 from alc_kernels.distributed.settings import Membership
-from alc_kernels.ops.similarity_loss import SimilarityLoss
+
+if TYPE_CHECKING:
+    from alc_kernels.ops.similarity_loss import SimilarityLoss
 
 
 def assigned(starts: list[int], total: int, size: int | None) -> list[int]:

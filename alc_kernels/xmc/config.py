@@ -14,7 +14,13 @@ from typing import Any, get_type_hints
 from alc_kernels.xmc.errors import ConfigError
 from alc_kernels.xmc.near import suggestion
 
-METHODS = ("ngame", "dexa", "dexml", "prime")
+# method -> its defaults where they differ from those below
+METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
+    "ngame": {},
+    "dexa": {},
+    "dexml": {},
+    "prime": {"num_negatives": 100},
+}
 LOSSES = ("base", "alc", "tcm", "alc+tcm", "alc-pair", "alc-batch")
 
 
@@ -31,7 +37,9 @@ class TrainConfig:
         ConfigError: a value of the wrong type or out of range.
     """
 
-    method: str = setting("ngame", "method, which also sets defaults", group="run", choices=METHODS)
+    method: str = setting(
+        "ngame", "method, which also sets defaults", group="run", choices=tuple(METHOD_DEFAULTS)
+    )
     loss: str = setting("alc+tcm", "loss terms", group="run", choices=LOSSES)
     encoder: str = setting(
         "ngrams", "ngrams, or path or hub name of a Hugging Face text model", group="run"
@@ -252,11 +260,9 @@ class TrainConfig:
         Raises:
             ConfigError: an unknown or bad setting.
         """
-        from alc_kernels.xmc.methods import METHODS as methods  # which read this class
-
         _check_names(values, "settings")
-        method = methods.get(values.get("method", cls.method))
-        return cls(**{**(method.settings if method else {}), **values})
+        defaults = METHOD_DEFAULTS.get(values.get("method", cls.method), {})
+        return cls(**{**defaults, **values})
 
     @classmethod
     def from_toml(cls, path: str | Path, **changes: Any) -> TrainConfig:

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from alc_kernels.cli import main
-from alc_kernels.xmc.config import METHODS, TrainConfig
+from alc_kernels.xmc.config import METHOD_DEFAULTS, TrainConfig
 from alc_kernels.xmc.evaluation import load_scored
 
 if sys.version_info >= (3, 11):
@@ -58,14 +58,14 @@ def test_everything_on_leaves_a_run(finished):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHOD_DEFAULTS)
 def test_every_method(data, tmp_path, method):
     assert train(data, tmp_path / "run", "--method", method) == 0
     results = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert results["metrics"]["open"]["p1"]["value"] > 0.2
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHOD_DEFAULTS)
 def test_printed_settings_are_the_methods_and_read_back_the_same(tmp_path, capsys, method):
     assert main(["train", "--print-config", "--method", method, "--loss", "base"]) == 0
     text = capsys.readouterr().out
@@ -206,7 +206,7 @@ def test_every_setting_has_an_effect_somewhere():
     names = {name for rule in _RULES for name in rule[0]}
     assert names <= {field.name for field in dataclasses.fields(TrainConfig)}
     idle = set(names)
-    for method, loss, encoder, hard in product(METHODS, LOSSES, ("ngrams", "hf"), (0, 2)):
+    for method, loss, encoder, hard in product(METHOD_DEFAULTS, LOSSES, ("ngrams", "hf"), (0, 2)):
         config = TrainConfig(method=method, loss=loss, encoder=encoder, hard_negatives=hard)
         idle &= set(without_effect(config, names))
     assert not idle

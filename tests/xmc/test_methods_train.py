@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from alc_kernels import DynamicTriplet, Softmax, Triplet
-from alc_kernels.xmc.config import METHODS as NAMES
-from alc_kernels.xmc.config import TrainConfig
+from alc_kernels.xmc.config import METHOD_DEFAULTS, TrainConfig
 from alc_kernels.xmc.data import Dataset, generate_catalogue
 from alc_kernels.xmc.errors import Interrupted
 from alc_kernels.xmc.evaluation.scoring import validation_check
@@ -23,6 +22,8 @@ SMALL = {
     "loss": "alc+tcm", "epochs": 3, "batch_size": 64, "embedding_dim": 32, "ngram_buckets": 4096,
     "hidden_dim": 32, "backend": "torch", "device": "cpu", "context_size": 32,
 }  # fmt: skip
+
+NAMES = tuple(METHOD_DEFAULTS)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,8 @@ def test_all_methods_are_there_with_valid_defaults() -> None:
     assert tuple(METHODS) == NAMES
     for name, method in METHODS.items():
         config = TrainConfig.resolve({"method": name})
-        assert {key: getattr(config, key) for key in method.settings} == dict(method.settings)
+        defaults = METHOD_DEFAULTS[name]
+        assert {key: getattr(config, key) for key in defaults} == defaults
         assert method.name == name and method.title and method.source
 
 

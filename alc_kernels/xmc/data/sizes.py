@@ -22,7 +22,7 @@ def small_parts(data: Dataset, shares: dict[str, float] | None = None) -> list[s
         "validation": (len(data.validation), "choose a threshold"),
         "test": (len(data.test), "judge a threshold"),
     }
-    made = [_sentence(f"{name}: {counted(count, 'queries')}", count, name, purpose, shares)
+    made = [_too_small(f"{name}: {counted(count, 'queries')}", count, name, purpose, shares)
             for name, (count, purpose) in found.items() if count < ENOUGH]  # fmt: skip
     if data.held_out.any():
         matched = data.validation.relation @ (~data.held_out).astype(np.float32)
@@ -30,11 +30,11 @@ def small_parts(data: Dataset, shares: dict[str, float] | None = None) -> list[s
         if count < ENOUGH:
             without = counted(count, "queries without a right answer in the open catalogue")
             what = f"validation: {without}"
-            made.append(_sentence(what, count, "hold-out", "see what is accepted wrongly", shares))
+            made.append(_too_small(what, count, "hold-out", "see what is accepted wrongly", shares))
     return made
 
 
-def _sentence(
+def _too_small(
     what: str, count: int, name: str, purpose: str, shares: dict[str, float] | None
 ) -> str:
     hint = ""

@@ -1,10 +1,10 @@
-"""What a method is: default settings, a base loss, and what it adds on the label side."""
+"""What a method is: a base loss, and what it adds on the label side."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -107,7 +107,6 @@ class Method:
         source: the paper.
         base_loss: the loss that ``--loss base`` trains alone.
         label_side: builds the module between label texts and label vectors.
-        settings: defaults that differ from :class:`TrainConfig`'s.
     """
 
     name: str
@@ -115,4 +114,3 @@ class Method:
     source: str
     base_loss: Callable[[TrainConfig], Base]
     label_side: Callable[[TrainConfig, int, int], LabelSide] = plain_label_side
-    settings: Mapping[str, Any] = field(default_factory=dict)

@@ -146,5 +146,4 @@ PRIME = Method(
     source="arXiv 2410.20401",
     base_loss=dynamic_triplet,
     label_side=Prototypes,
-    settings={"num_negatives": 100},
 )

@@ -16,17 +16,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from alc_kernels.xmc.data.layouts import json_lines, lines, raw
 from alc_kernels.xmc.data.layouts.files import Files
+from alc_kernels.xmc.data.layouts.json_lines import json_source
+from alc_kernels.xmc.data.layouts.lines import lines_source
+from alc_kernels.xmc.data.layouts.raw import raw_source
 from alc_kernels.xmc.data.source import ReadOptions, Source
 from alc_kernels.xmc.data.tables import is_table
 from alc_kernels.xmc.errors import DataError
 
 # name -> its reader: a source, or None after it has noted in ``files.lacking`` what it misses
 READERS: dict[str, Callable[[Files, ReadOptions], Source | None]] = {
-    "json": json_lines.find,
-    "raw": raw.find,
-    "lines": lines.find,
+    "json": json_source,
+    "raw": raw_source,
+    "lines": lines_source,
 }
 LAYOUTS = tuple(READERS)
 

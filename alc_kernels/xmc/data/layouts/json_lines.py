@@ -19,12 +19,12 @@ from alc_kernels.xmc.data.text_lines import iter_lines
 from alc_kernels.xmc.errors import DataError
 
 
-def find(files: Files, options: ReadOptions) -> Source | None:
+def json_source(files: Files, options: ReadOptions) -> Source | None:
     """The source, or None with ``files.lacking``."""
     paths = {"train": files.find("trn.json"), "test": files.find("tst.json")}
-    labels = _texts(files.find("lbl.json"), "label texts", options)
-    queries = {split: _texts(path, "query texts", options) for split, path in paths.items()}
-    relations = {split: _relation_reader(path, options) for split, path in paths.items()}
+    labels = _json_texts(files.find("lbl.json"), "label texts", options)
+    queries = {split: _json_texts(path, "query texts", options) for split, path in paths.items()}
+    relations = {split: _json_relation(path, options) for split, path in paths.items()}
     return files.source("json", labels, queries, relations)
 
 
@@ -47,7 +47,7 @@ def _objects(path: Path, options: ReadOptions) -> Iterator[tuple[int, dict[str, 
         yield number, made
 
 
-def _texts(path: Path, what: str, options: ReadOptions) -> TextStream:
+def _json_texts(path: Path, what: str, options: ReadOptions) -> TextStream:
     def read() -> Iterator[tuple[int, str]]:
         for number, made in _objects(path, options):
             title = _text(path, number, made, "title")
@@ -67,7 +67,7 @@ def _text(path: Path, number: int, made: dict[str, Any], key: str) -> str:
     return str(made[key])
 
 
-def _relation_reader(path: Path, options: ReadOptions) -> RelationReader:
+def _json_relation(path: Path, options: ReadOptions) -> RelationReader:
     def read(num_labels: int, origin: str) -> Relation:
         rows = RelationRows()
         for number, made in _objects(path, options):

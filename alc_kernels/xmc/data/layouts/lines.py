@@ -11,22 +11,24 @@ from alc_kernels.xmc.data.layouts.files import Files, line_texts
 from alc_kernels.xmc.data.source import ReadOptions, Source, TextStream
 from alc_kernels.xmc.errors import DataError
 
-TEXTS = {"train": ("trn_X.txt", "X.trn.txt"), "test": ("tst_X.txt", "X.tst.txt")}
+LINE_TEXTS = {"train": ("trn_X.txt", "X.trn.txt"), "test": ("tst_X.txt", "X.tst.txt")}
 _COUNTS = re.compile(r"\s*[0-9]+\s+[0-9]+\s*")
 _FEATURES = re.compile(r"\s*(?:[0-9]+:[-+.0-9eE]+\s*)+")
 
 
-def find(files: Files, options: ReadOptions) -> Source | None:
+def lines_source(files: Files, options: ReadOptions) -> Source | None:
     """The source, or None with ``files.lacking``."""
     queries = {
-        split: _texts(line_texts(files.find(*names), "query texts", options))
-        for split, names in TEXTS.items()
+        split: _checked_texts(line_texts(files.find(*names), "query texts", options))
+        for split, names in LINE_TEXTS.items()
     }
-    labels = _texts(line_texts(files.find("Y.txt", "output-items.txt"), "label texts", options))
+    labels = _checked_texts(
+        line_texts(files.find("Y.txt", "output-items.txt"), "label texts", options)
+    )
     return files.source("lines", labels, queries, files.relations())
 
 
-def _texts(texts: TextStream) -> TextStream:
+def _checked_texts(texts: TextStream) -> TextStream:
     """``texts``, refused on reading where the file of that name holds sparse features instead."""
 
     def read() -> Iterator[tuple[int, str]]:
