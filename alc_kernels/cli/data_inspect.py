@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from alc_kernels.xmc.data.dataset import Dataset
+    from alc_kernels.xmc.data import Dataset
     from alc_kernels.xmc.data.inspect import Inspection
 
 SPLITS = ("train", "validation", "test")

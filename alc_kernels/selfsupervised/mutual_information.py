@@ -3,9 +3,9 @@
     I(A; B) = Σ_ab p(a, b) log( p(a, b) / (p(a) p(b)) )        in nats
 
 with the relative frequencies of the rows as probabilities (the plug-in estimate): exact for the
-rows given, and for few rows and large vocabularies too large as an estimate of the source, by about
-(V_A - 1)(V_B - 1) / 2N nats (Miller, "Note on the bias of information estimates", 1955). Only
-pairs of values that occur are counted, so memory is O(N) and never V_A × V_B.
+rows given, and for few rows and large vocabularies too large as an estimate of the source, by
+about (V_A - 1)(V_B - 1) / 2N nats (Miller, "Note on the bias of information estimates", 1955).
+Only pairs of values that occur are counted, so memory is O(N) and never V_A × V_B.
 """
 
 from __future__ import annotations

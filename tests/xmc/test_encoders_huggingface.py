@@ -15,8 +15,8 @@ import torch
 
 from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.data import generate_catalogue
-from alc_kernels.xmc.encoders import build_encoder, load_encoder
-from alc_kernels.xmc.encoders.registry import describe, rebuild
+from alc_kernels.xmc.encoders import build_encoder
+from alc_kernels.xmc.encoders.registry import describe, load_encoder, rebuild
 from alc_kernels.xmc.errors import EncoderError
 from alc_kernels.xmc.training import train
 

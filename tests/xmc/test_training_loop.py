@@ -16,7 +16,8 @@ import torch
 
 from alc_kernels.xmc.config import LOSSES, TrainConfig
 from alc_kernels.xmc.data import Dataset, generate_catalogue
-from alc_kernels.xmc.encoders import build_encoder, load_encoder
+from alc_kernels.xmc.encoders import build_encoder
+from alc_kernels.xmc.encoders.registry import load_encoder
 from alc_kernels.xmc.errors import (
     CheckpointError,
     ConfigError,

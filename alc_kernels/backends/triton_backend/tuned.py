@@ -1,8 +1,8 @@
 """Tiles that were measured on this machine, from a file, instead of those of the tables.
 
-Off unless ``ALC_KERNELS_TUNED`` is set: ``1`` reads the file that ``alc bench tune`` writes for the
-GPU, a path reads that file, ``0`` or nothing reads none. A file that cannot be read, that was made
-on another GPU or with other versions, or that holds a tile that no kernel takes, is refused.
+Off unless ``ALC_KERNELS_TUNED`` is set: ``1`` reads the file that ``alc bench tune`` writes for
+the GPU, a path reads that file, ``0`` or nothing reads none. A file that cannot be read, that was
+made on another GPU or with other versions, or holds a tile that no kernel takes, is refused.
 
 An entry holds for one kernel, dtype, precision and width d exactly; the tables serve all others.
 The batch is no part of it, so that a last partial batch never compiles anything anew.

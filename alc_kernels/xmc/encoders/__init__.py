@@ -1,7 +1,7 @@
 """Text encoders: hashed n-grams (the default, fast on a CPU) and Hugging Face models."""
 
 from alc_kernels.xmc.encoders.base import Encoder
-from alc_kernels.xmc.encoders.registry import build_encoder, load_encoder
+from alc_kernels.xmc.encoders.registry import build_encoder
 from alc_kernels.xmc.encoders.tokens import ConcatTokens, TokenizedTexts, TokenRows
 
 __all__ = [
@@ -10,5 +10,4 @@ __all__ = [
     "TokenRows",
     "TokenizedTexts",
     "build_encoder",
-    "load_encoder",
 ]
