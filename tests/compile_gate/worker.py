@@ -20,7 +20,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from alc_kernels.backends.triton_backend.variants import Variant, variants
+from tests.compile_gate.variant import Variant
+from tests.compile_gate.variants import variants
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),

@@ -17,13 +17,9 @@ from alc_kernels.backends.interface import WalkRequest
 from alc_kernels.backends.triton_backend import positive_pairs, selection, walk_launch
 from alc_kernels.backends.triton_backend.config import walk_tile
 from alc_kernels.backends.triton_backend.merge import merge_kernel
-from alc_kernels.backends.triton_backend.variants import (
-    DTYPE_NAMES,
-    GUARDS,
-    Variant,
-    make_variant,
-)
 from alc_kernels.backends.triton_backend.walk import walk_kernel
+from tests.compile_gate.variant import DTYPE_NAMES, Variant, make_variant
+from tests.compile_gate.variants import GUARDS
 
 # Target name -> compute capability as the launch sees it; AMD and all others: (0, 0).
 CAPABILITIES = {"sm_80": (8, 0), "sm_90": (9, 0), "sm_100": (10, 0)}

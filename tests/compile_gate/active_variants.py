@@ -11,7 +11,7 @@ from alc_kernels.backends.triton_backend import active_lists
 from alc_kernels.backends.triton_backend.active_bits import BLOCK
 from alc_kernels.backends.triton_backend.active_product import active_product_kernel
 from alc_kernels.backends.triton_backend.config import product_tile
-from alc_kernels.backends.triton_backend.variants import DTYPE_NAMES, Variant, make_variant
+from tests.compile_gate.variant import DTYPE_NAMES, Variant, make_variant
 
 TYPES = {"bits_ptr": "i32", "entries_ptr": "i32", "counts_ptr": "i32", "rows_ptr": "x",
          "masks_ptr": "i32", "out_ptr": "fp32"}  # fmt: skip

@@ -20,7 +20,7 @@ from alc_kernels.backends.triton_backend.exponentials_kernel import (
     repair_kernel,
     settle_references_kernel,
 )
-from alc_kernels.backends.triton_backend.variants import DTYPE_NAMES, Variant, make_variant
+from tests.compile_gate.variant import DTYPE_NAMES, Variant, make_variant
 
 HALF = torch.bfloat16
 TYPES = {"out_ptr": "x", "count_ptr": "i64"}

@@ -12,20 +12,11 @@ from alc_kernels.backends.triton_backend.prefix_bits_kernel import prefix_bits_k
 from alc_kernels.backends.triton_backend.prefix_coefficients_kernel import (
     prefix_coefficients_kernel,
 )
-from alc_kernels.backends.triton_backend.prefix_variants import (
-    HALF,
-    ODD_WIDTHS,
-    SMALL_WIDTHS,
-    WIDTHS,
-)
 from alc_kernels.backends.triton_backend.prefixes import depth_constexprs, prefix_tile
-from alc_kernels.backends.triton_backend.variants import (
-    DTYPE_NAMES,
-    GUARDS,
-    Variant,
-    make_variant,
-)
-from alc_kernels.backends.triton_backend.walk_variants import CAPABILITIES
+from tests.compile_gate.prefix_variants import HALF, ODD_WIDTHS, SMALL_WIDTHS, WIDTHS
+from tests.compile_gate.variant import DTYPE_NAMES, Variant, make_variant
+from tests.compile_gate.variants import GUARDS
+from tests.compile_gate.walk_variants import CAPABILITIES
 
 EVERYTHING = ("guard", "offset", "margins")
 

@@ -8,13 +8,9 @@ import torch
 
 from alc_kernels.backends.triton_backend.prefix_walk import prefix_walk_kernel
 from alc_kernels.backends.triton_backend.prefixes import prefix_constexprs, prefix_tile
-from alc_kernels.backends.triton_backend.variants import (
-    DTYPE_NAMES,
-    GUARDS,
-    Variant,
-    make_variant,
-)
-from alc_kernels.backends.triton_backend.walk_variants import CAPABILITIES, REQUESTS, TYPES
+from tests.compile_gate.variant import DTYPE_NAMES, Variant, make_variant
+from tests.compile_gate.variants import GUARDS
+from tests.compile_gate.walk_variants import CAPABILITIES, REQUESTS, TYPES
 
 HALF = torch.bfloat16
 WIDTHS = (64, 128, 256, 512, 768)
