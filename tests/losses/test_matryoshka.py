@@ -19,7 +19,7 @@ from alc_kernels import (
     reference,
 )
 from alc_kernels.backends import native_backend, torch_backend, triton_backend
-from alc_kernels.backends.native_backend import prefixes
+from alc_kernels.backends.native_backend import passes as prefixes
 from alc_kernels.backends.torch_backend import chunks
 from alc_kernels.objective import Objective
 from alc_kernels.ops.matryoshka import matryoshka_loss_op

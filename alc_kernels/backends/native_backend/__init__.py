@@ -6,24 +6,23 @@ import torch
 from torch import Tensor
 
 from alc_kernels.backends.native_backend import library
-from alc_kernels.backends.native_backend.gradient import dense_gradient
-from alc_kernels.backends.native_backend.normalize import (
+from alc_kernels.backends.native_backend.pairs import (
     normalize_both,
     normalize_rows,
     normalize_rows_backward,
-)
-from alc_kernels.backends.native_backend.pairs import (
     pair_gradient,
     pair_logits,
     pair_logits_backward,
     score_pairs,
 )
-from alc_kernels.backends.native_backend.prefixes import (
+from alc_kernels.backends.native_backend.passes import (
+    dense_gradient,
+    positive_pass,
     prefix_gradient,
     prefix_walk,
     prefix_walk_gradient,
+    walk,
 )
-from alc_kernels.backends.native_backend.walk import positive_pass, walk
 
 _PROBLEM = library.load()  # loads the operators where it can
 WRITES_GRADIENTS = True
