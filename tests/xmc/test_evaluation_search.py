@@ -14,7 +14,7 @@ from alc_kernels.xmc.evaluation.shared_search import SharedSearch
 
 PASS = "alc_kernels.xmc.negatives.index.QUERIES_PER_PASS"
 CHECK = "alc_kernels.xmc.evaluation.search.ROWS_PER_CHECK"
-WORKSPACE = "alc_kernels.backends.torch_backend.chunks.WORKSPACE_BYTES"
+WORKSPACE = "alc_kernels.backends.torch_backend.similarity.WORKSPACE_BYTES"
 
 
 def full_sort(queries, labels, k, candidates):
