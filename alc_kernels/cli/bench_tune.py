@@ -11,7 +11,7 @@ from alc_kernels.cli.arguments import number
 from alc_kernels.cli.errors import BadInput
 
 DTYPES = ("bfloat16", "float16", "float32")
-# alc_kernels.backends.triton_backend.tuned.KERNELS, without importing Triton.
+# alc_kernels.backends.triton_backend.launch.KERNELS, without importing Triton.
 KERNELS = ("maximum", "sums", "list", "long", "coefficients", "exponentials")
 
 
@@ -54,7 +54,7 @@ def tune_all(arguments: argparse.Namespace, device: str) -> None:
     """Measure every entry that was asked for, and write each as soon as it is known."""
     import torch
 
-    from alc_kernels.backends.triton_backend import tuned
+    from alc_kernels.backends.triton_backend import launch as tuned
     from alc_kernels.backends.triton_backend.launch import dot_precision
     from alc_kernels.bench.tune import best, lines, tune
 

@@ -66,7 +66,7 @@ def _tuned_tiles() -> str:
     import torch
 
     try:
-        from alc_kernels.backends.triton_backend import tuned
+        from alc_kernels.backends.triton_backend import launch as tuned
 
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         path = tuned.path_in_use(device)

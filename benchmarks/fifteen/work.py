@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alc_kernels.backends.triton_backend import config
+from alc_kernels.backends.triton_backend import launch as config
 from alc_kernels.bench import measure, tune
 from alc_kernels.bench.run import Case, WorkBench, inputs_of, known_works, providers
 from alc_kernels.bench.works import Work

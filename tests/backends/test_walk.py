@@ -30,7 +30,7 @@ def small_tiles(name: str):
     """Many tiles in a small problem (other backends: nothing)."""
     if name != "triton_backend":
         return nullcontext()
-    from alc_kernels.backends.triton_backend.config import Tile, override_tile
+    from alc_kernels.backends.triton_backend.launch import Tile, override_tile
 
     return override_tile(Tile(rows=16, cols=16, depth=16, warps=4, stages=2))
 
@@ -353,14 +353,14 @@ def test_split_lengths():
 
 def shipped_tiles():
     """Every configuration that a launch can choose."""
-    from alc_kernels.backends.triton_backend.config import all_tiles
+    from alc_kernels.backends.triton_backend.launch import all_tiles
 
     return all_tiles()
 
 
 @pytest.mark.parametrize("tile", shipped_tiles(), ids=str)
 def test_shipped_tiles(tile, device):
-    from alc_kernels.backends.triton_backend.config import override_tile
+    from alc_kernels.backends.triton_backend.launch import override_tile
 
     if device.type == "cuda":
         pytest.skip("not every configuration fits every GPU; the launch chooses one that does")

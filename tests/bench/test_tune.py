@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from alc_kernels import functional
-from alc_kernels.backends.triton_backend import config, tuned
-from alc_kernels.backends.triton_backend.config import Tile, all_tiles
+from alc_kernels.backends.triton_backend import launch as config
+from alc_kernels.backends.triton_backend import launch as tuned
+from alc_kernels.backends.triton_backend.launch import Tile, all_tiles
 from alc_kernels.bench import tune
 from alc_kernels.cli import main
 from alc_kernels.cli.bench_tune import KERNELS, tune_all

@@ -15,7 +15,7 @@ import torch
 
 from alc_kernels.backends.interface import WalkRequest
 from alc_kernels.backends.triton_backend import positive_pairs, selection, walk_launch
-from alc_kernels.backends.triton_backend.config import walk_tile
+from alc_kernels.backends.triton_backend.launch import walk_tile
 from alc_kernels.backends.triton_backend.merge import merge_kernel
 from alc_kernels.backends.triton_backend.walk import walk_kernel
 from tests.compile_gate.variant import DTYPE_NAMES, Variant, make_variant

@@ -27,8 +27,7 @@ def _triton_problem() -> str | None:
 _PROBLEM = _triton_problem()
 
 if _PROBLEM is None:
-    from alc_kernels.backends.triton_backend.choose_walk import walk
-    from alc_kernels.backends.triton_backend.gradient import dense_gradient
+    from alc_kernels.backends.triton_backend.choose import dense_gradient, prefix_gradient, walk
     from alc_kernels.backends.triton_backend.launch import INTERPRETED
     from alc_kernels.backends.triton_backend.normalize import (
         normalize_both,
@@ -38,7 +37,6 @@ if _PROBLEM is None:
     from alc_kernels.backends.triton_backend.pair_logits import pair_logits, pair_logits_backward
     from alc_kernels.backends.triton_backend.pairs import pair_gradient, score_pairs
     from alc_kernels.backends.triton_backend.positive_pairs import positive_pass
-    from alc_kernels.backends.triton_backend.prefix_gradients import prefix_gradient
     from alc_kernels.backends.triton_backend.prefixes import prefix_walk
 else:
     INTERPRETED = False

@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from alc_kernels.backends.triton_backend import workspace
+from alc_kernels.backends.triton_backend import launch as workspace
 
 WORD = tl.constexpr(32)  # labels per word
 LARGEST_TILE = 256  # columns

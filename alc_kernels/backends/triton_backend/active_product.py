@@ -32,8 +32,14 @@ from torch import Tensor
 from alc_kernels.backends.interface import Problem
 from alc_kernels.backends.triton_backend.active_bits import BLOCK, WORD, ActiveBits
 from alc_kernels.backends.triton_backend.active_lists import SHARE, Lists, list_labels, list_rows
-from alc_kernels.backends.triton_backend.config import Tile, device_limits, product_tile
-from alc_kernels.backends.triton_backend.launch import INTERPRETED, dot_precision, on_device_of
+from alc_kernels.backends.triton_backend.launch import (
+    INTERPRETED,
+    Tile,
+    device_limits,
+    dot_precision,
+    on_device_of,
+    product_tile,
+)
 from alc_kernels.backends.triton_backend.tile_product import product
 
 

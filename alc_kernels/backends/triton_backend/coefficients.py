@@ -15,11 +15,12 @@ import triton
 from torch import Tensor
 
 from alc_kernels.backends.interface import GradientRequest, GradientResult, Problem
-from alc_kernels.backends.triton_backend import tuned, workspace
+from alc_kernels.backends.triton_backend import launch as tuned
+from alc_kernels.backends.triton_backend import launch as workspace
 from alc_kernels.backends.triton_backend.coefficients_kernel import coefficients_kernel
-from alc_kernels.backends.triton_backend.config import Tile
 from alc_kernels.backends.triton_backend.launch import (
     INTERPRETED,
+    Tile,
     dot_precision,
     guard_kind,
     on_device_of,

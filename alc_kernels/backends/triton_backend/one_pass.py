@@ -36,14 +36,16 @@ from alc_kernels.backends.interface import (
     WalkGradient,
     WalkRequest,
 )
-from alc_kernels.backends.triton_backend import coefficients, tuned, workspace
-from alc_kernels.backends.triton_backend.config import Tile
+from alc_kernels.backends.triton_backend import coefficients
+from alc_kernels.backends.triton_backend import launch as tuned
+from alc_kernels.backends.triton_backend import launch as workspace
 from alc_kernels.backends.triton_backend.exponentials_kernel import (
     exponentials_kernel,
     repair_kernel,
     settle_references_kernel,
 )
 from alc_kernels.backends.triton_backend.launch import (
+    Tile,
     dot_precision,
     on_device_of,
     product_constexprs,

@@ -11,8 +11,8 @@ from alc_kernels.backends.interface import GradientRequest, Problem
 from alc_kernels.backends.prefix_interface import PrefixProblem, PrefixSides
 from alc_kernels.backends.triton_backend.active_bits import ActiveBits, bits_shape, rows_that_fit
 from alc_kernels.backends.triton_backend.active_product import add_active
-from alc_kernels.backends.triton_backend.config import device_limits
 from alc_kernels.backends.triton_backend.launch import (
+    device_limits,
     dot_precision,
     given_or,
     guard_kind,

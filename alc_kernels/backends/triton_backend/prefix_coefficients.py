@@ -14,8 +14,8 @@ from torch import Tensor
 from alc_kernels.backends.interface import GradientRequest
 from alc_kernels.backends.prefix_interface import PrefixProblem, PrefixSides
 from alc_kernels.backends.triton_backend import coefficients
-from alc_kernels.backends.triton_backend.config import Tile
 from alc_kernels.backends.triton_backend.launch import (
+    Tile,
     dot_precision,
     given_or,
     guard_kind,

@@ -12,15 +12,18 @@ import triton
 
 from alc_kernels.backends.interface import Problem, RowStatistics, WalkRequest
 from alc_kernels.backends.prefix_interface import PrefixProblem
-from alc_kernels.backends.triton_backend import walk_launch, workspace
-from alc_kernels.backends.triton_backend.config import Tile, device_limits, walk_tile
+from alc_kernels.backends.triton_backend import launch as workspace
+from alc_kernels.backends.triton_backend import walk_launch
 from alc_kernels.backends.triton_backend.launch import (
+    Tile,
+    device_limits,
     dot_precision,
     given_or,
     guard_kind,
     on_device_of,
     product_constexprs,
     slack_or,
+    walk_tile,
 )
 from alc_kernels.backends.triton_backend.merge import merge_kernel
 from alc_kernels.backends.triton_backend.prefix_walk import prefix_walk_kernel

@@ -34,8 +34,8 @@ from alc_kernels.backends.interface import Problem
 from alc_kernels.backends.triton_backend.active_bits import BLOCK, WORD, pack_bits
 from alc_kernels.backends.triton_backend.active_lists import Lists, list_rows
 from alc_kernels.backends.triton_backend.arithmetic import LOWEST
-from alc_kernels.backends.triton_backend.config import Tile
 from alc_kernels.backends.triton_backend.launch import (
+    Tile,
     dot_precision,
     given_or,
     guard_kind,

@@ -12,21 +12,24 @@ import triton
 
 from alc_kernels.backends.cuda_kernels import mining
 from alc_kernels.backends.interface import Problem, RowStatistics, WalkRequest
-from alc_kernels.backends.triton_backend import tuned, workspace
+from alc_kernels.backends.triton_backend import launch as tuned
+from alc_kernels.backends.triton_backend import launch as workspace
 from alc_kernels.backends.triton_backend.active_bits import (
     BLOCK,
     ActiveBits,
     new_bits,
     rows_that_fit,
 )
-from alc_kernels.backends.triton_backend.config import Tile, device_limits, walk_tile
 from alc_kernels.backends.triton_backend.launch import (
+    Tile,
+    device_limits,
     dot_precision,
     given_or,
     guard_kind,
     on_device_of,
     product_constexprs,
     slack_or,
+    walk_tile,
 )
 from alc_kernels.backends.triton_backend.merge import merge_kernel
 from alc_kernels.backends.triton_backend.relation import walk_arguments, walk_kind

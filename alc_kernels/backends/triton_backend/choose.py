@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from alc_kernels.backends.interface import GradientRequest, GradientResult, Problem, WalkRequest
-from alc_kernels.backends.triton_backend import coefficients
+from alc_kernels.backends.interface import (
+    GradientRequest,
+    GradientResult,
+    Problem,
+    RowStatistics,
+    WalkRequest,
+)
+from alc_kernels.backends.prefix_interface import PrefixProblem, PrefixSides, PrefixTargets
+from alc_kernels.backends.triton_backend import both_sides, coefficients, one_pass, walk_launch
 from alc_kernels.backends.triton_backend.active_bits import MAX_LABELS, ActiveBits
 from alc_kernels.backends.triton_backend.active_product import add_active
+from alc_kernels.backends.triton_backend.prefix_bits import active_prefix_gradient
+from alc_kernels.backends.triton_backend.prefix_coefficients import dense_prefix_gradient
 from alc_kernels.backends.triton_backend.walk_launch import walk_bits
 
 
@@ -51,3 +62,43 @@ def _kept(problem: Problem, request: GradientRequest) -> ActiveBits | None:
     missing = request.positive_margin is not None and has_positives and active.positive is None
     missing |= request.negative_margin is not None and active.negative is None
     return None if missing else active
+
+
+# The dense gradients of several prefix widths, with S computed once for all of them.
+#
+# Of a base loss: a kernel writes the coefficients dL/dS of every width of a chunk into the
+# workspace, a plane per width; the library's products then add G K and G^T Q of each. Of margins
+# alone: it writes the bits of the active pairs of every width, and their sparse products follow.
+# A chunk is what fits in the workspace with the planes of all widths.
+
+
+def prefix_gradient(
+    problem: PrefixProblem,
+    requests: list[GradientRequest],
+    sides: list[PrefixSides],
+    targets: Callable[[], PrefixTargets],
+) -> bool:
+    """See ``prefix_interface.PrefixBackend.prefix_gradient``. Every request is served."""
+    first = requests[0]
+    rows, labels = problem.queries.shape[0], problem.labels.shape[0]
+    wanted = any(s.grad_queries is not None or s.grad_labels is not None for s in sides)
+    margins = (first.positive_margin, first.negative_margin)
+    if rows == 0 or labels == 0 or not wanted or (first.kind is None and margins == (None, None)):
+        return True
+    if first.kind is None and labels <= MAX_LABELS:
+        active_prefix_gradient(problem, requests, sides)
+    else:
+        dense_prefix_gradient(problem, requests, sides)
+    return True
+
+
+# Which of the walks serves a request.
+
+
+def walk(problem: Problem, request: WalkRequest) -> RowStatistics:
+    """See ``interface.Backend.walk``."""
+    if one_pass.serves(problem, request):
+        return one_pass.walk(problem, request)
+    if both_sides.serves(problem, request):
+        return both_sides.walk(problem, request)
+    return walk_launch.walk(problem, request)
