@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import torch
 
-from alc_kernels.backends.triton_backend import active_lists
+from alc_kernels.backends.triton_backend.active import lists as active_lists
+from alc_kernels.backends.triton_backend.active.product import active_product_kernel
 from alc_kernels.backends.triton_backend.active_bits import BLOCK
-from alc_kernels.backends.triton_backend.active_product import active_product_kernel
 from alc_kernels.backends.triton_backend.launch import product_tile
 from tests.compile_gate.variant import DTYPE_NAMES, Variant, make_variant
 

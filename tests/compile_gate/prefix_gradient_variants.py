@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import torch
 
 from alc_kernels.backends.interface import GradientRequest
-from alc_kernels.backends.triton_backend import prefix_bits, prefix_coefficients
-from alc_kernels.backends.triton_backend.prefix_bits_kernel import prefix_bits_kernel
+from alc_kernels.backends.triton_backend import prefix_coefficients
+from alc_kernels.backends.triton_backend.active import product as prefix_bits
+from alc_kernels.backends.triton_backend.active.kernel import prefix_bits_kernel
 from alc_kernels.backends.triton_backend.prefix_coefficients_kernel import (
     prefix_coefficients_kernel,
 )

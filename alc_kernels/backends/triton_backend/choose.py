@@ -16,9 +16,8 @@ from alc_kernels.backends.interface import (
 )
 from alc_kernels.backends.prefix_interface import PrefixProblem, PrefixSides, PrefixTargets
 from alc_kernels.backends.triton_backend import both_sides, coefficients, one_pass, walk_launch
+from alc_kernels.backends.triton_backend.active.product import active_prefix_gradient, add_active
 from alc_kernels.backends.triton_backend.active_bits import MAX_LABELS, ActiveBits
-from alc_kernels.backends.triton_backend.active_product import add_active
-from alc_kernels.backends.triton_backend.prefix_bits import active_prefix_gradient
 from alc_kernels.backends.triton_backend.prefix_coefficients import dense_prefix_gradient
 from alc_kernels.backends.triton_backend.walk_launch import walk_bits
 

@@ -31,8 +31,8 @@ import triton.language as tl
 from torch import Tensor
 
 from alc_kernels.backends.interface import Problem
+from alc_kernels.backends.triton_backend.active.lists import Lists, list_rows
 from alc_kernels.backends.triton_backend.active_bits import BLOCK, WORD, pack_bits
-from alc_kernels.backends.triton_backend.active_lists import Lists, list_rows
 from alc_kernels.backends.triton_backend.arithmetic import LOWEST
 from alc_kernels.backends.triton_backend.launch import (
     Tile,
