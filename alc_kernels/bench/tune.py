@@ -24,8 +24,9 @@ from alc_kernels.backends.interface import (
     WalkGradient,
     WalkRequest,
 )
-from alc_kernels.backends.triton_backend import coefficients, one_pass, walk_launch
 from alc_kernels.backends.triton_backend import launch as tuned
+from alc_kernels.backends.triton_backend import one_pass, walk_launch
+from alc_kernels.backends.triton_backend.dense import launch as coefficients
 from alc_kernels.backends.triton_backend.launch import Tile, device_limits, dot_precision, walk_tile
 from alc_kernels.bench import measure
 from alc_kernels.positives import Positives

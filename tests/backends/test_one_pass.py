@@ -12,8 +12,9 @@ from torch import Tensor
 from alc_kernels import functional, reference
 from alc_kernels.backends import triton_backend
 from alc_kernels.backends.interface import Problem, RowStatistics, WalkGradient, WalkRequest
-from alc_kernels.backends.triton_backend import coefficients, one_pass, walk_launch
 from alc_kernels.backends.triton_backend import launch as workspace
+from alc_kernels.backends.triton_backend import one_pass, walk_launch
+from alc_kernels.backends.triton_backend.dense import launch as coefficients
 from alc_kernels.backends.triton_backend.launch import Tile
 from tests.backends.common import error, random_problem
 from tests.backends.dense import negatives_of

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 
 import torch
 
-from alc_kernels.backends.triton_backend import coefficients, normalize, pair_sums, pairs
-from alc_kernels.backends.triton_backend.coefficients_kernel import coefficients_kernel
+from alc_kernels.backends.triton_backend import normalize, pair_sums, pairs
+from alc_kernels.backends.triton_backend.dense import launch as coefficients
+from alc_kernels.backends.triton_backend.dense.kernel import coefficients_kernel
 from alc_kernels.backends.triton_backend.pair_logits import pair_weight_kernel
 from tests.compile_gate.variant import DTYPE_NAMES, Variant, make_variant
 

@@ -15,9 +15,9 @@ import triton
 from torch import Tensor
 
 from alc_kernels.backends.interface import Problem, RowStatistics, WalkRequest
-from alc_kernels.backends.triton_backend import coefficients
 from alc_kernels.backends.triton_backend import launch as workspace
 from alc_kernels.backends.triton_backend.both_sides_kernel import both_sides_kernel
+from alc_kernels.backends.triton_backend.dense import launch as coefficients
 from alc_kernels.backends.triton_backend.launch import (
     Tile,
     dot_precision,

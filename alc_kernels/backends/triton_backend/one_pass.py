@@ -36,9 +36,10 @@ from alc_kernels.backends.interface import (
     WalkGradient,
     WalkRequest,
 )
-from alc_kernels.backends.triton_backend import coefficients
 from alc_kernels.backends.triton_backend import launch as tuned
 from alc_kernels.backends.triton_backend import launch as workspace
+from alc_kernels.backends.triton_backend.dense import launch as coefficients
+from alc_kernels.backends.triton_backend.dense.launch import add_product, set_product, upcasts
 from alc_kernels.backends.triton_backend.exponentials_kernel import (
     exponentials_kernel,
     repair_kernel,
@@ -50,7 +51,6 @@ from alc_kernels.backends.triton_backend.launch import (
     on_device_of,
     product_constexprs,
 )
-from alc_kernels.backends.triton_backend.matmul import add_product, set_product, upcasts
 from alc_kernels.backends.triton_backend.positive_logits import (
     PositiveLogits,
     depth_for,

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from alc_kernels.backends.interface import GradientRequest
 from alc_kernels.backends.prefix_interface import PrefixProblem, PrefixSides
-from alc_kernels.backends.triton_backend import coefficients
+from alc_kernels.backends.triton_backend.dense import launch as coefficients
+from alc_kernels.backends.triton_backend.dense.launch import add_product, upcasts
+from alc_kernels.backends.triton_backend.dense.prefix_kernel import prefix_coefficients_kernel
 from alc_kernels.backends.triton_backend.launch import (
     Tile,
     dot_precision,
@@ -21,10 +23,6 @@ from alc_kernels.backends.triton_backend.launch import (
     guard_kind,
     on_device_of,
     slack_or,
-)
-from alc_kernels.backends.triton_backend.matmul import add_product, upcasts
-from alc_kernels.backends.triton_backend.prefix_coefficients_kernel import (
-    prefix_coefficients_kernel,
 )
 from alc_kernels.backends.triton_backend.prefixes import (
     LEAST_DEPTH,

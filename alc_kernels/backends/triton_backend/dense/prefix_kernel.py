@@ -10,8 +10,7 @@ import triton
 import triton.language as tl
 
 from alc_kernels.backends.triton_backend.arithmetic import LOG2_E
-from alc_kernels.backends.triton_backend.coefficient_rows import row_numbers
-from alc_kernels.backends.triton_backend.coefficients_kernel import tile_coefficients
+from alc_kernels.backends.triton_backend.dense.kernel import row_numbers, tile_coefficients
 from alc_kernels.backends.triton_backend.dense_tiles import store_tile, tile_of
 from alc_kernels.backends.triton_backend.prefix_tile import add_width, scale_tile
 from alc_kernels.backends.triton_backend.relation import take_tile

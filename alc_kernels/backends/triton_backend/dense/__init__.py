@@ -1,0 +1,1 @@
+"""Gradients by recomputing S tile by tile."""
