@@ -40,29 +40,29 @@ from alc_kernels.backends.triton_backend import launch as tuned
 from alc_kernels.backends.triton_backend import launch as workspace
 from alc_kernels.backends.triton_backend.dense import launch as coefficients
 from alc_kernels.backends.triton_backend.dense.launch import add_product, set_product, upcasts
-from alc_kernels.backends.triton_backend.exponentials_kernel import (
-    exponentials_kernel,
-    repair_kernel,
-    settle_references_kernel,
-)
 from alc_kernels.backends.triton_backend.launch import (
     Tile,
     dot_precision,
     on_device_of,
     product_constexprs,
 )
-from alc_kernels.backends.triton_backend.positive_logits import (
+from alc_kernels.backends.triton_backend.one_pass.kernel import (
+    exponentials_kernel,
+    repair_kernel,
+    settle_references_kernel,
+)
+from alc_kernels.backends.triton_backend.one_pass.positive_logits import (
     PositiveLogits,
     depth_for,
     positive_logits,
 )
-from alc_kernels.backends.triton_backend.relation import walk_arguments
-from alc_kernels.backends.triton_backend.row_factors import (
+from alc_kernels.backends.triton_backend.one_pass.row_factors import (
     NUM_WARPS,
     ROWS,
     TILES,
     row_factors_kernel,
 )
+from alc_kernels.backends.triton_backend.relation import walk_arguments
 
 # With fewer rows in a chunk, adding to all rows of dK costs more than computing S again: at d =
 # 768 a row of dK is read and written in 6 KiB, while the three products do 5 kFLOP for each of

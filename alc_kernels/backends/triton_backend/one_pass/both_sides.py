@@ -16,7 +16,6 @@ from torch import Tensor
 
 from alc_kernels.backends.interface import Problem, RowStatistics, WalkRequest
 from alc_kernels.backends.triton_backend import launch as workspace
-from alc_kernels.backends.triton_backend.both_sides_kernel import both_sides_kernel
 from alc_kernels.backends.triton_backend.dense import launch as coefficients
 from alc_kernels.backends.triton_backend.launch import (
     Tile,
@@ -24,7 +23,11 @@ from alc_kernels.backends.triton_backend.launch import (
     on_device_of,
     product_constexprs,
 )
-from alc_kernels.backends.triton_backend.positive_logits import PositiveLogits, positive_logits
+from alc_kernels.backends.triton_backend.one_pass.both_sides_kernel import both_sides_kernel
+from alc_kernels.backends.triton_backend.one_pass.positive_logits import (
+    PositiveLogits,
+    positive_logits,
+)
 from alc_kernels.backends.triton_backend.relation import walk_arguments
 
 

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 
 from alc_kernels.backends.triton_backend.arithmetic import LN_2, LOG2_E, rounded, sigmoid, softplus
-from alc_kernels.backends.triton_backend.positive_logits import pair_products
+from alc_kernels.backends.triton_backend.one_pass.positive_logits import pair_products
 from alc_kernels.backends.triton_backend.relation import (
     NO_COLUMN,
     any_row,
