@@ -34,9 +34,9 @@ if _PROBLEM is None:
         normalize_rows,
         normalize_rows_backward,
     )
-    from alc_kernels.backends.triton_backend.pair_logits import pair_logits, pair_logits_backward
-    from alc_kernels.backends.triton_backend.pairs import pair_gradient, score_pairs
-    from alc_kernels.backends.triton_backend.positive_pairs import positive_pass
+    from alc_kernels.backends.triton_backend.pairs.logits import pair_logits, pair_logits_backward
+    from alc_kernels.backends.triton_backend.pairs.positive_pass import positive_pass
+    from alc_kernels.backends.triton_backend.pairs.values import pair_gradient, score_pairs
     from alc_kernels.backends.triton_backend.prefixes import prefix_walk
 else:
     INTERPRETED = False

@@ -9,8 +9,13 @@ from torch import Tensor
 
 from alc_kernels.backends.interface import Problem
 from alc_kernels.backends.triton_backend.launch import on_device_of
-from alc_kernels.backends.triton_backend.pair_sums import add_pair_gradients
-from alc_kernels.backends.triton_backend.pairs import BLOCK_D, BLOCK_PAIRS, NUM_WARPS, pair_values
+from alc_kernels.backends.triton_backend.pairs.sums import add_pair_gradients
+from alc_kernels.backends.triton_backend.pairs.values import (
+    BLOCK_D,
+    BLOCK_PAIRS,
+    NUM_WARPS,
+    pair_values,
+)
 
 # Programs along the pairs; each leaves one partial sum of 4d numbers.
 MAX_PARTS = 512

@@ -1,0 +1,1 @@
+"""Listed pairs of rows: values, sums over them, logits, positives."""
