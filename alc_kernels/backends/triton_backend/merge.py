@@ -7,7 +7,7 @@ Splits are contiguous column ranges in ascending order, so "smaller label" among
 import triton
 import triton.language as tl
 
-from alc_kernels.backends.triton_backend.arithmetic import LN_2, join_exp_sums
+from alc_kernels.backends.triton_backend.tile.arithmetic import LN_2, join_exp_sums
 
 
 @triton.jit

@@ -9,9 +9,9 @@ not a negative. No mask of the tile is ever held, which would cost as many regis
 import triton
 import triton.language as tl
 
-from alc_kernels.backends.triton_backend.active_bits import WORD
-from alc_kernels.backends.triton_backend.arithmetic import LOG2_E, join_exp_sums, softplus
-from alc_kernels.backends.triton_backend.relation import any_row, next_entry
+from alc_kernels.backends.triton_backend.tile.arithmetic import LOG2_E, join_exp_sums, softplus
+from alc_kernels.backends.triton_backend.tile.bits import WORD
+from alc_kernels.backends.triton_backend.tile.relation import any_row, next_entry
 
 
 @triton.jit
@@ -113,30 +113,6 @@ def take_positives(
         b_here = b_next < column + COLS
         more = any_row(b_here)
     return state, b_s, b_key, b_next, tl.min(b_next, 0)
-
-
-@triton.jit
-def drop_pairs(
-    KIND: tl.constexpr,
-    col_ptr,
-    b_key,
-    b_end,
-    b_next,
-    b_s,
-    column,
-    COLS: tl.constexpr,
-):
-    """Set the relation's elements of the tile to -inf: (b_s, b_key, b_next, next_column)."""
-    b_local = tl.arange(0, COLS)[None, :]
-    b_here = b_next < column + COLS
-    more = any_row(b_here)
-    while more:
-        b_at = tl.where(b_here, b_next - column, -1).to(tl.int32)[:, None]
-        b_s = tl.where(b_at == b_local, float("-inf"), b_s)
-        b_key, b_next = next_entry(KIND, col_ptr, b_key, b_end, b_next, b_here)
-        b_here = b_next < column + COLS
-        more = any_row(b_here)
-    return b_s, b_key, b_next, tl.min(b_next, 0)
 
 
 @triton.jit

@@ -17,17 +17,11 @@ pairs are those of ``walk``, with a plane per width.
 import triton
 import triton.language as tl
 
-from alc_kernels.backends.triton_backend.arithmetic import LOWEST
-from alc_kernels.backends.triton_backend.positive_statistics import (
-    drop_pairs,
-    no_positives,
-    take_positives,
-)
-from alc_kernels.backends.triton_backend.prefix_tile import add_width, scale_tile
-from alc_kernels.backends.triton_backend.relation import any_row, open_rows, tile_may_hold
-from alc_kernels.backends.triton_backend.tile_negatives import guard_limits
-from alc_kernels.backends.triton_backend.tile_product import row_pointers
-from alc_kernels.backends.triton_backend.tile_sums import add_sigmoid, add_softmax
+from alc_kernels.backends.triton_backend.positive_statistics import no_positives, take_positives
+from alc_kernels.backends.triton_backend.tile.arithmetic import LOWEST, add_sigmoid, add_softmax
+from alc_kernels.backends.triton_backend.tile.negatives import drop_pairs, guard_limits
+from alc_kernels.backends.triton_backend.tile.product import add_width, row_pointers, scale_tile
+from alc_kernels.backends.triton_backend.tile.relation import any_row, open_rows, tile_may_hold
 from alc_kernels.backends.triton_backend.topk import empty_list, insert_tile
 from alc_kernels.backends.triton_backend.walk_slots import (
     NUM_FLOATS,

@@ -27,7 +27,7 @@ from alc_kernels.backends.triton_backend.launch import (
 )
 from alc_kernels.backends.triton_backend.merge import merge_kernel
 from alc_kernels.backends.triton_backend.prefix_walk import prefix_walk_kernel
-from alc_kernels.backends.triton_backend.relation import walk_arguments
+from alc_kernels.backends.triton_backend.tile.relation import walk_arguments
 from alc_kernels.backends.triton_backend.walk_slots import NUM_FLOATS, NUM_INTS
 
 LEAST_DEPTH = 32

@@ -32,8 +32,6 @@ from torch import Tensor
 
 from alc_kernels.backends.interface import Problem
 from alc_kernels.backends.triton_backend.active.lists import Lists, list_rows
-from alc_kernels.backends.triton_backend.active_bits import BLOCK, WORD, pack_bits
-from alc_kernels.backends.triton_backend.arithmetic import LOWEST
 from alc_kernels.backends.triton_backend.launch import (
     Tile,
     dot_precision,
@@ -43,15 +41,16 @@ from alc_kernels.backends.triton_backend.launch import (
     product_constexprs,
     slack_or,
 )
-from alc_kernels.backends.triton_backend.positive_statistics import drop_pairs
-from alc_kernels.backends.triton_backend.relation import (
+from alc_kernels.backends.triton_backend.tile.arithmetic import LOWEST
+from alc_kernels.backends.triton_backend.tile.bits import BLOCK, WORD, pack_bits
+from alc_kernels.backends.triton_backend.tile.negatives import drop_pairs, guard_limits
+from alc_kernels.backends.triton_backend.tile.product import row_pointers, tile_product
+from alc_kernels.backends.triton_backend.tile.relation import (
     RelationArguments,
     any_row,
     open_rows,
     tile_may_hold,
 )
-from alc_kernels.backends.triton_backend.tile_negatives import guard_limits
-from alc_kernels.backends.triton_backend.tile_product import row_pointers, tile_product
 from alc_kernels.backends.triton_backend.topk import leftmost
 
 GROUP = 128  # columns, or those of the walk's tile if fewer

@@ -11,7 +11,7 @@ the worst. k = 1 needs no list.
 import triton
 import triton.language as tl
 
-from alc_kernels.backends.triton_backend.relation import any_row
+from alc_kernels.backends.triton_backend.tile.relation import any_row
 
 
 @triton.jit

@@ -20,29 +20,27 @@ order in which programs run.
 import triton
 import triton.language as tl
 
-from alc_kernels.backends.triton_backend.active_bits import (
-    WORD,
-    count_bits,
-    pack_bits,
-    store_words,
-)
-from alc_kernels.backends.triton_backend.arithmetic import LOWEST, join_exp_sums
 from alc_kernels.backends.triton_backend.positive_statistics import (
-    drop_pairs,
     no_positives,
     pack_active_positives,
     take_positives,
 )
-from alc_kernels.backends.triton_backend.relation import any_row, open_rows, tile_may_hold
 from alc_kernels.backends.triton_backend.subtiles import store_subtile_maxima, subtile_maxima
-from alc_kernels.backends.triton_backend.tile_negatives import guard_limits
-from alc_kernels.backends.triton_backend.tile_product import (
+from alc_kernels.backends.triton_backend.tile.arithmetic import (
+    LOWEST,
+    add_sigmoid,
+    add_softmax,
+    join_exp_sums,
+)
+from alc_kernels.backends.triton_backend.tile.bits import WORD, count_bits, pack_bits, store_words
+from alc_kernels.backends.triton_backend.tile.negatives import drop_pairs, guard_limits
+from alc_kernels.backends.triton_backend.tile.product import (
     load_rows,
     product,
     row_pointers,
     tile_product,
 )
-from alc_kernels.backends.triton_backend.tile_sums import add_sigmoid, add_softmax
+from alc_kernels.backends.triton_backend.tile.relation import any_row, open_rows, tile_may_hold
 from alc_kernels.backends.triton_backend.topk import empty_list, insert_tile
 from alc_kernels.backends.triton_backend.walk_slots import store_slots
 

@@ -14,12 +14,6 @@ from alc_kernels.backends.cuda_kernels import mining
 from alc_kernels.backends.interface import Problem, RowStatistics, WalkRequest
 from alc_kernels.backends.triton_backend import launch as tuned
 from alc_kernels.backends.triton_backend import launch as workspace
-from alc_kernels.backends.triton_backend.active_bits import (
-    BLOCK,
-    ActiveBits,
-    new_bits,
-    rows_that_fit,
-)
 from alc_kernels.backends.triton_backend.launch import (
     Tile,
     device_limits,
@@ -32,13 +26,14 @@ from alc_kernels.backends.triton_backend.launch import (
     walk_tile,
 )
 from alc_kernels.backends.triton_backend.merge import merge_kernel
-from alc_kernels.backends.triton_backend.relation import walk_arguments, walk_kind
 from alc_kernels.backends.triton_backend.selection import (
     GROUP,
     row_bytes,
     select_largest,
     takes_two_passes,
 )
+from alc_kernels.backends.triton_backend.tile.bits import BLOCK, ActiveBits, new_bits, rows_that_fit
+from alc_kernels.backends.triton_backend.tile.relation import walk_arguments, walk_kind
 from alc_kernels.backends.triton_backend.walk import walk_kernel
 from alc_kernels.backends.triton_backend.walk_slots import NUM_FLOATS, NUM_INTS
 

@@ -6,17 +6,16 @@ As ``walk`` keeps them for one width (``active_bits``): a plane of words per wid
 import triton
 import triton.language as tl
 
-from alc_kernels.backends.triton_backend.active_bits import WORD, pack_bits, store_words
-from alc_kernels.backends.triton_backend.dense_tiles import tile_of
 from alc_kernels.backends.triton_backend.positive_statistics import pack_active_positives
-from alc_kernels.backends.triton_backend.prefix_tile import add_width, scale_tile
-from alc_kernels.backends.triton_backend.relation import any_row
-from alc_kernels.backends.triton_backend.tile_negatives import (
+from alc_kernels.backends.triton_backend.tile.arithmetic import tile_of
+from alc_kernels.backends.triton_backend.tile.bits import WORD, pack_bits, store_words
+from alc_kernels.backends.triton_backend.tile.negatives import (
     guard_limits,
     keep_negatives,
     open_tile,
 )
-from alc_kernels.backends.triton_backend.tile_product import row_pointers
+from alc_kernels.backends.triton_backend.tile.product import add_width, row_pointers, scale_tile
+from alc_kernels.backends.triton_backend.tile.relation import any_row
 
 
 @triton.jit(

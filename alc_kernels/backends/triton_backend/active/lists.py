@@ -20,9 +20,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from alc_kernels.backends.triton_backend.active_bits import BLOCK, WORD, pack_bits
 from alc_kernels.backends.triton_backend.launch import on_device_of
-from alc_kernels.backends.triton_backend.relation import either
+from alc_kernels.backends.triton_backend.tile.bits import BLOCK, WORD, pack_bits
+from alc_kernels.backends.triton_backend.tile.relation import either
 
 NUM_WARPS = 4
 SHARE = tl.constexpr(2)  # a list has room for one in so many

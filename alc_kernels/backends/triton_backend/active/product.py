@@ -35,13 +35,6 @@ from alc_kernels.backends.interface import GradientRequest, Problem
 from alc_kernels.backends.prefix_interface import PrefixProblem, PrefixSides
 from alc_kernels.backends.triton_backend.active.kernel import prefix_bits_kernel
 from alc_kernels.backends.triton_backend.active.lists import SHARE, Lists, list_labels, list_rows
-from alc_kernels.backends.triton_backend.active_bits import (
-    BLOCK,
-    WORD,
-    ActiveBits,
-    bits_shape,
-    rows_that_fit,
-)
 from alc_kernels.backends.triton_backend.launch import (
     INTERPRETED,
     Tile,
@@ -58,8 +51,15 @@ from alc_kernels.backends.triton_backend.prefixes import (
     prefix_tile,
     width_bounds,
 )
-from alc_kernels.backends.triton_backend.relation import walk_arguments, walk_kind
-from alc_kernels.backends.triton_backend.tile_product import product
+from alc_kernels.backends.triton_backend.tile.bits import (
+    BLOCK,
+    WORD,
+    ActiveBits,
+    bits_shape,
+    rows_that_fit,
+)
+from alc_kernels.backends.triton_backend.tile.product import product
+from alc_kernels.backends.triton_backend.tile.relation import walk_arguments, walk_kind
 
 
 @triton.jit

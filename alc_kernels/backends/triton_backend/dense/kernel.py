@@ -9,11 +9,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from alc_kernels.backends.triton_backend.arithmetic import LOG2_E
-from alc_kernels.backends.triton_backend.dense_tiles import store_tile, tile_of
-from alc_kernels.backends.triton_backend.relation import take_tile
-from alc_kernels.backends.triton_backend.tile_negatives import guard_limits, open_tile
-from alc_kernels.backends.triton_backend.tile_product import row_pointers, tile_product
+from alc_kernels.backends.triton_backend.tile.arithmetic import LOG2_E, store_tile, tile_of
+from alc_kernels.backends.triton_backend.tile.negatives import guard_limits, open_tile
+from alc_kernels.backends.triton_backend.tile.product import row_pointers, tile_product
+from alc_kernels.backends.triton_backend.tile.relation import take_tile
 
 # What the kernels that write coefficients read per row of a tile.
 

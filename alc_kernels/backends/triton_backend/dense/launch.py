@@ -26,7 +26,7 @@ from alc_kernels.backends.triton_backend.launch import (
     on_device_of,
     slack_or,
 )
-from alc_kernels.backends.triton_backend.relation import relation_arguments
+from alc_kernels.backends.triton_backend.tile.relation import relation_arguments
 
 # Products of the library's matrix multiplication with float32 results.
 

@@ -9,13 +9,11 @@ numbers per row loaded where they are used.
 import triton
 import triton.language as tl
 
-from alc_kernels.backends.triton_backend.arithmetic import LOG2_E
 from alc_kernels.backends.triton_backend.dense.kernel import row_numbers, tile_coefficients
-from alc_kernels.backends.triton_backend.dense_tiles import store_tile, tile_of
-from alc_kernels.backends.triton_backend.prefix_tile import add_width, scale_tile
-from alc_kernels.backends.triton_backend.relation import take_tile
-from alc_kernels.backends.triton_backend.tile_negatives import guard_limits, open_tile
-from alc_kernels.backends.triton_backend.tile_product import row_pointers
+from alc_kernels.backends.triton_backend.tile.arithmetic import LOG2_E, store_tile, tile_of
+from alc_kernels.backends.triton_backend.tile.negatives import guard_limits, open_tile
+from alc_kernels.backends.triton_backend.tile.product import add_width, row_pointers, scale_tile
+from alc_kernels.backends.triton_backend.tile.relation import take_tile
 
 
 @triton.jit(

@@ -29,7 +29,7 @@ from alc_kernels.backends.triton_backend.prefixes import (
     depth_constexprs,
     width_bounds,
 )
-from alc_kernels.backends.triton_backend.relation import relation_arguments
+from alc_kernels.backends.triton_backend.tile.relation import relation_arguments
 
 # The sum that goes on and one width's coefficients live at the same time.
 MOST_COLS = 64

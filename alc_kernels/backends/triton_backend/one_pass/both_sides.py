@@ -28,7 +28,7 @@ from alc_kernels.backends.triton_backend.one_pass.positive_logits import (
     PositiveLogits,
     positive_logits,
 )
-from alc_kernels.backends.triton_backend.relation import walk_arguments
+from alc_kernels.backends.triton_backend.tile.relation import walk_arguments
 
 
 def serves(problem: Problem, request: WalkRequest) -> bool:

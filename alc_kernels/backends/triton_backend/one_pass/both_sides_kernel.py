@@ -10,11 +10,10 @@ depends on the order in which programs run.
 import triton
 import triton.language as tl
 
-from alc_kernels.backends.triton_backend.arithmetic import LOG2_E
-from alc_kernels.backends.triton_backend.dense_tiles import tile_of
-from alc_kernels.backends.triton_backend.relation import any_row
-from alc_kernels.backends.triton_backend.tile_negatives import keep_negatives, open_tile
-from alc_kernels.backends.triton_backend.tile_product import row_pointers, tile_product
+from alc_kernels.backends.triton_backend.tile.arithmetic import LOG2_E, tile_of
+from alc_kernels.backends.triton_backend.tile.negatives import keep_negatives, open_tile
+from alc_kernels.backends.triton_backend.tile.product import row_pointers, tile_product
+from alc_kernels.backends.triton_backend.tile.relation import any_row
 
 # Terms down to 2^-66 of a sum are kept at this base: no float32 sum would see less.
 LEAST = tl.constexpr(2.0**-60)

@@ -18,11 +18,15 @@ of their row blocks anew, with the maximum as the reference; it does nothing whe
 import triton
 import triton.language as tl
 
-from alc_kernels.backends.triton_backend.arithmetic import LOG2_E, log1p_unit
-from alc_kernels.backends.triton_backend.dense_tiles import store_tile, tile_of
-from alc_kernels.backends.triton_backend.relation import any_row
-from alc_kernels.backends.triton_backend.tile_negatives import keep_negatives, open_tile
-from alc_kernels.backends.triton_backend.tile_product import row_pointers, tile_product
+from alc_kernels.backends.triton_backend.tile.arithmetic import (
+    LOG2_E,
+    log1p_unit,
+    store_tile,
+    tile_of,
+)
+from alc_kernels.backends.triton_backend.tile.negatives import keep_negatives, open_tile
+from alc_kernels.backends.triton_backend.tile.product import row_pointers, tile_product
+from alc_kernels.backends.triton_backend.tile.relation import any_row
 
 # E stays within 2^60, a row sum within 2^91, and its inverse times a query in bfloat16's range;
 # what lies 66 powers of two below the row's maximum may vanish, which no float32 sum would see.

@@ -62,7 +62,7 @@ from alc_kernels.backends.triton_backend.one_pass.row_factors import (
     TILES,
     row_factors_kernel,
 )
-from alc_kernels.backends.triton_backend.relation import walk_arguments
+from alc_kernels.backends.triton_backend.tile.relation import walk_arguments
 
 # With fewer rows in a chunk, adding to all rows of dK costs more than computing S again: at d =
 # 768 a row of dK is read and written in 6 KiB, while the three products do 5 kFLOP for each of

@@ -13,9 +13,9 @@ import triton.language as tl
 from torch import Tensor
 
 from alc_kernels.backends.interface import Problem
-from alc_kernels.backends.triton_backend.arithmetic import LOG2_E, join_exp_sums
 from alc_kernels.backends.triton_backend.launch import on_device_of
-from alc_kernels.backends.triton_backend.relation import (
+from alc_kernels.backends.triton_backend.tile.arithmetic import LOG2_E, join_exp_sums
+from alc_kernels.backends.triton_backend.tile.relation import (
     NO_COLUMN,
     any_row,
     first_entry,

@@ -16,9 +16,15 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from alc_kernels.backends.triton_backend.arithmetic import LN_2, LOG2_E, rounded, sigmoid, softplus
 from alc_kernels.backends.triton_backend.one_pass.positive_logits import pair_products
-from alc_kernels.backends.triton_backend.relation import (
+from alc_kernels.backends.triton_backend.tile.arithmetic import (
+    LN_2,
+    LOG2_E,
+    rounded,
+    sigmoid,
+    softplus,
+)
+from alc_kernels.backends.triton_backend.tile.relation import (
     NO_COLUMN,
     any_row,
     next_entry,

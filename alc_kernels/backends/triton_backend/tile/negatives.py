@@ -9,8 +9,12 @@ themselves (``walk``).
 import triton
 import triton.language as tl
 
-from alc_kernels.backends.triton_backend.positive_statistics import drop_pairs
-from alc_kernels.backends.triton_backend.relation import open_rows, tile_may_hold
+from alc_kernels.backends.triton_backend.tile.relation import (
+    any_row,
+    next_entry,
+    open_rows,
+    tile_may_hold,
+)
 
 
 @triton.jit
@@ -104,3 +108,27 @@ def keep_negatives(
             b_in = (row + tl.arange(0, ROWS) < row_stop)[:, None] & b_in
         b_s = tl.where(b_in, b_s, float("-inf"))
     return b_s
+
+
+@triton.jit
+def drop_pairs(
+    KIND: tl.constexpr,
+    col_ptr,
+    b_key,
+    b_end,
+    b_next,
+    b_s,
+    column,
+    COLS: tl.constexpr,
+):
+    """Set the relation's elements of the tile to -inf: (b_s, b_key, b_next, next_column)."""
+    b_local = tl.arange(0, COLS)[None, :]
+    b_here = b_next < column + COLS
+    more = any_row(b_here)
+    while more:
+        b_at = tl.where(b_here, b_next - column, -1).to(tl.int32)[:, None]
+        b_s = tl.where(b_at == b_local, float("-inf"), b_s)
+        b_key, b_next = next_entry(KIND, col_ptr, b_key, b_end, b_next, b_here)
+        b_here = b_next < column + COLS
+        more = any_row(b_here)
+    return b_s, b_key, b_next, tl.min(b_next, 0)

@@ -78,3 +78,65 @@ def join_exp_sums(b_max, b_sum, b_other_max, b_other_sum):
     b_base = tl.where(b_new == float("-inf"), 0.0, b_new)
     b_sum = b_sum * tl.exp2(b_max - b_base) + b_other_sum * tl.exp2(b_other_max - b_base)
     return b_new, b_sum
+
+
+# What a tile adds to the running softmax and sigmoid sums of its rows' negatives.
+
+
+@triton.jit
+def add_softmax(
+    b_max,  # (R,) as grow_exp_sum has them
+    b_sum,
+    b_s,  # (R, COLS), -inf at what is no negative
+    b_tile_max,  # (R,) its row maxima
+    inverse_temperature,
+    offset_ptr,  # (M,) float32, HAS_OFFSET only
+    column,
+    num_labels,
+    HAS_OFFSET: tl.constexpr,
+    COLS: tl.constexpr,
+):
+    """(b_max, b_sum) with the tile's z = s / temperature + offset."""
+    b_z = b_s * (inverse_temperature * LOG2_E)
+    b_z_max = b_tile_max * (inverse_temperature * LOG2_E)
+    if HAS_OFFSET:
+        b_cols = tl.minimum(column + tl.arange(0, COLS), num_labels - 1)
+        b_z += (tl.load(offset_ptr + b_cols) * LOG2_E)[None, :]
+        b_z_max = tl.max(b_z, 1)
+    return grow_exp_sum(b_max, b_sum, b_z, b_z_max)
+
+
+@triton.jit
+def add_sigmoid(b_sum, b_s, scale, bias):
+    """b_sum (R,) with the tile's log(1 + e^x), x = scale s + bias; b_s as for ``add_softmax``."""
+    b_x = softplus(scale * b_s + bias)
+    return b_sum + tl.sum(tl.where(b_s == float("-inf"), 0.0, b_x), 1)
+
+
+# The tiles of a pass that stores a whole chunk of rows: which program has which, and its store.
+
+
+# Row tiles that share a column tile while it is in the cache.
+GROUP = tl.constexpr(16)
+
+
+@triton.jit
+def tile_of(program, num_row_tiles, num_col_tiles):
+    """(row tile, column tile) of a program: down a group of row tiles, then the next column."""
+    in_group = GROUP * num_col_tiles
+    first = (program // in_group) * GROUP
+    height = tl.minimum(num_row_tiles - first, GROUP)
+    local = program % in_group
+    return first + local % height, local // height
+
+
+@triton.jit
+def store_tile(out_ptr, row, column, stride, b_value, ROWS: tl.constexpr, COLS: tl.constexpr):
+    """Store b_value (ROWS, COLS), rounded, in the workspace from (row, column), both int64, on.
+
+    The workspace holds whole tiles: no mask. Offsets within a tile fit 32 bits, which saves
+    registers: pointers of 64 bits per element would take as many as the tile.
+    """
+    tile_ptr = out_ptr + row * stride + column
+    b_at = tl.arange(0, ROWS)[:, None] * stride + tl.arange(0, COLS)[None, :]
+    tl.store(tile_ptr + b_at, rounded(b_value, out_ptr.dtype.element_ty))

@@ -1,0 +1,1 @@
+"""What kernels share about one tile of S."""
