@@ -25,10 +25,10 @@ from alc_kernels.backends.interface import (
     WalkRequest,
 )
 from alc_kernels.backends.triton_backend import launch as tuned
-from alc_kernels.backends.triton_backend import walk_launch
 from alc_kernels.backends.triton_backend.dense import launch as coefficients
 from alc_kernels.backends.triton_backend.launch import Tile, device_limits, dot_precision, walk_tile
 from alc_kernels.backends.triton_backend.one_pass import launch as one_pass
+from alc_kernels.backends.triton_backend.walk import launch as walk_launch
 from alc_kernels.bench import measure
 from alc_kernels.positives import Positives
 

@@ -319,7 +319,7 @@ def test_any_problem(name, device, data):
 @pytest.mark.parametrize("length", [1, 2])
 def test_column_splits(length, device, monkeypatch):
     """Splits of one or two tiles change nothing but the rounding of sums."""
-    from alc_kernels.backends.triton_backend import walk_launch
+    from alc_kernels.backends.triton_backend.walk import launch as walk_launch
 
     seen = []
 
@@ -339,7 +339,7 @@ def test_column_splits(length, device, monkeypatch):
 
 def test_split_lengths():
     """Every tile is covered once, and splits fill the device."""
-    from alc_kernels.backends.triton_backend.walk_launch import split_tiles
+    from alc_kernels.backends.triton_backend.walk.launch import split_tiles
 
     for blocks, tiles, slots in itertools.product((1, 7, 132, 133, 256), (1, 5, 256), (4, 132)):
         length = split_tiles(blocks, tiles, slots, 128)

@@ -37,7 +37,7 @@ if _PROBLEM is None:
     from alc_kernels.backends.triton_backend.pairs.logits import pair_logits, pair_logits_backward
     from alc_kernels.backends.triton_backend.pairs.positive_pass import positive_pass
     from alc_kernels.backends.triton_backend.pairs.values import pair_gradient, score_pairs
-    from alc_kernels.backends.triton_backend.prefixes import prefix_walk
+    from alc_kernels.backends.triton_backend.walk.prefix_launch import prefix_walk
 else:
     INTERPRETED = False
 

@@ -6,7 +6,6 @@ As ``walk`` keeps them for one width (``active_bits``): a plane of words per wid
 import triton
 import triton.language as tl
 
-from alc_kernels.backends.triton_backend.positive_statistics import pack_active_positives
 from alc_kernels.backends.triton_backend.tile.arithmetic import tile_of
 from alc_kernels.backends.triton_backend.tile.bits import WORD, pack_bits, store_words
 from alc_kernels.backends.triton_backend.tile.negatives import (
@@ -16,6 +15,7 @@ from alc_kernels.backends.triton_backend.tile.negatives import (
 )
 from alc_kernels.backends.triton_backend.tile.product import add_width, row_pointers, scale_tile
 from alc_kernels.backends.triton_backend.tile.relation import any_row
+from alc_kernels.backends.triton_backend.walk.positives import pack_active_positives
 
 
 @triton.jit(

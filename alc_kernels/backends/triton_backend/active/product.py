@@ -46,11 +46,6 @@ from alc_kernels.backends.triton_backend.launch import (
     product_tile,
     slack_or,
 )
-from alc_kernels.backends.triton_backend.prefixes import (
-    depth_constexprs,
-    prefix_tile,
-    width_bounds,
-)
 from alc_kernels.backends.triton_backend.tile.bits import (
     BLOCK,
     WORD,
@@ -60,6 +55,11 @@ from alc_kernels.backends.triton_backend.tile.bits import (
 )
 from alc_kernels.backends.triton_backend.tile.product import product
 from alc_kernels.backends.triton_backend.tile.relation import walk_arguments, walk_kind
+from alc_kernels.backends.triton_backend.walk.prefix_launch import (
+    depth_constexprs,
+    prefix_tile,
+    width_bounds,
+)
 
 
 @triton.jit

@@ -24,12 +24,12 @@ from alc_kernels.backends.triton_backend.launch import (
     on_device_of,
     slack_or,
 )
-from alc_kernels.backends.triton_backend.prefixes import (
+from alc_kernels.backends.triton_backend.tile.relation import relation_arguments
+from alc_kernels.backends.triton_backend.walk.prefix_launch import (
     LEAST_DEPTH,
     depth_constexprs,
     width_bounds,
 )
-from alc_kernels.backends.triton_backend.tile.relation import relation_arguments
 
 # The sum that goes on and one width's coefficients live at the same time.
 MOST_COLS = 64

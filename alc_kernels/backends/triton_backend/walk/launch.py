@@ -25,17 +25,16 @@ from alc_kernels.backends.triton_backend.launch import (
     slack_or,
     walk_tile,
 )
-from alc_kernels.backends.triton_backend.merge import merge_kernel
-from alc_kernels.backends.triton_backend.selection import (
+from alc_kernels.backends.triton_backend.tile.bits import BLOCK, ActiveBits, new_bits, rows_that_fit
+from alc_kernels.backends.triton_backend.tile.relation import walk_arguments, walk_kind
+from alc_kernels.backends.triton_backend.walk.kernel import walk_kernel
+from alc_kernels.backends.triton_backend.walk.merge import NUM_FLOATS, NUM_INTS, merge_kernel
+from alc_kernels.backends.triton_backend.walk.selection import (
     GROUP,
     row_bytes,
     select_largest,
     takes_two_passes,
 )
-from alc_kernels.backends.triton_backend.tile.bits import BLOCK, ActiveBits, new_bits, rows_that_fit
-from alc_kernels.backends.triton_backend.tile.relation import walk_arguments, walk_kind
-from alc_kernels.backends.triton_backend.walk import walk_kernel
-from alc_kernels.backends.triton_backend.walk_slots import NUM_FLOATS, NUM_INTS
 
 MERGE_ROWS = 32
 MERGE_WARPS = 4

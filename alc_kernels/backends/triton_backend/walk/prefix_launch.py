@@ -13,7 +13,6 @@ import triton
 from alc_kernels.backends.interface import Problem, RowStatistics, WalkRequest
 from alc_kernels.backends.prefix_interface import PrefixProblem
 from alc_kernels.backends.triton_backend import launch as workspace
-from alc_kernels.backends.triton_backend import walk_launch
 from alc_kernels.backends.triton_backend.launch import (
     Tile,
     device_limits,
@@ -25,10 +24,10 @@ from alc_kernels.backends.triton_backend.launch import (
     slack_or,
     walk_tile,
 )
-from alc_kernels.backends.triton_backend.merge import merge_kernel
-from alc_kernels.backends.triton_backend.prefix_walk import prefix_walk_kernel
 from alc_kernels.backends.triton_backend.tile.relation import walk_arguments
-from alc_kernels.backends.triton_backend.walk_slots import NUM_FLOATS, NUM_INTS
+from alc_kernels.backends.triton_backend.walk import launch as walk_launch
+from alc_kernels.backends.triton_backend.walk.merge import NUM_FLOATS, NUM_INTS, merge_kernel
+from alc_kernels.backends.triton_backend.walk.prefix_kernel import prefix_walk_kernel
 
 LEAST_DEPTH = 32
 MOST_COLS = 64

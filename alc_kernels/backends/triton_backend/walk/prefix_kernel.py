@@ -17,18 +17,18 @@ pairs are those of ``walk``, with a plane per width.
 import triton
 import triton.language as tl
 
-from alc_kernels.backends.triton_backend.positive_statistics import no_positives, take_positives
 from alc_kernels.backends.triton_backend.tile.arithmetic import LOWEST, add_sigmoid, add_softmax
 from alc_kernels.backends.triton_backend.tile.negatives import drop_pairs, guard_limits
 from alc_kernels.backends.triton_backend.tile.product import add_width, row_pointers, scale_tile
 from alc_kernels.backends.triton_backend.tile.relation import any_row, open_rows, tile_may_hold
-from alc_kernels.backends.triton_backend.topk import empty_list, insert_tile
-from alc_kernels.backends.triton_backend.walk_slots import (
+from alc_kernels.backends.triton_backend.walk.merge import (
     NUM_FLOATS,
     NUM_INTS,
     load_slot,
     store_slots,
 )
+from alc_kernels.backends.triton_backend.walk.positives import no_positives, take_positives
+from alc_kernels.backends.triton_backend.walk.topk import empty_list, insert_tile
 
 
 @triton.jit(do_not_specialize=["row_start", "row_stop", "num_queries", "num_labels", "num_widths",

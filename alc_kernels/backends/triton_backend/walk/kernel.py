@@ -20,12 +20,6 @@ order in which programs run.
 import triton
 import triton.language as tl
 
-from alc_kernels.backends.triton_backend.positive_statistics import (
-    no_positives,
-    pack_active_positives,
-    take_positives,
-)
-from alc_kernels.backends.triton_backend.subtiles import store_subtile_maxima, subtile_maxima
 from alc_kernels.backends.triton_backend.tile.arithmetic import (
     LOWEST,
     add_sigmoid,
@@ -41,8 +35,18 @@ from alc_kernels.backends.triton_backend.tile.product import (
     tile_product,
 )
 from alc_kernels.backends.triton_backend.tile.relation import any_row, open_rows, tile_may_hold
-from alc_kernels.backends.triton_backend.topk import empty_list, insert_tile
-from alc_kernels.backends.triton_backend.walk_slots import store_slots
+from alc_kernels.backends.triton_backend.walk.merge import store_slots
+from alc_kernels.backends.triton_backend.walk.positives import (
+    no_positives,
+    pack_active_positives,
+    take_positives,
+)
+from alc_kernels.backends.triton_backend.walk.topk import (
+    empty_list,
+    insert_tile,
+    store_subtile_maxima,
+    subtile_maxima,
+)
 
 
 @triton.jit

@@ -51,7 +51,7 @@ from alc_kernels.backends.triton_backend.tile.relation import (
     open_rows,
     tile_may_hold,
 )
-from alc_kernels.backends.triton_backend.topk import leftmost
+from alc_kernels.backends.triton_backend.walk.topk import leftmost
 
 GROUP = 128  # columns, or those of the walk's tile if fewer
 MAX_TOP = 16
