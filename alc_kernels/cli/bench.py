@@ -135,7 +135,7 @@ def _cases(arguments: argparse.Namespace, gpu: bool) -> list[Any]:
 
 
 def run_compare(arguments: argparse.Namespace) -> None:
-    from alc_kernels.bench.compare import compare
+    from alc_kernels.bench.record import compare
 
     try:
         text, slower = compare(arguments.before, arguments.after, arguments.tolerance)
@@ -147,7 +147,7 @@ def run_compare(arguments: argparse.Namespace) -> None:
 
 
 def run_charts(arguments: argparse.Namespace) -> None:
-    from alc_kernels.bench.charts import draw
+    from alc_kernels.bench.record import draw
 
     try:
         made = draw(arguments.results, arguments.output)

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from alc_kernels.bench import charts, measure, record
-from alc_kernels.bench.compare import compare
+from alc_kernels.bench import measure, record
+from alc_kernels.bench import record as charts
+from alc_kernels.bench.record import compare
 from alc_kernels.bench.run import Case, line, measure_case
 from alc_kernels.bench.works import works
 from alc_kernels.cli import main
