@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any, NoReturn
 
-from alc_kernels.cli.errors import BadInput
+from alc_kernels.xmc.errors import BadInput
 from alc_kernels.xmc.near import suggestion
 
 

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alc_kernels.cli.errors import BadInput
-from alc_kernels.cli.outputs import PAGES, check_ending, check_place
+from alc_kernels.cli.matching.outputs import PAGES, check_ending, check_place
+from alc_kernels.xmc.errors import BadInput
 
 if TYPE_CHECKING:
     from alc_kernels.xmc.data import Dataset

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alc_kernels.cli.arguments import number, one_of
-from alc_kernels.cli.errors import BadInput
-from alc_kernels.cli.folders import refuse_data_folder
-from alc_kernels.cli.table_options import add_table_options, table_options
+from alc_kernels.cli.matching.outputs import refuse_data_folder
+from alc_kernels.cli.matching.tables import add_table_options, table_options
+from alc_kernels.xmc.errors import BadInput
 
 if TYPE_CHECKING:
     from alc_kernels.xmc.data.source import Source

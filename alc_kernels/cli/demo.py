@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alc_kernels.cli.errors import BadInput
+from alc_kernels.xmc.errors import BadInput
 
 if TYPE_CHECKING:
     from alc_kernels.xmc.config import TrainConfig
@@ -118,7 +118,7 @@ def _prepare(output: Path) -> None:
 
 
 def _train(config: TrainConfig, dataset: Dataset, folder: Path) -> Group:
-    from alc_kernels.cli.progress import make_progress
+    from alc_kernels.cli.train import make_progress
     from alc_kernels.xmc.evaluation import loss_name
     from alc_kernels.xmc.evaluation.evaluate import evaluate_run
     from alc_kernels.xmc.training import train

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alc_kernels.cli.arguments import number
-from alc_kernels.cli.errors import BadInput
+from alc_kernels.xmc.errors import BadInput
 
 if TYPE_CHECKING:
     from alc_kernels.xmc.data import Dataset

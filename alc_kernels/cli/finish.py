@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alc_kernels.cli.errors import BadInput, Missing
-from alc_kernels.xmc.errors import Interrupted
+from alc_kernels.xmc.errors import BadInput, Interrupted, Missing
 from alc_kernels.xmc.evaluation.run import REPORT
 
 if TYPE_CHECKING:

@@ -51,3 +51,19 @@ def describe(error: BaseException) -> str:
     text = " ".join(str(error).split())
     ours = type(error).__module__.startswith("alc_kernels.")
     return text if ours else f"{type(error).__name__}: {text}"
+
+
+# What a command raises when the user, not the program, has to act.
+
+
+class BadInput(Exception):
+    """Ends the command with its message on one line and exit code 2."""
+
+
+class Missing(BadInput):
+    """An optional package is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package}: pip install 'alc-kernels[{extra}]'"
+        )

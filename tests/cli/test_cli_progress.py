@@ -5,7 +5,7 @@ import re
 
 from rich.console import Console
 
-from alc_kernels.cli.progress import BarProgress, LineProgress
+from alc_kernels.cli.train import BarProgress, LineProgress
 
 RECORD = {"epoch": 1.0, "loss": 1.25, "validation_coverage_90": 0.5}
 

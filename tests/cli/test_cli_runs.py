@@ -13,7 +13,7 @@ import tomllib
 
 from alc_kernels.cli import main
 from alc_kernels.cli.app import COMMANDS
-from alc_kernels.cli.progress import LineProgress
+from alc_kernels.cli.train import LineProgress
 from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.evaluation import load_scored
 

@@ -113,7 +113,7 @@ def test_killed_and_resumed_from_the_command_line(data, finished, tmp_path, caps
     script = (
         "import os, signal, sys\n"
         "from alc_kernels.cli import main\n"
-        "from alc_kernels.cli.progress import LineProgress\n"
+        "from alc_kernels.cli.train import LineProgress\n"
         "def step(self, *, step, epoch, loss):\n"
         "    if step == 3: os.kill(os.getpid(), signal.SIGKILL)\n"
         "LineProgress.step = step\n"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch.distributed import HashStore
 
 from alc_kernels.cli import main
-from alc_kernels.cli.ranks import is_told_elsewhere, this_rank
+from alc_kernels.cli.app import is_told_elsewhere, this_rank
 from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.data import generate_catalogue
 from alc_kernels.xmc.encoders import build_encoder

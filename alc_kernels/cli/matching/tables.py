@@ -14,6 +14,7 @@ Compressed files hold no time stamp, so equal rows give equal bytes.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import gzip
 import io
@@ -23,11 +24,14 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
-from alc_kernels.cli.errors import BadInput, Missing
-from alc_kernels.cli.outputs import Target
+from alc_kernels.cli.matching.outputs import Target
 from alc_kernels.whole import whole_file
+from alc_kernels.xmc.errors import BadInput, Missing
+
+if TYPE_CHECKING:
+    from alc_kernels.xmc.data.tables import TableOptions
 
 Row = Sequence["str | int | float | None"]
 Write = Callable[[Row], None]
@@ -227,3 +231,52 @@ def _open(path: Path, packing: str) -> Iterator[IO[bytes]]:
                 yield packed
         else:
             yield plain
+
+
+# The options with which every command reads a table.
+
+
+def add_table_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--delimiter``, ``--encoding``, ``--[no-]quoting``, ``--no-header`` and ``--sheet``."""
+    add = parser.add_argument_group("how tables are read, where that is not found").add_argument
+    add("--delimiter", metavar="CHARACTER", help="comma, semicolon, tab, pipe or the character")
+    add(
+        "--encoding",
+        metavar="NAME",
+        help="of text: utf-8, utf-16, cp1252, latin-1 or another of Python's",
+    )
+    add(
+        "--quoting",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help='whether " encloses cells; with --no-quoting it is a character like others',
+    )
+    add(
+        "--no-header",
+        action="store_true",
+        help="the first row is a row like others; columns are named by number, from 1",
+    )
+    add("--sheet", metavar="NAME", help="of an .xlsx file (the first)")
+
+
+def table_options(arguments: argparse.Namespace) -> TableOptions:
+    """The options as given.
+
+    Raises:
+        BadInput: a delimiter or an encoding that cannot be one.
+    """
+    from alc_kernels.xmc.data.tables import TableOptions
+
+    options = {}
+    for name in ("delimiter", "encoding"):
+        options[name] = getattr(arguments, name)
+        try:
+            TableOptions(**{name: options[name]})
+        except ValueError as error:
+            raise BadInput(f"argument --{name}: {error}") from None
+    return TableOptions(
+        **options,
+        quoting=arguments.quoting,
+        header=not arguments.no_header,
+        sheet=arguments.sheet,
+    )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alc_kernels.cli.errors import BadInput
+from alc_kernels.xmc.errors import BadInput
 from alc_kernels.xmc.words import counted
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alc_kernels.cli.arguments import one_of
-from alc_kernels.cli.catalogue import Labels, add_catalogue_options, read_labels
-from alc_kernels.cli.errors import BadInput
-from alc_kernels.cli.outputs import Target, check_parents
-from alc_kernels.cli.table_options import add_table_options, table_options
+from alc_kernels.cli.matching.catalogue import Labels, add_catalogue_options, read_labels
+from alc_kernels.cli.matching.outputs import Target, check_parents
+from alc_kernels.cli.matching.tables import add_table_options, table_options
+from alc_kernels.xmc.errors import BadInput
 
 if TYPE_CHECKING:
     from alc_kernels.xmc.training.checkpoint import Checkpoint
@@ -87,7 +87,7 @@ def _write_labels(kind: str, folder: Path, checkpoint: Checkpoint, labels: Label
     """Vectors or index, and the table beside them; what was written, in words."""
     import numpy as np
 
-    from alc_kernels.cli.table_files import table_writer
+    from alc_kernels.cli.matching.tables import table_writer
     from alc_kernels.xmc.export import save_index
 
     vectors = checkpoint.model.encode_labels(labels.texts, labels.numbers).numpy()
