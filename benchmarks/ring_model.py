@@ -34,7 +34,7 @@ from alc_kernels import GlobalBatch, functional
 from alc_kernels.backends.choose import choose_backend
 from alc_kernels.backends.interface import GradientRequest, Problem, WalkRequest
 from alc_kernels.distributed import farewell
-from alc_kernels.distributed.ring import Transfer
+from alc_kernels.distributed.exchange import Transfer
 from alc_kernels.positives import Positives
 
 

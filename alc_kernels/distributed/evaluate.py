@@ -10,12 +10,10 @@ import torch
 from torch import Tensor
 
 from alc_kernels.backends.interface import Problem, RowStatistics, WalkRequest
+from alc_kernels.distributed.blocks import First
 from alc_kernels.distributed.exchange import Gather
-from alc_kernels.distributed.first import First
 from alc_kernels.distributed.gradients import ColumnGradient, Gradients, gradients
-from alc_kernels.distributed.part import Part
-from alc_kernels.distributed.sums import Sums
-from alc_kernels.distributed.walks import find_first, positive_sums, walk_all
+from alc_kernels.distributed.passes import Part, Sums, find_first, positive_sums, walk_all
 from alc_kernels.objective.evaluate import Evaluation
 from alc_kernels.objective.pair_head import PairHead, pair_losses, pair_share
 from alc_kernels.objective.plan import gradient_plan, scalar_gradient

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from alc_kernels.backends.interface import GradientRequest, GradientResult, Problem
 from alc_kernels.backends.torch_backend.pairs import add_by_label
+from alc_kernels.distributed.blocks import Block
 from alc_kernels.distributed.exchange import Exchange, Tensors, add
-from alc_kernels.distributed.part import Part
-from alc_kernels.distributed.relations import Block
+from alc_kernels.distributed.passes import Part
 from alc_kernels.objective.pair_head import PairHead
 from alc_kernels.objective.plan import GradientPlan
 

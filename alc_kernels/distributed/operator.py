@@ -15,9 +15,8 @@ from alc_kernels.distributed.collectives import sum_over
 from alc_kernels.distributed.control import NO_COLUMNS, Sizes, Statement, agree, refusing, resolve
 from alc_kernels.distributed.evaluate import GlobalEvaluation, evaluate_globally
 from alc_kernels.distributed.gradients import Gradients, gradients, push_rows
-from alc_kernels.distributed.part import Part, make_exchange, make_part
+from alc_kernels.distributed.passes import Part, find_first, make_exchange, make_part, walk_all
 from alc_kernels.distributed.settings import A_TENSOR, Membership
-from alc_kernels.distributed.walks import find_first, walk_all
 from alc_kernels.objective import Objective
 from alc_kernels.objective.pair_head import PairHead
 from alc_kernels.objective.plan import GradientPlan

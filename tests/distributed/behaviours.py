@@ -25,7 +25,7 @@ from alc_kernels import (
 )
 from alc_kernels.cached import cached_encode
 from alc_kernels.distributed import control
-from alc_kernels.distributed.sums import Sums
+from alc_kernels.distributed.passes import Sums
 from tests.distributed.data import KINDS, make_batch
 
 ROWS, LABELS = [6, 9], [8, 5]

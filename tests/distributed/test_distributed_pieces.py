@@ -9,11 +9,16 @@ from alc_kernels import Positives, Sigmoid, Softmax, Triplet
 from alc_kernels.backends import torch_backend
 from alc_kernels.backends.choose import choose_backend
 from alc_kernels.backends.interface import Problem, RowStatistics, WalkRequest
+from alc_kernels.distributed.blocks import (
+    Block,
+    block_relation,
+    csr_columns,
+    merge_statistics,
+    shift_indices,
+)
 from alc_kernels.distributed.context import assigned, transfers
 from alc_kernels.distributed.control import Sizes
-from alc_kernels.distributed.relations import Block, block_relation, csr_columns
 from alc_kernels.distributed.settings import Membership, for_call, scalar_text, stating
-from alc_kernels.distributed.statistics import merge_statistics, shift_indices
 from tests.backends.common import NATIVE
 
 BLOCKS = [(0, 4), (4, 5), (5, 11), (0, 11)]

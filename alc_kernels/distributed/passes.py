@@ -7,17 +7,127 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from alc_kernels.backends.interface import Problem, RowStatistics, WalkRequest
-from alc_kernels.distributed.exchange import Tensors
-from alc_kernels.distributed.first import First, earlier, first_of_labels, first_of_queries
-from alc_kernels.distributed.part import Part
-from alc_kernels.distributed.relations import Block
-from alc_kernels.distributed.statistics import (
+from alc_kernels.backends.interface import (
+    Backend,
+    Problem,
+    RowStatistics,
+    WalkRequest,
+    accumulation_dtype,
+)
+from alc_kernels.distributed.blocks import (
+    Block,
+    First,
+    block_relation,
+    earlier,
+    first_of_labels,
+    first_of_queries,
     from_tensors,
     merge_statistics,
     shift_indices,
     to_tensors,
 )
+from alc_kernels.distributed.collectives import Group, sum_over
+from alc_kernels.distributed.control import Sizes
+from alc_kernels.distributed.exchange import Exchange, Gather, Ring, Tensors
+from alc_kernels.objective.guard import limits, slack_of
+from alc_kernels.positives import Positives
+
+# A process's part of the global batch, and the problems it forms with blocks of labels.
+
+
+# With up to this much for all labels, their gradient and its copy on the way, "auto" gathers.
+GATHER_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Part:
+    """Prepared rows of one process and the relations of its queries to all labels."""
+
+    backend: Backend
+    queries: Tensor  # (B, d) compute dtype, normalised
+    positives: Positives  # own queries by all labels (diagonal, ids: local vectors)
+    exclude: Positives
+    sizes: Sizes
+    group: Group
+    exchange: Exchange
+    width: int
+    acc: torch.dtype
+    normalized: bool
+
+    def limits(self, first: Tensor, score: Tensor, exclude_above: float) -> Tensor:
+        """The guard of rows, the own queries or labels, from their first positives."""
+        return limits(first, score, exclude_above, self.queries, self.normalized)
+
+    def problem(self, block: Block, guard: Tensor | None) -> Problem:
+        """Own queries by the block's labels. ``guard`` is of the own queries, (B,) acc."""
+        tensors = block.tensors
+        slack = None
+        if guard is not None:
+            slack = slack_of(self.queries, block.labels, self.normalized)
+        return Problem(
+            self.queries,
+            block.labels,
+            block_relation(self.positives, block, tensors.get("positive_ids"), self.sizes),
+            block_relation(self.exclude, block, tensors.get("excluded_ids"), self.sizes),
+            guard,
+            slack,
+        )
+
+
+def make_exchange(
+    constant: Tensors, sizes: Sizes, group: Group, mode: str, width: int, dtype: torch.dtype
+) -> Exchange:
+    """The exchange for ``mode`` "auto", "gather" or "ring"; see ``GlobalBatch``.
+
+    Args:
+        constant: what belongs to each of the own labels, (M, ...) each.
+        width, dtype: d and the compute dtype of the labels.
+    """
+    if mode == "auto":
+        item = dtype.itemsize + 2 * accumulation_dtype(dtype).itemsize
+        mode = "gather" if sizes.total_labels * width * item <= GATHER_BYTES else "ring"
+    if mode == "gather":
+        return Gather(constant, sizes, group)
+    return Ring(constant, sizes, group)
+
+
+def make_part(
+    backend: Backend,
+    problem: Problem,
+    sizes: Sizes,
+    group: Group,
+    mode: str,
+    label_offset: Tensor | None,
+    normalized: bool,
+) -> Part:
+    """Set up the exchange of ``problem``'s labels and what belongs to each of them.
+
+    Args:
+        problem: own rows; relations of the own queries to all labels.
+        mode: "auto", "gather" or "ring".
+        label_offset: (M,) acc of the own labels.
+        normalized: the rows are of unit length.
+    """
+    labels = problem.labels
+    constant: Tensors = {"labels": labels}
+    relations = (("positive_ids", problem.positives), ("excluded_ids", problem.exclude))
+    for name, relation in relations:
+        if relation.kind == "ids":
+            constant[name] = relation.tensors[1]
+    if label_offset is not None:
+        constant["label_offset"] = label_offset
+    return Part(
+        backend=backend,
+        queries=problem.queries,
+        positives=problem.positives,
+        exclude=problem.exclude,
+        sizes=sizes,
+        group=group,
+        exchange=make_exchange(constant, sizes, group, mode, labels.shape[1], labels.dtype),
+        width=labels.shape[1],
+        acc=problem.acc,
+        normalized=normalized,
+    )
 
 
 @dataclass
@@ -178,3 +288,63 @@ def _merge_walks(a: Tensors, b: Tensors) -> Tensors:
     if "first_key" in a:
         made.update(_merge_first(a, b))
     return made
+
+
+# Sums over all processes, in one message.
+
+
+class Sums:
+    """Numbers to add up. They travel as float64, in which counts up to 2^53 are exact."""
+
+    def __init__(self, poison: Tensor) -> None:
+        """``poison``: 0-d acc, 1 or NaN; NaN on one process becomes NaN on all."""
+        self._dtype = poison.dtype
+        self._place: dict[str, slice] = {}
+        self._values: list[Tensor] = []
+        self._count = 0
+        self._total: Tensor | None = None
+        self._processes = 1
+        self._put("poison", poison * 0.0)
+
+    def put(self, name: str, value: Tensor) -> None:
+        """Add a 0-d number."""
+        self._put(name, value)
+
+    def _put(self, name: str, values: Tensor) -> None:
+        values = values.reshape(-1).to(torch.float64)
+        self._place[name] = slice(self._count, self._count + values.numel())
+        self._count += values.numel()
+        self._values.append(values)
+
+    def compare(self, numbers: Tensor) -> None:
+        """Poison the result unless every process hands in the same (n,) numbers, bit by bit.
+
+        Of integers a, N Σa² = (Σa)² exactly where all N are equal. The bits are taken 16 at a
+        time, so that the sums are exact (for up to 32,768 processes).
+        """
+        pieces = numbers.contiguous().view(torch.int16).to(torch.float64)
+        self._put("pieces", pieces)
+        self._put("squares", pieces * pieces)
+
+    def reduce(self, group: Group) -> None:
+        """Send and receive."""
+        self._total = sum_over(torch.cat(self._values), group, "sums over rows")
+        self._processes = group.size()
+
+    def get(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
+        """The sum over all processes, 0-d, in acc or ``dtype``."""
+        return self._get(name)[0].to(self._dtype if dtype is None else dtype)
+
+    def _get(self, name: str) -> Tensor:
+        assert self._total is not None
+        return self._total[self._place[name]]
+
+    @property
+    def poison(self) -> Tensor:
+        """0-d acc: 1, or NaN."""
+        poison = self.get("poison") + 1.0
+        if "pieces" not in self._place:
+            return poison
+        sums, squares = (self._get(name).to(torch.int64) for name in ("pieces", "squares"))
+        same = (self._processes * squares == sums * sums).all()
+        return torch.where(same, poison, torch.nan)
