@@ -2,8 +2,8 @@
 
 from alc_kernels import functional, reference
 from alc_kernels.alc_loss import ALCLoss
-from alc_kernels.backends.choose import BackendUnavailableError
 from alc_kernels.distributed import GlobalBatch
+from alc_kernels.engine.choose import BackendUnavailableError
 from alc_kernels.matryoshka import MatryoshkaLoss
 from alc_kernels.positives import Positives
 from alc_kernels.settings import (

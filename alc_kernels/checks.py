@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from alc_kernels.backends.interface import accumulation_dtype
+from alc_kernels.engine.interface import accumulation_dtype
 from alc_kernels.positives import Positives, _as_index
 
 # Kinds of relations whose columns are, across processes, the labels of all of them; the others

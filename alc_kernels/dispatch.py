@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from alc_kernels import checks
-from alc_kernels.backends.choose import check_backend
-from alc_kernels.backends.interface import accumulation_dtype
 from alc_kernels.distributed.control import refusing
 from alc_kernels.distributed.settings import for_call, scalar_text
-from alc_kernels.objective import Objective
+from alc_kernels.engine.choose import check_backend
+from alc_kernels.engine.evaluate import Objective
+from alc_kernels.engine.interface import accumulation_dtype
 from alc_kernels.ops.matryoshka import MatryoshkaResult, matryoshka_loss_op
 from alc_kernels.ops.similarity_loss import SimilarityLoss, similarity_loss_op
 from alc_kernels.positives import Positives

@@ -31,10 +31,10 @@ import torch
 import torch.distributed as dist
 
 from alc_kernels import GlobalBatch, functional
-from alc_kernels.backends.choose import choose_backend
-from alc_kernels.backends.interface import GradientRequest, Problem, WalkRequest
 from alc_kernels.distributed import farewell
 from alc_kernels.distributed.exchange import Transfer
+from alc_kernels.engine.choose import choose_backend
+from alc_kernels.engine.interface import GradientRequest, Problem, WalkRequest
 from alc_kernels.positives import Positives
 
 

@@ -17,19 +17,19 @@ import torch
 from torch import Tensor
 
 from alc_kernels.backends import torch_backend
-from alc_kernels.backends.interface import (
-    GradientRequest,
-    Problem,
-    RowStatistics,
-    WalkGradient,
-    WalkRequest,
-)
 from alc_kernels.backends.triton_backend import launch as tuned
 from alc_kernels.backends.triton_backend.dense import launch as coefficients
 from alc_kernels.backends.triton_backend.launch import Tile, device_limits, dot_precision, walk_tile
 from alc_kernels.backends.triton_backend.one_pass import launch as one_pass
 from alc_kernels.backends.triton_backend.walk import launch as walk_launch
 from alc_kernels.bench import measure
+from alc_kernels.engine.interface import (
+    GradientRequest,
+    Problem,
+    RowStatistics,
+    WalkGradient,
+    WalkRequest,
+)
 from alc_kernels.positives import Positives
 
 # A tile must be faster than the table's by this much to take its place: less is noise.

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alc_kernels.backends.interface import Backend, Problem, RowStatistics
 from alc_kernels.distributed.control import Sizes
+from alc_kernels.engine.interface import Backend, Problem, RowStatistics
 from alc_kernels.positives import Positives
 
 

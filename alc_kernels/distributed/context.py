@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from alc_kernels.context import (
+from alc_kernels.distributed.collectives import exchange_rows, sum_over
+from alc_kernels.distributed.control import Sizes, resolve
+from alc_kernels.distributed.settings import Membership
+from alc_kernels.engine.batch_part import (
     WHOLE_BATCH_LIMIT,
     Heads,
     groupwise_loss,
     warn_about_whole_batch,
 )
-from alc_kernels.distributed.collectives import exchange_rows, sum_over
-from alc_kernels.distributed.control import Sizes, resolve
-from alc_kernels.distributed.settings import Membership
 
 if TYPE_CHECKING:
     from alc_kernels.ops.similarity_loss import SimilarityLoss

@@ -9,26 +9,23 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from alc_kernels.backends.interface import Problem, RowStatistics, WalkRequest
 from alc_kernels.distributed.blocks import First
 from alc_kernels.distributed.exchange import Gather
 from alc_kernels.distributed.gradients import ColumnGradient, Gradients, gradients
 from alc_kernels.distributed.passes import Part, Sums, find_first, positive_sums, walk_all
-from alc_kernels.objective.evaluate import Evaluation
-from alc_kernels.objective.pair_head import PairHead, pair_losses, pair_share
-from alc_kernels.objective.plan import gradient_plan, scalar_gradient
-from alc_kernels.objective.request import base_request, mined_pairs, walk_request
-from alc_kernels.objective.rows import RowLoss
-from alc_kernels.objective.sigmoid import sigmoid_rows
-from alc_kernels.objective.softmax import ONE_POSITIVE, softmax_rows
-from alc_kernels.objective.specification import Objective
-from alc_kernels.objective.threshold import (
-    ThresholdSums,
-    sides_of,
-    threshold_sums,
-    threshold_terms,
+from alc_kernels.engine.bases import ONE_POSITIVE, RowLoss, sigmoid_rows, softmax_rows, triplet_rows
+from alc_kernels.engine.evaluate import Evaluation
+from alc_kernels.engine.interface import Problem, RowStatistics, WalkRequest
+from alc_kernels.engine.pair_head import PairHead, pair_losses, pair_share
+from alc_kernels.engine.plan import (
+    base_request,
+    gradient_plan,
+    mined_pairs,
+    scalar_gradient,
+    walk_request,
 )
-from alc_kernels.objective.triplet import triplet_rows
+from alc_kernels.engine.specification import Objective
+from alc_kernels.engine.threshold import ThresholdSums, sides_of, threshold_sums, threshold_terms
 from alc_kernels.settings import Base, DynamicTriplet, Sigmoid, Softmax, Triplet
 
 

@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alc_kernels.backends.interface import GradientRequest, GradientResult, Problem
-from alc_kernels.backends.torch_backend.pairs import add_by_label
 from alc_kernels.distributed.blocks import Block
 from alc_kernels.distributed.exchange import Exchange, Tensors, add
 from alc_kernels.distributed.passes import Part
-from alc_kernels.objective.pair_head import PairHead
-from alc_kernels.objective.plan import GradientPlan
+from alc_kernels.engine.interface import GradientRequest, GradientResult, Problem, add_by_label
+from alc_kernels.engine.pair_head import PairHead
+from alc_kernels.engine.plan import GradientPlan
 
 # Of a gradient request, what is per row and so travels with the labels.
 _PER_ROW = ("row_scale", "num_positives", "log_sum_exp", "negative_scale")

@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from alc_kernels.backends.choose import choose_backend
-from alc_kernels.backends.interface import WalkRequest, accumulation_dtype
 from alc_kernels.checks import OVER_ALL_LABELS
 from alc_kernels.distributed.collectives import sum_over
 from alc_kernels.distributed.control import NO_COLUMNS, Sizes, Statement, agree, refusing, resolve
@@ -17,11 +15,13 @@ from alc_kernels.distributed.evaluate import GlobalEvaluation, evaluate_globally
 from alc_kernels.distributed.gradients import Gradients, gradients, push_rows
 from alc_kernels.distributed.passes import Part, find_first, make_exchange, make_part, walk_all
 from alc_kernels.distributed.settings import A_TENSOR, Membership
-from alc_kernels.objective import Objective
-from alc_kernels.objective.pair_head import PairHead
-from alc_kernels.objective.plan import GradientPlan
-from alc_kernels.ops.operator import define
-from alc_kernels.ops.prepare import Prepared, prepare
+from alc_kernels.engine.choose import choose_backend
+from alc_kernels.engine.evaluate import Objective
+from alc_kernels.engine.interface import WalkRequest, accumulation_dtype
+from alc_kernels.engine.operator import define
+from alc_kernels.engine.pair_head import PairHead
+from alc_kernels.engine.plan import GradientPlan
+from alc_kernels.engine.prepare import Prepared, prepare
 
 Relation = tuple[str, list[Tensor]]  # kind and tensors, as operators take them
 

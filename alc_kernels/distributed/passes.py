@@ -7,13 +7,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from alc_kernels.backends.interface import (
-    Backend,
-    Problem,
-    RowStatistics,
-    WalkRequest,
-    accumulation_dtype,
-)
 from alc_kernels.distributed.blocks import (
     Block,
     First,
@@ -29,7 +22,14 @@ from alc_kernels.distributed.blocks import (
 from alc_kernels.distributed.collectives import Group, sum_over
 from alc_kernels.distributed.control import Sizes
 from alc_kernels.distributed.exchange import Exchange, Gather, Ring, Tensors
-from alc_kernels.objective.guard import limits, slack_of
+from alc_kernels.engine.guard import limits, slack_of
+from alc_kernels.engine.interface import (
+    Backend,
+    Problem,
+    RowStatistics,
+    WalkRequest,
+    accumulation_dtype,
+)
 from alc_kernels.positives import Positives
 
 # A process's part of the global batch, and the problems it forms with blocks of labels.

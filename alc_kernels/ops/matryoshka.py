@@ -8,15 +8,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from alc_kernels.backends.both_sides import poison_unless
-from alc_kernels.backends.choose import choose_backend
-from alc_kernels.backends.interface import accumulation_dtype
-from alc_kernels.objective import Objective
-from alc_kernels.objective.matryoshka import SharedWalk, evaluate_widths
-from alc_kernels.objective.prefix_rows import PrefixRows, prefix_rows
-from alc_kernels.ops.finish import scale_gradient
-from alc_kernels.ops.operator import below_autograd, define
-from alc_kernels.ops.prepare import plain_arithmetic, relation
+from alc_kernels.engine.both_sides import poison_unless
+from alc_kernels.engine.choose import choose_backend
+from alc_kernels.engine.evaluate import Objective
+from alc_kernels.engine.interface import accumulation_dtype
+from alc_kernels.engine.matryoshka import SharedWalk, evaluate_widths
+from alc_kernels.engine.operator import below_autograd, define, scale_gradient
+from alc_kernels.engine.prepare import plain_arithmetic, relation
+from alc_kernels.engine.widths import PrefixRows, prefix_rows
 
 
 class MatryoshkaResult(NamedTuple):

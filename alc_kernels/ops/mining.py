@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from alc_kernels.backends.interface import WalkRequest, accumulation_dtype
 from alc_kernels.distributed.operator import global_hardest, global_pair_gradient, join
 from alc_kernels.distributed.settings import Membership
-from alc_kernels.objective.evaluate import guarded
-from alc_kernels.ops.operator import below_autograd, define
-from alc_kernels.ops.prepare import plain_arithmetic, prepare
+from alc_kernels.engine.evaluate import guarded
+from alc_kernels.engine.interface import WalkRequest, accumulation_dtype
+from alc_kernels.engine.operator import below_autograd, define
+from alc_kernels.engine.prepare import plain_arithmetic, prepare
 
 
 class Mined(NamedTuple):

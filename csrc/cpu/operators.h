@@ -1,4 +1,4 @@
-// The operators that operators.cpp registers; documented in alc_kernels/backends/interface.py.
+// The operators that operators.cpp registers; documented in alc_kernels/engine/interface.py.
 #pragma once
 
 #include <optional>

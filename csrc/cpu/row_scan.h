@@ -14,7 +14,7 @@ namespace alc {
 
 enum class Softmax : int64_t { kNone = 0, kAll = 1, kNegatives = 2 };
 
-// What a walk looks for; see `WalkRequest` in alc_kernels/backends/interface.py.
+// What a walk looks for; see `WalkRequest` in alc_kernels/engine/interface.py.
 template <typename T>
 struct ScanOptions {
   int64_t top_k = 0;

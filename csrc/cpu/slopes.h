@@ -11,7 +11,7 @@ namespace alc {
 
 enum class Kind : int64_t { kNone = 0, kSoftmax = 1, kDecoupled = 2, kSigmoid = 3 };
 
-// See `GradientRequest` in alc_kernels/backends/interface.py.
+// See `GradientRequest` in alc_kernels/engine/interface.py.
 template <typename T>
 struct SlopeOptions {
   Kind kind = Kind::kNone;

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from alc_kernels.backends import native_backend
-from alc_kernels.backends.interface import Problem
+from alc_kernels.engine.interface import Problem
 from tests.backends.relations import random_relation
 
 NATIVE = native_backend.unsupported(torch.empty(1))  # why it cannot run here, or None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from alc_kernels.backends.interface import Problem, RowStatistics, WalkRequest
+from alc_kernels.engine.interface import Problem, RowStatistics, WalkRequest
 
 
 def similarities(problem: Problem, dtype: torch.dtype = torch.float64) -> Tensor:

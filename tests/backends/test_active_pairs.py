@@ -10,12 +10,12 @@ from torch import Tensor
 
 from alc_kernels import ALCLoss, ThresholdMargin, Triplet
 from alc_kernels.backends import triton_backend
-from alc_kernels.backends.interface import GradientRequest, Problem, RowStatistics, WalkRequest
 from alc_kernels.backends.triton_backend import launch as workspace
 from alc_kernels.backends.triton_backend.active import lists as active_lists
 from alc_kernels.backends.triton_backend.active import product as active_product
 from alc_kernels.backends.triton_backend.active.lists import SHARE, list_labels, list_rows
 from alc_kernels.backends.triton_backend.tile.bits import BLOCK, ActiveBits, rows_that_fit
+from alc_kernels.engine.interface import GradientRequest, Problem, RowStatistics, WalkRequest
 from tests.backends.common import DTYPES, assert_close, error, random_problem
 from tests.backends.dense import negatives_of, similarities
 from tests.backends.relations import KINDS

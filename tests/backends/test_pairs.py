@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alc_kernels.backends.interface import Problem
+from alc_kernels.engine.interface import Problem
 from tests.backends.common import (
     BACKENDS,
     DTYPES,

@@ -8,12 +8,17 @@ import pytest
 import torch
 
 from alc_kernels.backends import torch_backend, triton_backend
-from alc_kernels.backends.interface import GradientRequest, WalkRequest
-from alc_kernels.backends.prefix_interface import PrefixProblem, PrefixSides, PrefixTargets
 from alc_kernels.backends.triton_backend import launch as workspace
 from alc_kernels.backends.triton_backend.active import product as prefix_bits
 from alc_kernels.backends.triton_backend.dense import launch as coefficients
 from alc_kernels.backends.triton_backend.dense import prefix_launch as prefix_coefficients
+from alc_kernels.engine.interface import (
+    GradientRequest,
+    PrefixProblem,
+    PrefixSides,
+    PrefixTargets,
+    WalkRequest,
+)
 from alc_kernels.positives import Positives
 from tests.backends.test_prefix_walk import problem
 from tests.tolerances import TOLERANCES, assert_close

@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from alc_kernels.backends import torch_backend, triton_backend
-from alc_kernels.backends.interface import RowStatistics, WalkRequest
-from alc_kernels.backends.prefix_interface import PrefixProblem
 from alc_kernels.backends.triton_backend import launch as workspace
 from alc_kernels.backends.triton_backend.launch import Tile, override_tile
+from alc_kernels.engine.interface import PrefixProblem, RowStatistics, WalkRequest
 from alc_kernels.positives import Positives
 from tests.losses.cases import make_data
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from alc_kernels.backends import triton_backend
-from alc_kernels.backends.interface import WalkRequest
 from alc_kernels.backends.triton_backend import launch as workspace
 from alc_kernels.backends.triton_backend.launch import Tile, override_tile
 from alc_kernels.backends.triton_backend.walk import launch as walk_launch
 from alc_kernels.backends.triton_backend.walk import selection
+from alc_kernels.engine.interface import WalkRequest
 from tests.backends.common import random_problem
 from tests.backends.relations import KINDS
 from tests.backends.test_walk import check, integer_problem

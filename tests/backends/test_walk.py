@@ -11,7 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from alc_kernels.backends.interface import Problem, RowStatistics, WalkRequest
+from alc_kernels.engine.interface import Problem, RowStatistics, WalkRequest
 from alc_kernels.positives import Positives
 from tests.backends.common import (
     BACKENDS,

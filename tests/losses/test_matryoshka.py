@@ -21,7 +21,7 @@ from alc_kernels import (
 from alc_kernels.backends import native_backend, torch_backend, triton_backend
 from alc_kernels.backends.native_backend import passes as prefixes
 from alc_kernels.backends.torch_backend import similarity as chunks
-from alc_kernels.objective import Objective
+from alc_kernels.engine.evaluate import Objective
 from alc_kernels.ops.matryoshka import matryoshka_loss_op
 from tests.backends.common import NATIVE
 from tests.losses.cases import Data, make_data

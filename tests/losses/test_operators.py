@@ -8,9 +8,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from alc_kernels import ALCLoss, Auxiliary, Positives, Softmax, ThresholdMargin, functional
-from alc_kernels.objective import Objective
+from alc_kernels.engine.evaluate import Objective
+from alc_kernels.engine.operator import scale_gradient
+from alc_kernels.engine.prepare import finish_gradient
 from alc_kernels.ops import similarity_loss as similarity_loss_module
-from alc_kernels.ops.finish import finish_gradient, scale_gradient
 from alc_kernels.ops.mining import hardest_negatives_op, score_gradient_op
 from alc_kernels.ops.similarity_loss import similarity_loss_op
 from alc_kernels.settings import Sigmoid, Triplet

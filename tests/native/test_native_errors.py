@@ -9,9 +9,16 @@ import torch
 
 from alc_kernels import BackendUnavailableError, Positives, functional
 from alc_kernels.backends import native_backend
-from alc_kernels.backends.choose import choose_backend
-from alc_kernels.backends.interface import GradientRequest, Problem, WalkGradient, WalkRequest
-from alc_kernels.backends.prefix_interface import PrefixProblem, PrefixSides, PrefixTargets
+from alc_kernels.engine.choose import choose_backend
+from alc_kernels.engine.interface import (
+    GradientRequest,
+    PrefixProblem,
+    PrefixSides,
+    PrefixTargets,
+    Problem,
+    WalkGradient,
+    WalkRequest,
+)
 from tests.native.common import needs_native
 
 pytestmark = needs_native

@@ -9,7 +9,7 @@ import torch
 
 from alc_kernels import Positives
 from alc_kernels.backends import native_backend
-from alc_kernels.backends.interface import GradientRequest, Problem, WalkGradient, WalkRequest
+from alc_kernels.engine.interface import GradientRequest, Problem, WalkGradient, WalkRequest
 from tests.native.common import needs_native
 
 pytestmark = needs_native

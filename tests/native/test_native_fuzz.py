@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from alc_kernels import ALCLoss, Positives, functional
 from alc_kernels.backends import native_backend, torch_backend
-from alc_kernels.backends.interface import (
+from alc_kernels.engine.interface import (
     GradientRequest,
     Problem,
     RowStatistics,

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from alc_kernels.backends.choose import choose_backend
 from alc_kernels.backends.native_backend import library
+from alc_kernels.engine.choose import choose_backend
 from csrc import flags
 from tests.native.common import needs_native
 

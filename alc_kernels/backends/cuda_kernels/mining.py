@@ -9,7 +9,7 @@ from torch import Tensor
 
 from alc_kernels.backends.cuda_kernels import operators
 from alc_kernels.backends.cuda_kernels.enabled import enabled
-from alc_kernels.backends.interface import Problem
+from alc_kernels.engine.interface import Problem
 
 MAX_WIDTH = 32
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from alc_kernels.backends.cuda_kernels import operators
-from alc_kernels.backends.interface import Problem
+from alc_kernels.engine.interface import Problem
 
 
 def add_pair_gradients(

@@ -8,16 +8,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alc_kernels.backends.interface import (
+from alc_kernels.backends.native_backend.pairs import arguments
+from alc_kernels.engine.interface import (
     GradientRequest,
     GradientResult,
+    PrefixProblem,
+    PrefixSides,
+    PrefixTargets,
     Problem,
     RowStatistics,
     WalkGradient,
     WalkRequest,
 )
-from alc_kernels.backends.native_backend.pairs import arguments
-from alc_kernels.backends.prefix_interface import PrefixProblem, PrefixSides, PrefixTargets
 
 # Active pairs are kept while they are few: the list must fit the memory bound, and adding them
 # one by one must cost less than the dense products. One pair costs about as much as a hundred

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from alc_kernels.backends.both_sides import one_by_one
-from alc_kernels.backends.interface import Problem, accumulation_dtype
 from alc_kernels.backends.torch_backend.similarity import accumulated, row_chunks
+from alc_kernels.engine.both_sides import one_by_one
+from alc_kernels.engine.interface import Problem, accumulation_dtype, add_by_label
 
 
 def pair_chunks(problem: Problem, index: Tensor) -> list[tuple[int, int]]:
@@ -19,16 +19,6 @@ def pair_chunks(problem: Problem, index: Tensor) -> list[tuple[int, int]]:
 def gather_labels(problem: Problem, index: Tensor) -> Tensor:
     """(R, t, d) acc: the labels of ``index`` (R, t); label 0 stands in where it is -1."""
     return accumulated(problem.labels[index.clamp(min=0)])
-
-
-def add_by_label(grad_labels: Tensor, index: Tensor, values: Tensor, deterministic: bool) -> None:
-    """grad_labels[index[i, t]] += values[i, t]; where the index is -1, values must be 0."""
-    flat = index.clamp(min=0).flatten()
-    rows = values.flatten(0, 1)
-    if deterministic and grad_labels.is_cuda:
-        grad_labels.index_put_((flat,), rows, accumulate=True)  # sorts first, adds in order
-    else:
-        grad_labels.index_add_(0, flat, rows)
 
 
 def score_pairs(problem: Problem, index: Tensor) -> Tensor:

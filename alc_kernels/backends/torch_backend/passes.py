@@ -9,14 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alc_kernels.backends.interface import (
-    GradientRequest,
-    GradientResult,
-    Problem,
-    RowStatistics,
-    WalkRequest,
-)
-from alc_kernels.backends.prefix_interface import PrefixProblem, PrefixSides, PrefixTargets
 from alc_kernels.backends.torch_backend.similarity import (
     Chunk,
     accumulated,
@@ -25,6 +17,16 @@ from alc_kernels.backends.torch_backend.similarity import (
     problem_chunks,
     product,
     row_chunks,
+)
+from alc_kernels.engine.interface import (
+    GradientRequest,
+    GradientResult,
+    PrefixProblem,
+    PrefixSides,
+    PrefixTargets,
+    Problem,
+    RowStatistics,
+    WalkRequest,
 )
 
 # The k largest of each row, equal values by smaller index.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alc_kernels.backends.interface import Problem, Slack, accumulation_dtype
+from alc_kernels.engine.interface import Problem, Slack, accumulation_dtype
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from alc_kernels.backends.interface import (
-    GradientRequest,
-    GradientResult,
-    Problem,
-    RowStatistics,
-    WalkRequest,
-)
-from alc_kernels.backends.prefix_interface import PrefixProblem, PrefixSides, PrefixTargets
 from alc_kernels.backends.triton_backend.active.product import active_prefix_gradient, add_active
 from alc_kernels.backends.triton_backend.dense import launch as coefficients
 from alc_kernels.backends.triton_backend.dense.prefix_launch import dense_prefix_gradient
@@ -23,6 +15,16 @@ from alc_kernels.backends.triton_backend.one_pass import launch as one_pass
 from alc_kernels.backends.triton_backend.tile.bits import MAX_LABELS, ActiveBits
 from alc_kernels.backends.triton_backend.walk import launch as walk_launch
 from alc_kernels.backends.triton_backend.walk.launch import walk_bits
+from alc_kernels.engine.interface import (
+    GradientRequest,
+    GradientResult,
+    PrefixProblem,
+    PrefixSides,
+    PrefixTargets,
+    Problem,
+    RowStatistics,
+    WalkRequest,
+)
 
 
 def dense_gradient(

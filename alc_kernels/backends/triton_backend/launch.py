@@ -16,8 +16,7 @@ import torch
 import triton
 from torch import Tensor
 
-from alc_kernels.backends.interface import Problem
-from alc_kernels.backends.prefix_interface import PrefixProblem
+from alc_kernels.engine.interface import PrefixProblem, Problem
 from alc_kernels.version import __version__
 
 # How much memory the passes may take beyond inputs, gradients and what a call returns.

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from alc_kernels.alc_loss import DEFAULT_AUXILIARY, DEFAULT_BASE, DEFAULT_THRESHOLD, ALCLoss
 from alc_kernels.dispatch import similarity_loss
+from alc_kernels.engine.evaluate import Objective
 from alc_kernels.integrations.pytorch_metric_learning.distance import check_distance
 from alc_kernels.integrations.pytorch_metric_learning.relation import (
     ClassRelation,
@@ -17,7 +18,6 @@ from alc_kernels.integrations.pytorch_metric_learning.relation import (
     Repeats,
     class_relation,
 )
-from alc_kernels.objective import Objective
 from alc_kernels.settings import Auxiliary, Base, Sigmoid, Softmax, ThresholdMargin
 
 

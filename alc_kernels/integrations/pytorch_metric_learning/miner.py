@@ -10,12 +10,12 @@ from pytorch_metric_learning.miners import BaseMiner
 from torch import Tensor
 
 from alc_kernels import functional
-from alc_kernels.backends.choose import check_backend
 from alc_kernels.checks import check_k
 from alc_kernels.dispatch import similarity_loss
+from alc_kernels.engine.choose import check_backend
+from alc_kernels.engine.evaluate import Objective
 from alc_kernels.integrations.pytorch_metric_learning.distance import check_distance
 from alc_kernels.integrations.pytorch_metric_learning.relation import class_relation
-from alc_kernels.objective import Objective
 
 
 class HardestMiner(BaseMiner):

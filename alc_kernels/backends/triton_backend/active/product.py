@@ -31,8 +31,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from alc_kernels.backends.interface import GradientRequest, Problem
-from alc_kernels.backends.prefix_interface import PrefixProblem, PrefixSides
 from alc_kernels.backends.triton_backend.active.kernel import prefix_bits_kernel
 from alc_kernels.backends.triton_backend.active.lists import SHARE, Lists, list_labels, list_rows
 from alc_kernels.backends.triton_backend.launch import (
@@ -60,6 +58,7 @@ from alc_kernels.backends.triton_backend.walk.prefix_launch import (
     prefix_tile,
     width_bounds,
 )
+from alc_kernels.engine.interface import GradientRequest, PrefixProblem, PrefixSides, Problem
 
 
 @triton.jit

@@ -14,7 +14,6 @@ import torch
 import triton
 from torch import Tensor
 
-from alc_kernels.backends.interface import GradientRequest, GradientResult, Problem
 from alc_kernels.backends.triton_backend import launch as tuned
 from alc_kernels.backends.triton_backend import launch as workspace
 from alc_kernels.backends.triton_backend.dense.kernel import coefficients_kernel
@@ -27,6 +26,7 @@ from alc_kernels.backends.triton_backend.launch import (
     slack_or,
 )
 from alc_kernels.backends.triton_backend.tile.relation import relation_arguments
+from alc_kernels.engine.interface import GradientRequest, GradientResult, Problem
 
 # Products of the library's matrix multiplication with float32 results.
 

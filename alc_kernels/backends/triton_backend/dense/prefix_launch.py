@@ -11,8 +11,6 @@ import torch
 import triton
 from torch import Tensor
 
-from alc_kernels.backends.interface import GradientRequest
-from alc_kernels.backends.prefix_interface import PrefixProblem, PrefixSides
 from alc_kernels.backends.triton_backend.dense import launch as coefficients
 from alc_kernels.backends.triton_backend.dense.launch import add_product, upcasts
 from alc_kernels.backends.triton_backend.dense.prefix_kernel import prefix_coefficients_kernel
@@ -30,6 +28,7 @@ from alc_kernels.backends.triton_backend.walk.prefix_launch import (
     depth_constexprs,
     width_bounds,
 )
+from alc_kernels.engine.interface import GradientRequest, PrefixProblem, PrefixSides
 
 # The sum that goes on and one width's coefficients live at the same time.
 MOST_COLS = 64

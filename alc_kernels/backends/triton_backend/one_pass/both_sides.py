@@ -14,7 +14,6 @@ import torch
 import triton
 from torch import Tensor
 
-from alc_kernels.backends.interface import Problem, RowStatistics, WalkRequest
 from alc_kernels.backends.triton_backend import launch as workspace
 from alc_kernels.backends.triton_backend.dense import launch as coefficients
 from alc_kernels.backends.triton_backend.launch import (
@@ -29,6 +28,7 @@ from alc_kernels.backends.triton_backend.one_pass.positive_logits import (
     positive_logits,
 )
 from alc_kernels.backends.triton_backend.tile.relation import walk_arguments
+from alc_kernels.engine.interface import Problem, RowStatistics, WalkRequest
 
 
 def serves(problem: Problem, request: WalkRequest) -> bool:

@@ -28,14 +28,6 @@ import torch
 import triton
 from torch import Tensor
 
-from alc_kernels.backends.interface import (
-    GradientRequest,
-    GradientResult,
-    Problem,
-    RowStatistics,
-    WalkGradient,
-    WalkRequest,
-)
 from alc_kernels.backends.triton_backend import launch as tuned
 from alc_kernels.backends.triton_backend import launch as workspace
 from alc_kernels.backends.triton_backend.dense import launch as coefficients
@@ -63,6 +55,14 @@ from alc_kernels.backends.triton_backend.one_pass.row_factors import (
     row_factors_kernel,
 )
 from alc_kernels.backends.triton_backend.tile.relation import walk_arguments
+from alc_kernels.engine.interface import (
+    GradientRequest,
+    GradientResult,
+    Problem,
+    RowStatistics,
+    WalkGradient,
+    WalkRequest,
+)
 
 # With fewer rows in a chunk, adding to all rows of dK costs more than computing S again: at d =
 # 768 a row of dK is read and written in 6 KiB, while the three products do 5 kFLOP for each of

@@ -7,7 +7,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from alc_kernels.backends.interface import Problem
 from alc_kernels.backends.triton_backend.launch import on_device_of
 from alc_kernels.backends.triton_backend.pairs.sums import add_pair_gradients
 from alc_kernels.backends.triton_backend.pairs.values import (
@@ -16,6 +15,7 @@ from alc_kernels.backends.triton_backend.pairs.values import (
     NUM_WARPS,
     pair_values,
 )
+from alc_kernels.engine.interface import Problem
 
 # Programs along the pairs; each leaves one partial sum of 4d numbers.
 MAX_PARTS = 512

@@ -7,7 +7,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from alc_kernels.backends.interface import Problem
 from alc_kernels.backends.triton_backend.launch import on_device_of
 from alc_kernels.backends.triton_backend.tile.arithmetic import sigmoid, softplus
 from alc_kernels.backends.triton_backend.tile.relation import (
@@ -17,6 +16,7 @@ from alc_kernels.backends.triton_backend.tile.relation import (
     open_rows,
     walk_arguments,
 )
+from alc_kernels.engine.interface import Problem
 
 ROWS = 16  # per program: its time is that of the row with the most positives
 MAX_DEPTH = 256

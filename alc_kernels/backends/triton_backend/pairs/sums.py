@@ -17,8 +17,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from alc_kernels.backends.interface import Problem
 from alc_kernels.backends.triton_backend.launch import on_device_of
+from alc_kernels.engine.interface import Problem
 
 BLOCK_ROWS = 16
 BLOCK_D = 128

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from alc_kernels.backends.cuda_kernels import pair_sums
 from alc_kernels.backends.cuda_kernels.enabled import enabled
-from alc_kernels.backends.interface import Problem
 from alc_kernels.backends.triton_backend.launch import on_device_of
 from alc_kernels.backends.triton_backend.pairs.sums import add_pair_gradients
+from alc_kernels.engine.interface import Problem
 
 BLOCK_PAIRS = 16
 BLOCK_D = 128

@@ -11,7 +11,6 @@ import torch
 import triton
 
 from alc_kernels.backends.cuda_kernels import mining
-from alc_kernels.backends.interface import Problem, RowStatistics, WalkRequest
 from alc_kernels.backends.triton_backend import launch as tuned
 from alc_kernels.backends.triton_backend import launch as workspace
 from alc_kernels.backends.triton_backend.launch import (
@@ -35,6 +34,7 @@ from alc_kernels.backends.triton_backend.walk.selection import (
     select_largest,
     takes_two_passes,
 )
+from alc_kernels.engine.interface import Problem, RowStatistics, WalkRequest
 
 MERGE_ROWS = 32
 MERGE_WARPS = 4

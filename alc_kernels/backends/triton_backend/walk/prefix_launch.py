@@ -10,8 +10,6 @@ from typing import Any
 import torch
 import triton
 
-from alc_kernels.backends.interface import Problem, RowStatistics, WalkRequest
-from alc_kernels.backends.prefix_interface import PrefixProblem
 from alc_kernels.backends.triton_backend import launch as workspace
 from alc_kernels.backends.triton_backend.launch import (
     Tile,
@@ -28,6 +26,7 @@ from alc_kernels.backends.triton_backend.tile.relation import walk_arguments
 from alc_kernels.backends.triton_backend.walk import launch as walk_launch
 from alc_kernels.backends.triton_backend.walk.merge import NUM_FLOATS, NUM_INTS, merge_kernel
 from alc_kernels.backends.triton_backend.walk.prefix_kernel import prefix_walk_kernel
+from alc_kernels.engine.interface import PrefixProblem, Problem, RowStatistics, WalkRequest
 
 LEAST_DEPTH = 32
 MOST_COLS = 64

@@ -30,7 +30,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from alc_kernels.backends.interface import Problem
 from alc_kernels.backends.triton_backend.active.lists import Lists, list_rows
 from alc_kernels.backends.triton_backend.launch import (
     Tile,
@@ -52,6 +51,7 @@ from alc_kernels.backends.triton_backend.tile.relation import (
     tile_may_hold,
 )
 from alc_kernels.backends.triton_backend.walk.topk import leftmost
+from alc_kernels.engine.interface import Problem
 
 GROUP = 128  # columns, or those of the walk's tile if fewer
 MAX_TOP = 16

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from alc_kernels.backends.interface import Backend
+from alc_kernels.engine.interface import Backend
 
 BACKENDS = ("auto", "triton", "native", "torch")
 

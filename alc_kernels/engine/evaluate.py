@@ -9,7 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alc_kernels.backends.interface import (
+from alc_kernels.engine.bases import (
+    ONE_POSITIVE,
+    RowLoss,
+    log_sum_exp_over,
+    sigmoid_rows,
+    softmax_rows,
+    times,
+    triplet_rows,
+)
+from alc_kernels.engine.gradient_sums import GradientSums, RowAverage
+from alc_kernels.engine.guard import limits, slack_of
+from alc_kernels.engine.interface import (
     Backend,
     GradientResult,
     Problem,
@@ -17,23 +28,16 @@ from alc_kernels.backends.interface import (
     WalkGradient,
     WalkRequest,
 )
-from alc_kernels.objective.average import RowAverage
-from alc_kernels.objective.gradient_sums import GradientSums
-from alc_kernels.objective.guard import limits, slack_of
-from alc_kernels.objective.pair_head import PairHead, PairPart, pair_part
-from alc_kernels.objective.plan import gradient_plan, scalar_gradient
-from alc_kernels.objective.request import base_request, mined_pairs, walk_request
-from alc_kernels.objective.rows import RowLoss, times
-from alc_kernels.objective.sigmoid import sigmoid_rows
-from alc_kernels.objective.softmax import ONE_POSITIVE, log_sum_exp_over, softmax_rows
-from alc_kernels.objective.specification import Objective
-from alc_kernels.objective.threshold import (
-    ThresholdTerms,
-    sides_of,
-    threshold_sums,
-    threshold_terms,
+from alc_kernels.engine.pair_head import PairHead, PairPart, pair_part
+from alc_kernels.engine.plan import (
+    base_request,
+    gradient_plan,
+    mined_pairs,
+    scalar_gradient,
+    walk_request,
 )
-from alc_kernels.objective.triplet import triplet_rows
+from alc_kernels.engine.specification import Objective
+from alc_kernels.engine.threshold import ThresholdTerms, sides_of, threshold_sums, threshold_terms
 from alc_kernels.settings import Base, DynamicTriplet, Sigmoid, Softmax, Triplet
 
 
@@ -322,3 +326,9 @@ def _scalar_gradient(rows: RowLoss | None, made: GradientResult | None) -> Tenso
     if made is None or made.weighted_sum is None or made.plain_sum is None or rows is None:
         return None
     return scalar_gradient(rows, made.weighted_sum.sum(), made.plain_sum.sum())
+
+
+# From settings to passes: the arithmetic on rows that every backend shares.
+
+
+__all__ = ["Evaluation", "Objective", "evaluate"]

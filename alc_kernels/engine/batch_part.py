@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
-from alc_kernels.ops.finish import scale_gradient
+from alc_kernels.engine.operator import scale_gradient
 
 _log = logging.getLogger("alc_kernels")
 WHOLE_BATCH_LIMIT = 8192  # rows in one group

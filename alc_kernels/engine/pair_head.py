@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alc_kernels.backends.interface import Backend, Problem
+from alc_kernels.engine.interface import Backend, Problem
 
 
 @dataclass(frozen=True)

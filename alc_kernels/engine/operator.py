@@ -133,3 +133,16 @@ def define(
 
     _LIBRARY.impl(name, autograd, "Autograd")
     return operator
+
+
+def _scale_gradient(grad: Tensor, x: Tensor, upstream: Tensor) -> Tensor:
+    """``upstream * grad`` in the dtype of ``x``, which it belongs to."""
+    with torch.no_grad():
+        return (grad * upstream).to(x.dtype, copy=True)
+
+
+def _scale_gradient_fake(grad: Tensor, x: Tensor, **_: Any) -> Tensor:
+    return torch.empty(grad.shape, dtype=x.dtype, device=x.device)
+
+
+scale_gradient = define("scale_gradient", _scale_gradient, _scale_gradient_fake, 3)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from alc_kernels.backends.interface import Slack, accumulation_dtype
+from alc_kernels.engine.interface import Slack, accumulation_dtype
 
 # Of float32 products, whose factors are rounded to TF32 or bfloat16 first.
 ROUNDED_FACTORS = {"highest": 0.0, "high": 2.0**-9, "medium": 2.0**-7}

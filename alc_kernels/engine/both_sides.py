@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from alc_kernels.backends.interface import accumulation_dtype
+from alc_kernels.engine.interface import accumulation_dtype
 
 NormalizeRows = Callable[[Tensor, torch.dtype, bool], tuple[Tensor, Tensor | None, Tensor]]
 Both = tuple[Tensor, Tensor | None, Tensor, Tensor | None, Tensor]

@@ -8,8 +8,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from alc_kernels.backends.interface import RowStatistics
-from alc_kernels.objective.rows import FirstPositive, times
+from alc_kernels.engine.bases import FirstPositive, times
+from alc_kernels.engine.interface import RowStatistics
 from alc_kernels.settings import ThresholdMargin
 
 

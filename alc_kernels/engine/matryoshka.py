@@ -9,22 +9,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alc_kernels.backends.interface import (
+from alc_kernels.engine.evaluate import Evaluation, evaluate
+from alc_kernels.engine.guard import limits, slack_of
+from alc_kernels.engine.interface import (
     Backend,
     GradientRequest,
     GradientResult,
+    PrefixProblem,
+    PrefixSides,
+    PrefixTargets,
     Problem,
     RowStatistics,
     Slack,
     WalkRequest,
     accumulation_dtype,
 )
-from alc_kernels.backends.prefix_interface import PrefixProblem, PrefixSides, PrefixTargets
-from alc_kernels.objective.evaluate import Evaluation, evaluate
-from alc_kernels.objective.guard import limits, slack_of
-from alc_kernels.objective.prefix_gradient import JoinedGradient
-from alc_kernels.objective.prefix_rows import PrefixRows
-from alc_kernels.objective.specification import Objective
+from alc_kernels.engine.specification import Objective
+from alc_kernels.engine.widths import JoinedGradient, PrefixRows
 from alc_kernels.positives import Positives
 
 

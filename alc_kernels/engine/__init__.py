@@ -1,0 +1,1 @@
+"""From settings to passes: the arithmetic on rows that every backend shares."""

@@ -1,0 +1,201 @@
+"""Softmax cross-entropy, plain and decoupled: value per row from the log-sum-exp."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alc_kernels.engine.interface import GradientRequest, RowStatistics
+from alc_kernels.settings import DynamicTriplet, Softmax, Triplet
+
+# What a base loss leaves behind: a value per row and how its gradient reaches the scores.
+
+
+# Each row's first positive, where a loss asks for it: (B,) int64 index, -1 where none, and (B,)
+# acc score.
+FirstPositive = Callable[[], tuple[Tensor, Tensor]]
+
+
+@dataclass
+class RowLoss:
+    """One direction of a base loss.
+
+    Either ``pair_index`` and ``pair_slope`` are given (a sparse gradient: d value_i / d s at a
+    few labels per row) or ``dense`` (every pair has one). ``dense`` misses its ``row_scale``,
+    which is known once the rows are averaged.
+    """
+
+    values: Tensor  # (B,) acc, 0 outside R
+    members: Tensor | None  # (B,) bool: the rows that are averaged; None: all
+    pair_index: Tensor | None = None  # (B, t) int64, -1: nothing
+    pair_slope: Tensor | None = None  # (B, t) acc
+    dense: GradientRequest | None = None
+
+
+def times(factor: float, x: Tensor) -> Tensor:
+    """``factor * x``; ``x`` itself for a factor of 1, the usual weight."""
+    return x if factor == 1.0 else factor * x
+
+
+LINEAR = 50.0  # softplus(x) is x from here on, in float64 too
+ONE_POSITIVE = ("diagonal", "index")  # relations with exactly one positive in every row
+
+
+def log_sum_exp_over(one_positive: bool, base: Softmax) -> Literal["all", "negatives"]:
+    """Which labels the walk's log-sum-exp takes in.
+
+    With one positive in every row both forms are the same loss. That of the negatives has no
+    cancellation: 1 - exp(z_p) / D is sigmoid(lse_N - z_p), however close to 0.
+    """
+    return "negatives" if base.decoupled or one_positive else "all"
+
+
+def softmax_rows(
+    found: RowStatistics,
+    base: Softmax,
+    temperature: Tensor,
+    label_offset: Tensor | None,
+    one_positive: bool,
+    positive_sums: Callable[[Tensor], tuple[Tensor, Tensor]],
+    full: bool = False,
+) -> RowLoss:
+    """Mean over a row's positives of -log(exp(z_p) / D_p).
+
+    Args:
+        one_positive: every row has exactly one.
+        positive_sums: (B,) log_sum_exp to what ``Backend.positive_pass`` returns for it.
+        full: every row is known to have a positive and a negative.
+    """
+    assert found.log_sum_exp is not None and found.positive_logit_sum is not None
+    negative_scale = None
+    of_negatives = log_sum_exp_over(one_positive, base) == "negatives"
+    if of_negatives:
+        # D_p = exp(z_p) + sum over negatives, so -log(exp(z_p) / D_p) = softplus(lse_N - z_p).
+        if one_positive:
+            gap = found.log_sum_exp - found.positive_logit_sum
+            values = F.softplus(gap, threshold=LINEAR)
+            if found.gradient is None:
+                negative_scale = gap.sigmoid()
+        else:
+            count = found.num_positives.clamp(min=1)
+            softplus_sum, sigmoid_sum = positive_sums(found.log_sum_exp)
+            values, negative_scale = softplus_sum / count, sigmoid_sum / count
+    else:
+        values = found.log_sum_exp - found.positive_logit_sum / found.num_positives.clamp(min=1)
+    members = None
+    if not full:
+        members = (found.num_positives > 0) & (found.num_negatives > 0)  # R
+        values = torch.where(members, values, 0.0)
+    return RowLoss(
+        values=values,
+        members=members,
+        dense=GradientRequest(
+            kind="decoupled" if of_negatives else "softmax",
+            num_positives=found.num_positives,
+            log_sum_exp=found.log_sum_exp,
+            negative_scale=negative_scale,
+            inverse_temperature=temperature.reciprocal(),
+            label_offset=label_offset,
+        ),
+    )
+
+
+# Triplet and dynamic triplet: value and slope per row from the mined scores.
+
+
+def triplet_rows(
+    found: RowStatistics, base: Triplet | DynamicTriplet, first: FirstPositive, full: bool = False
+) -> RowLoss:
+    """Value and slopes of each row's triplets. ``found`` holds the hardest negatives.
+
+    ``full``: every row is known to have a positive and a negative.
+    """
+    assert found.top_score is not None and found.top_index is not None
+    s_n = found.top_score[:, : base.num_negatives]  # (B, k)
+    n = found.top_index[:, : base.num_negatives]
+    p, s_p = _positive(found, base, first)
+    exists = n >= 0
+    members = None
+    valid = exists
+    if not full:
+        members = (found.num_positives > 0) & (found.num_negatives > 0)  # R
+        valid = exists & members[:, None]
+    lead = torch.where(valid, s_p[:, None] - s_n, torch.inf)  # (B, k)
+    loss, active, pull = _hinge(lead, base)
+
+    if base.weight_temperature is None:
+        count = exists.sum(dim=1, keepdim=True).clamp(min=1)
+        values = loss.sum(dim=1) / count[:, 0]
+        slope_n = pull / count
+        slope_p = -slope_n.sum(dim=1)
+    else:
+        weight = _weights(s_n, active, base.weight_temperature)
+        values = (weight * loss).sum(dim=1)
+        # w is a softmax of the scores: d value / d s_n = w (1 + (loss - value) / t)
+        slope_n = weight * (1.0 + (loss - values[:, None]) / base.weight_temperature)
+        # The terms (loss - value) sum to 0 under w, so the positive carries exactly -sum w.
+        slope_p = -weight.sum(dim=1)
+        if isinstance(base, DynamicTriplet) and base.band_gradient > 0:
+            # Nothing active: equal weights, and what there is lies in the band.
+            count = exists.sum(dim=1, keepdim=True).clamp(min=1)
+            equal = torch.where(active.any(dim=1, keepdim=True), 0.0, pull / count)
+            slope_n = slope_n + equal
+            slope_p = slope_p - equal.sum(dim=1)
+    return RowLoss(
+        values=values,
+        members=members,
+        pair_index=torch.cat([n, p[:, None]], dim=1),
+        pair_slope=torch.cat([slope_n, slope_p[:, None]], dim=1),
+    )
+
+
+def _positive(
+    found: RowStatistics, base: Triplet | DynamicTriplet, first: FirstPositive
+) -> tuple[Tensor, Tensor]:
+    """(B,) index and score of the positive that leads the row's triplets."""
+    if base.positive == "hardest":
+        assert found.positive_index is not None and found.positive_score is not None
+        return found.positive_index, found.positive_score
+    return first()
+
+
+def _hinge(lead: Tensor, base: Triplet | DynamicTriplet) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, k) losses, the mask of active ones, and -d loss / d lead; nothing at a lead of +inf."""
+    if isinstance(base, DynamicTriplet):
+        active = lead < base.min_margin
+        margin = lead.abs().clamp(base.min_margin, base.max_margin)
+        pull = active.to(lead.dtype)
+        if base.band_gradient > 0:
+            in_band = ~active & (lead <= base.max_margin)
+            pull = torch.where(in_band, base.band_gradient, pull)
+    else:
+        active = base.margin - lead > 0
+        margin = torch.full_like(lead, base.margin)
+        pull = active.to(lead.dtype)
+    return torch.where(active, margin - lead, 0.0), active, pull
+
+
+def _weights(s_n: Tensor, active: Tensor, temperature: float) -> Tensor:
+    """Softmax of s / temperature over the active negatives, 0 elsewhere."""
+    z = torch.where(active, s_n / temperature, -torch.inf)
+    largest = z.amax(dim=1, keepdim=True) if z.shape[1] else z
+    e = torch.where(active, (z - largest).exp(), 0.0)
+    return e / e.sum(dim=1, keepdim=True).clamp(min=torch.finfo(e.dtype).tiny)
+
+
+# Pairwise sigmoid loss: value per row from the sum of its pairs.
+
+
+def sigmoid_rows(found: RowStatistics, scale: Tensor, bias: Tensor) -> RowLoss:
+    """Sum over non-excluded labels of softplus(-y (scale s + bias)); every row counts."""
+    assert found.sigmoid_sum is not None
+    return RowLoss(
+        values=found.sigmoid_sum,
+        members=None,
+        dense=GradientRequest(kind="sigmoid", scale=scale, bias=bias),
+    )
