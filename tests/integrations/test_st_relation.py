@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from alc_kernels.integrations.pairs import equal_pairs
-from alc_kernels.integrations.sentence_transformers.relation import batch_relation, text_keys
+from alc_kernels.integrations.sentence_transformers.loss import batch_relation, text_keys
 
 
 def features(rows: list[list[int]], width: int, left: bool = False) -> dict[str, torch.Tensor]:
