@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from alc_kernels.alc_loss import DEFAULT_AUXILIARY, DEFAULT_BASE, DEFAULT_THRESHOLD, ALCLoss
+from alc_kernels.losses.alc_loss import DEFAULT_AUXILIARY, DEFAULT_BASE, DEFAULT_THRESHOLD, ALCLoss
 from alc_kernels.positives import Positives
 from alc_kernels.reference.mining import largest
 from alc_kernels.reference.relation import Relation

@@ -20,12 +20,12 @@ from alc_kernels.settings import (
     Auxiliary,
     Base,
     DynamicTriplet,
+    LossTerms,
     Sigmoid,
     Softmax,
     ThresholdMargin,
     Triplet,
 )
-from alc_kernels.terms import LossTerms
 
 
 def base_value(

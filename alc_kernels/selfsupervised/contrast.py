@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from alc_kernels.functional import softmax_loss
+from alc_kernels.losses.functional import softmax_loss
 from alc_kernels.positives import Positives
 from alc_kernels.selfsupervised.inputs import check_positive, check_views
 
@@ -21,7 +21,7 @@ def view_contrastive_loss(
 ) -> Tensor:
     """Mean over i of ``-log( exp(cos(z_i, z'_i)/τ) / Σ_j exp(cos(z_i, z'_j)/τ) )``.
 
-    The B x B similarities are never stored (:func:`alc_kernels.functional.softmax_loss`).
+    The B x B similarities are never stored (:func:`alc_kernels.losses.functional.softmax_loss`).
 
     Args:
         first, second: (B, d), the views z and z' of B items, one row each, not normalised.
@@ -29,7 +29,7 @@ def view_contrastive_loss(
         item_ids: (B,) integers. Rows of the same item are then no negatives of each other; None:
             every row is an item of its own.
         symmetric: the mean with the views exchanged as well.
-        backend, process_group: as in ``alc_kernels.functional``.
+        backend, process_group: as in ``alc_kernels.losses.functional``.
 
     Returns:
         0-d. A batch without a negative gives 0.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from alc_kernels.functional import softmax_loss
+from alc_kernels.losses.functional import softmax_loss
 from alc_kernels.selfsupervised.inputs import check_features, check_mask
 
 
@@ -22,7 +22,7 @@ def masked_reconstruction_loss(
     """Mean cross-entropy of the hidden values, over all hidden cells (i, f).
 
     ``-log( exp(p_if · e_fx) / Σ_v exp(p_if · e_fv) )`` for the true value x of feature f of item
-    i. The N x V_f logits are never stored (:func:`alc_kernels.functional.softmax_loss`), so
+    i. The N x V_f logits are never stored (:func:`alc_kernels.losses.functional.softmax_loss`), so
     large vocabularies are no trouble.
 
     Args:
@@ -32,7 +32,7 @@ def masked_reconstruction_loss(
         features: (N, F) integers, the true values, in [0, V_f).
         masked: (N, F) bool, or (1, F) for all rows alike: what was hidden. Visible cells do not
             count.
-        backend: as in ``alc_kernels.functional``.
+        backend: as in ``alc_kernels.losses.functional``.
 
     Returns:
         0-d; 0 if nothing is hidden.

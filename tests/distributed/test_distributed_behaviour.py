@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from alc_kernels import GlobalBatch, functional
+from alc_kernels import GlobalBatch
+from alc_kernels.losses import functional
 from tests.distributed import behaviours
 from tests.distributed.pool import shared_pool
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.functional import retrieval
 
-from alc_kernels import functional, metrics
+from alc_kernels import metrics
+from alc_kernels.losses import functional
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ import logging
 import pytest
 import torch
 
-import alc_kernels.alc_loss as alc_loss_module
+import alc_kernels.losses.alc_loss as alc_loss_module
 from alc_kernels import (
     ALCLoss,
     Auxiliary,

@@ -6,7 +6,8 @@ import sys
 import pytest
 import torch
 
-from alc_kernels import ALCLoss, Auxiliary, Positives, functional
+from alc_kernels import ALCLoss, Auxiliary, Positives
+from alc_kernels.losses import functional
 from tests.losses.cases import make_data
 
 

@@ -6,7 +6,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from alc_kernels import functional, reference
+from alc_kernels import reference
+from alc_kernels.losses import functional
 from tests.backends.relations import KINDS, random_relation
 from tests.tolerances import TOLERANCES, assert_close
 

@@ -10,12 +10,12 @@ import itertools
 import pytest
 import torch
 
-from alc_kernels import functional
 from alc_kernels.backends import triton_backend
 from alc_kernels.backends.cuda_kernels import mining, operators
 from alc_kernels.backends.triton_backend import launch as workspace
 from alc_kernels.backends.triton_backend.launch import Tile, override_tile
 from alc_kernels.engine.interface import WalkRequest
+from alc_kernels.losses import functional
 from tests.backends.common import poisoned_memory, random_problem
 from tests.backends.relations import KINDS
 from tests.backends.test_walk import check, everything, integer_problem

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from alc_kernels.functional import topk_similarity
+from alc_kernels.losses.functional import topk_similarity
 from alc_kernels.xmc.methods.base import Snapshot
 from alc_kernels.xmc.negatives.clusters import balanced_clusters
 

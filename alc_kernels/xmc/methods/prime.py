@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from alc_kernels import DynamicTriplet, Positives
-from alc_kernels.functional import triplet_loss
+from alc_kernels.losses.functional import triplet_loss
 from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.errors import ConfigError
 from alc_kernels.xmc.methods.base import LabelSide, Method, Snapshot

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from alc_kernels import Positives
-from alc_kernels.functional import hardest_negatives
+from alc_kernels.losses.functional import hardest_negatives
 from alc_kernels.xmc.parallel.processes import ALONE, Processes
 from alc_kernels.xmc.parallel.rows import all_rows, sum_of
 

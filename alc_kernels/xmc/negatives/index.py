@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from alc_kernels import Positives
-from alc_kernels.functional import hardest_negatives, topk_similarity
+from alc_kernels.losses.functional import hardest_negatives, topk_similarity
 from alc_kernels.xmc.negatives.filters import best_first, drop_known, pair_scores
 from alc_kernels.xmc.negatives.library import load_faiss
 

@@ -9,11 +9,10 @@ from alc_kernels.dispatch import similarity_loss
 from alc_kernels.distributed.context import global_batch_loss
 from alc_kernels.distributed.settings import stating
 from alc_kernels.engine.batch_part import WHOLE_BATCH_LIMIT, groupwise_loss, warn_about_whole_batch
+from alc_kernels.losses.module import SimilarityModule, check_type
 from alc_kernels.ops.similarity_loss import SimilarityLoss
 from alc_kernels.positives import Positives
-from alc_kernels.settings import Auxiliary, Base, ThresholdMargin, Triplet
-from alc_kernels.similarity_module import SimilarityModule, check_type
-from alc_kernels.terms import LossTerms
+from alc_kernels.settings import Auxiliary, Base, LossTerms, ThresholdMargin, Triplet
 
 DEFAULT_BASE = Triplet()
 DEFAULT_AUXILIARY = Auxiliary()
@@ -133,7 +132,7 @@ class ALCLoss(SimilarityModule):
             labels: (M, d).
             positives: None (query i matches label i), a LongTensor (B,), or :class:`Positives`.
             exclude: pairs that are neither positive nor negative.
-            exclude_above: false-negative guard, see :mod:`alc_kernels.functional`.
+            exclude_above: false-negative guard, see :mod:`alc_kernels.losses.functional`.
             label_offset: (M,) added to a softmax base's logits.
             row_weight: (B,) weights of the base term's rows.
 

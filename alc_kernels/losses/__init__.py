@@ -1,0 +1,1 @@
+"""The public losses: modules and functions, and what they check."""
