@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from alc_kernels.metrics.bootstrap import ClusterDraws
 from alc_kernels.metrics.bounds import (
     design_effect,
     error_p_value,
@@ -22,7 +23,6 @@ from alc_kernels.metrics.bounds import (
     precision_lower_bound,
     queries_allowing,
 )
-from alc_kernels.metrics.clusters import ClusterDraws
 from alc_kernels.metrics.inputs import (
     BoolArray,
     FloatArray,

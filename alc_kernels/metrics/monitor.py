@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from alc_kernels.metrics.clusters import ClusterDraws
+from alc_kernels.metrics.bootstrap import ClusterDraws
 from alc_kernels.metrics.inputs import as_correct, as_count, as_groups, as_rate, check_lengths
 
 if TYPE_CHECKING:

@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from alc_kernels.metrics.inputs import FloatArray, as_count, as_weights, to_numpy
+from alc_kernels.metrics.inputs import FloatArray, as_count, as_relation, as_weights, to_numpy
 from alc_kernels.metrics.ranking import ranked_hits
-from alc_kernels.metrics.relation import as_relation
 
 if TYPE_CHECKING:
-    from alc_kernels.metrics.inputs import ArrayLike
-    from alc_kernels.metrics.relation import RelationLike
+    from alc_kernels.metrics.inputs import ArrayLike, RelationLike
 
 
 def inverse_propensity(

@@ -14,18 +14,18 @@ from alc_kernels.metrics.inputs import (
     BoolArray,
     FloatArray,
     IntArray,
+    Relation,
     Weights,
     as_count,
+    as_relation,
     as_weights,
     check_lengths,
     check_no_nan,
     to_numpy,
 )
-from alc_kernels.metrics.relation import Relation, as_relation
 
 if TYPE_CHECKING:
-    from alc_kernels.metrics.inputs import ArrayLike
-    from alc_kernels.metrics.relation import RelationLike
+    from alc_kernels.metrics.inputs import ArrayLike, RelationLike
 
 
 def as_ranking(indices: ArrayLike, k: int) -> IntArray:

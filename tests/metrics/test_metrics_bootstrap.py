@@ -18,7 +18,7 @@ from alc_kernels.metrics import (
     precision_at_k,
     psp_at_k,
 )
-from alc_kernels.metrics import clusters as module
+from alc_kernels.metrics import bootstrap as module
 
 coverage = partial(coverage_at_precision, precision=0.8)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from alc_kernels.metrics.clusters import ClusterDraws, percentile_bounds
+from alc_kernels.metrics.bootstrap import ClusterDraws, percentile_bounds
 from alc_kernels.xmc.evaluation.judged import Judged
 from alc_kernels.xmc.evaluation.measures import PRECISIONS
 from alc_kernels.xmc.evaluation.predictions import Predictions
