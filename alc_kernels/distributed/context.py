@@ -24,7 +24,7 @@ from alc_kernels.engine.batch_part import (
 )
 
 if TYPE_CHECKING:
-    from alc_kernels.ops.similarity_loss import SimilarityLoss
+    from alc_kernels.ops.loss import SimilarityLoss
 
 # Sums over processes that gradients flow through.
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from alc_kernels.dispatch import similarity_loss
 from alc_kernels.distributed.context import global_batch_loss
 from alc_kernels.distributed.settings import stating
 from alc_kernels.engine.batch_part import WHOLE_BATCH_LIMIT, groupwise_loss, warn_about_whole_batch
 from alc_kernels.losses.module import SimilarityModule, check_type
-from alc_kernels.ops.similarity_loss import SimilarityLoss
+from alc_kernels.ops.dispatch import similarity_loss
+from alc_kernels.ops.loss import SimilarityLoss
 from alc_kernels.positives import Positives
 from alc_kernels.settings import Auxiliary, Base, LossTerms, ThresholdMargin, Triplet
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from alc_kernels.dispatch import matryoshka_loss, similarity_loss
 from alc_kernels.distributed.settings import stating
 from alc_kernels.losses.alc_loss import ALCLoss
+from alc_kernels.ops.dispatch import matryoshka_loss, similarity_loss
 from alc_kernels.positives import Positives
 
 

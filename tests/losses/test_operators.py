@@ -12,9 +12,9 @@ from alc_kernels.engine.evaluate import Objective
 from alc_kernels.engine.operator import scale_gradient
 from alc_kernels.engine.prepare import finish_gradient
 from alc_kernels.losses import functional
-from alc_kernels.ops import similarity_loss as similarity_loss_module
+from alc_kernels.ops import loss as similarity_loss_module
+from alc_kernels.ops.loss import similarity_loss_op
 from alc_kernels.ops.mining import hardest_negatives_op, score_gradient_op
-from alc_kernels.ops.similarity_loss import similarity_loss_op
 from alc_kernels.settings import Sigmoid, Triplet
 from tests.losses.cases import CASES, make_data
 

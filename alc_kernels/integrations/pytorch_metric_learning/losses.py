@@ -11,7 +11,6 @@ from pytorch_metric_learning.miners import BaseMiner
 from torch import Tensor
 
 from alc_kernels.checks import check_k
-from alc_kernels.dispatch import similarity_loss
 from alc_kernels.engine.choose import check_backend
 from alc_kernels.engine.evaluate import Objective
 from alc_kernels.integrations.pytorch_metric_learning.relation import (
@@ -22,6 +21,7 @@ from alc_kernels.integrations.pytorch_metric_learning.relation import (
 )
 from alc_kernels.losses import functional
 from alc_kernels.losses.alc_loss import DEFAULT_AUXILIARY, DEFAULT_BASE, DEFAULT_THRESHOLD, ALCLoss
+from alc_kernels.ops.dispatch import similarity_loss
 from alc_kernels.settings import Auxiliary, Base, Sigmoid, Softmax, ThresholdMargin
 
 # Which of the library's distances the fused losses compute.
