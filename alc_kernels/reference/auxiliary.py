@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from alc_kernels.reference.reduction import reduce_rows
-from alc_kernels.reference.similarity import Batch, outside_autocast, prepare
-from alc_kernels.reference.softmax import softplus
+from alc_kernels.reference.bases import softplus
+from alc_kernels.reference.batch import Batch, outside_autocast, prepare, reduce_rows
 
 
 def pair_features(a: Tensor, b: Tensor) -> Tensor:

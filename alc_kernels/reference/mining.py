@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from alc_kernels.positives import Positives
-from alc_kernels.reference.relation import Relation, resolve
-from alc_kernels.reference.similarity import Batch, outside_autocast, pick, prepare
+from alc_kernels.reference.batch import Batch, Relation, outside_autocast, pick, prepare, resolve
 
 
 def largest(similarity: Tensor, allowed: Tensor, k: int) -> Tensor:

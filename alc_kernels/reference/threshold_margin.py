@@ -8,10 +8,8 @@ import torch
 from torch import Tensor
 
 from alc_kernels.positives import Positives
+from alc_kernels.reference.batch import Batch, Relation, outside_autocast, prepare, ratio, resolve
 from alc_kernels.reference.mining import largest
-from alc_kernels.reference.reduction import ratio
-from alc_kernels.reference.relation import Relation, resolve
-from alc_kernels.reference.similarity import Batch, outside_autocast, prepare
 from alc_kernels.settings import ThresholdMargin
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from alc_kernels import Auxiliary, DynamicTriplet, Positives, Softmax, ThresholdMargin, Triplet
 from alc_kernels import reference as ref
-from alc_kernels.reference.similarity import prepare, unit_rows
+from alc_kernels.reference.batch import prepare, unit_rows
 
 Loss = Callable[..., Tensor]
 
