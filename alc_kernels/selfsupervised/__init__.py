@@ -5,12 +5,17 @@ Two families: contrast of two masked views with log-Q corrected batch softmax (Y
 et al., arXiv 2409.14682). Each is a term to add, times a weight, to the retrieval loss.
 """
 
-from alc_kernels.selfsupervised.contrast import view_contrastive_loss
-from alc_kernels.selfsupervised.decorrelation import cca_loss
 from alc_kernels.selfsupervised.frequency import (
     StreamingFrequency,
     count_probabilities,
     log_q_offset,
+)
+from alc_kernels.selfsupervised.losses import (
+    cca_loss,
+    entropy,
+    masked_reconstruction_loss,
+    mutual_information,
+    view_contrastive_loss,
 )
 from alc_kernels.selfsupervised.masking import (
     apply_mask,
@@ -18,8 +23,6 @@ from alc_kernels.selfsupervised.masking import (
     drop_features,
     random_mask,
 )
-from alc_kernels.selfsupervised.mutual_information import entropy, mutual_information
-from alc_kernels.selfsupervised.reconstruction import masked_reconstruction_loss
 
 __all__ = [
     "StreamingFrequency",

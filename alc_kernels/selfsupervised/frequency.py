@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from alc_kernels.positives import _as_index
-from alc_kernels.selfsupervised.inputs import check_count, check_positive
+from alc_kernels.selfsupervised.masking import check_count, check_positive
 
 # Odd multipliers: each hash is a different spread of the same ids over the buckets.
 MULTIPLIERS = (1, 2654435761, 2246822519, 3266489917)
