@@ -6,11 +6,8 @@ import torch
 from torch import Tensor
 
 from alc_kernels.engine.interface import accumulation_dtype
-from alc_kernels.positives import Positives, _as_index
+from alc_kernels.positives import OVER_ALL_LABELS, Positives, _as_index
 
-# Kinds of relations whose columns are, across processes, the labels of all of them; the others
-# hold what is local.
-OVER_ALL_LABELS = ("index", "csr")
 UNKNOWN = -1  # a number of label columns that nobody has stated
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 

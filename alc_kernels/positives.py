@@ -302,3 +302,8 @@ class Positives:
 
     def __repr__(self) -> str:
         return f"Positives({self.kind}, shape={self.shape})"
+
+
+# Kinds of relations whose columns are, across processes, the labels of all of them; the others
+# hold what is local.
+OVER_ALL_LABELS = ("index", "csr")

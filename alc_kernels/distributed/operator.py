@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from alc_kernels.checks import OVER_ALL_LABELS
 from alc_kernels.distributed.collectives import sum_over
 from alc_kernels.distributed.control import NO_COLUMNS, Sizes, Statement, agree, refusing, resolve
 from alc_kernels.distributed.evaluate import GlobalEvaluation, evaluate_globally
@@ -22,6 +21,7 @@ from alc_kernels.engine.operator import define
 from alc_kernels.engine.pair_head import PairHead
 from alc_kernels.engine.plan import GradientPlan
 from alc_kernels.engine.prepare import Prepared, prepare
+from alc_kernels.positives import OVER_ALL_LABELS
 
 Relation = tuple[str, list[Tensor]]  # kind and tensors, as operators take them
 

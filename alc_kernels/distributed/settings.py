@@ -10,8 +10,7 @@ from typing import Any, Literal, NamedTuple
 import torch.distributed as dist
 from torch import Tensor
 
-from alc_kernels.checks import OVER_ALL_LABELS
-from alc_kernels.positives import Positives
+from alc_kernels.positives import OVER_ALL_LABELS, Positives
 
 MODES = ("auto", "gather", "ring")
 

@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alc_kernels.checks import OVER_ALL_LABELS
 from alc_kernels.engine.both_sides import poison_unless
 from alc_kernels.engine.choose import choose_backend
 from alc_kernels.engine.interface import Backend, Problem, accumulation_dtype, add_by_label
 from alc_kernels.engine.operator import define
-from alc_kernels.positives import Positives, _check_range
+from alc_kernels.positives import OVER_ALL_LABELS, Positives, _check_range
 
 
 @dataclass
