@@ -74,10 +74,10 @@ def add_command(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from alc_kernels.cli.finish import make_baseline, require
     from alc_kernels.xmc.config import TrainConfig
     from alc_kernels.xmc.data import generate_catalogue, load_dataset, save_dataset
     from alc_kernels.xmc.evaluation.evaluate import save_baseline
+    from alc_kernels.xmc.finish import make_baseline, require
     from alc_kernels.xmc.report.examples import titles_table
     from alc_kernels.xmc.report.summary import data_line
 

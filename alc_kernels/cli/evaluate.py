@@ -68,9 +68,9 @@ def _print_thresholds(arguments: argparse.Namespace) -> None:
 
 
 def _score_again(arguments: argparse.Namespace) -> None:
-    from alc_kernels.cli.finish import evaluate_and_report, usable_device
     from alc_kernels.xmc.data import load_dataset
     from alc_kernels.xmc.evaluation.label_numbers import Renumbered, numbers_for
+    from alc_kernels.xmc.finish import evaluate_and_report, usable_device
     from alc_kernels.xmc.parallel import join
     from alc_kernels.xmc.training.checkpoint import checkpoint_folder, load_checkpoint
     from alc_kernels.xmc.training.precision import find_device

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from alc_kernels.xmc.errors import ConfigError
-from alc_kernels.xmc.near import suggestion
+from alc_kernels.xmc.words import suggestion
 
 # method -> its defaults where they differ from those below
 METHOD_DEFAULTS: dict[str, dict[str, Any]] = {

@@ -9,10 +9,10 @@ import torch
 from cli_cases import TINY
 
 from alc_kernels.cli import main
-from alc_kernels.cli.finish import load_trained
 from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.data import load_dataset
 from alc_kernels.xmc.export import whole_ids
+from alc_kernels.xmc.finish import load_trained
 from alc_kernels.xmc.training import train
 
 

@@ -52,9 +52,9 @@ def add_command(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from alc_kernels.cli.finish import load_trained
     from alc_kernels.xmc.evaluation import load_scored
     from alc_kernels.xmc.export import save_sentence_transformer
+    from alc_kernels.xmc.finish import load_trained
 
     _check_folder(arguments)
     if arguments.to == "sentence-transformers":

@@ -247,10 +247,10 @@ def add_command(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from alc_kernels.cli.finish import load_trained
     from alc_kernels.cli.matching.tables import table_writer
     from alc_kernels.xmc.evaluation import load_scored
     from alc_kernels.xmc.evaluation.matching import ACCEPT, Matcher
+    from alc_kernels.xmc.finish import load_trained
 
     if arguments.precision is not None and arguments.threshold is not None:
         raise BadInput("--precision and --threshold exclude each other")

@@ -17,8 +17,7 @@ from alc_kernels.xmc.data.tables.parquet import first_line
 from alc_kernels.xmc.data.tables.table import ABOVE_HEADER, Pass, Table, short_list
 from alc_kernels.xmc.data.tables.text import normalize_text
 from alc_kernels.xmc.errors import DataError
-from alc_kernels.xmc.near import suggestion
-from alc_kernels.xmc.words import counted
+from alc_kernels.xmc.words import counted, suggestion
 
 BLOCK = 1 << 20
 SHOWN = 10  # names of sheets in a message

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 
 from alc_kernels.xmc.data.tables.text import Changes, normalize_text
 from alc_kernels.xmc.errors import DataError
-from alc_kernels.xmc.near import suggestion
-from alc_kernels.xmc.words import counted
+from alc_kernels.xmc.words import counted, suggestion
 
 SHOWN = 20  # names of columns in a message
 ABOVE_HEADER = "; the header must be the first row: remove the rows above the header"
