@@ -223,7 +223,7 @@ def _recognise(arguments: argparse.Namespace) -> Source:
 
 def _tables(arguments: argparse.Namespace, table: TableOptions) -> Source:
     """The source of one of the shapes of tables."""
-    from alc_kernels.xmc.data.pairs import PairOptions, ProductTables, find_pairs, find_products
+    from alc_kernels.xmc.data.shapes import PairOptions, ProductTables, find_pairs, find_products
 
     for option, needed in NEEDS.items():
         if getattr(arguments, option) is not None and getattr(arguments, needed) is None:

@@ -219,7 +219,7 @@ def _config(arguments: argparse.Namespace) -> TrainConfig:
 
 def _train(config: TrainConfig, arguments: argparse.Namespace) -> None:
     from alc_kernels.xmc.data import load_dataset
-    from alc_kernels.xmc.data.sizes import small_parts
+    from alc_kernels.xmc.data.inspect import small_parts
     from alc_kernels.xmc.evaluation import validation_check
     from alc_kernels.xmc.evaluation.comparison import loss_name, method_name
     from alc_kernels.xmc.finish import evaluate_and_report

@@ -12,8 +12,8 @@ import pytest
 
 from alc_kernels.cli import main
 from alc_kernels.xmc.data import Dataset, Split, load_dataset, save_dataset
-from alc_kernels.xmc.data.digests import Digests, find
-from alc_kernels.xmc.data.relation import without_labels
+from alc_kernels.xmc.data.text.sparse import without_labels
+from alc_kernels.xmc.data.text.texts import Digests, find
 from alc_kernels.xmc.evaluation import load_scored
 from alc_kernels.xmc.evaluation.label_numbers import known_labels
 from alc_kernels.xmc.training.checkpoint import load_checkpoint

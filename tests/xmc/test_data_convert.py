@@ -12,8 +12,8 @@ import pytest
 from alc_kernels.xmc.data import load_dataset
 from alc_kernels.xmc.data.convert import Converted, ConvertOptions, convert, guess_propensity
 from alc_kernels.xmc.data.layouts import find_source
-from alc_kernels.xmc.data.pairs import find_pairs
 from alc_kernels.xmc.data.protocol import text_hash
+from alc_kernels.xmc.data.shapes import find_pairs
 from alc_kernels.xmc.errors import DataError
 
 TITLES = [f"title {i}" for i in range(200)]

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from alc_kernels.xmc.data import Dataset
 from alc_kernels.xmc.data.convert import ConvertOptions, convert
-from alc_kernels.xmc.data.digests import Digests, group, member
-from alc_kernels.xmc.data.pairs import PairOptions, find_pairs
 from alc_kernels.xmc.data.protocol import text_hash
+from alc_kernels.xmc.data.shapes import PairOptions, find_pairs
+from alc_kernels.xmc.data.text.texts import Digests, group, member
 from alc_kernels.xmc.errors import DataError
 
 SPLIT = """query,label,split

@@ -10,8 +10,8 @@ import pytest
 
 from alc_kernels.xmc.data.convert import ConvertOptions, convert
 from alc_kernels.xmc.data.inspect import inspect_dataset
-from alc_kernels.xmc.data.pairs import PairOptions, ProductTables, find_pairs, find_products
-from alc_kernels.xmc.data.shapes.near_ids import near_ids
+from alc_kernels.xmc.data.shapes import PairOptions, ProductTables, find_pairs, find_products
+from alc_kernels.xmc.data.shapes.units import near_ids
 from alc_kernels.xmc.errors import DataError
 
 Rows = Sequence[Sequence[str]]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from alc_kernels.xmc.data import Dataset, load_dataset
 from alc_kernels.xmc.data.convert import Converted, ConvertOptions, convert
-from alc_kernels.xmc.data.pairs import PairOptions, ProductTables, find_pairs, find_products
+from alc_kernels.xmc.data.shapes import PairOptions, ProductTables, find_pairs, find_products
 from alc_kernels.xmc.data.tables import normalize_text
 from alc_kernels.xmc.errors import DataError
 

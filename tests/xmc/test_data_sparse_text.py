@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alc_kernels.xmc.data import text_lines
-from alc_kernels.xmc.data.relation import relation_from_rows
-from alc_kernels.xmc.data.sparse_text import read_sparse_text, write_sparse_text
+from alc_kernels.xmc.data.text import lines as text_lines
+from alc_kernels.xmc.data.text.sparse import read_sparse_text, relation_from_rows, write_sparse_text
 from alc_kernels.xmc.errors import DataError
 
 COLUMNS = 7
@@ -68,7 +67,7 @@ def test_the_fast_way_accepts_nothing_more(
     tmp_path_factory: pytest.TempPathFactory, body: str
 ) -> None:
     """Whatever the rows are, both ways give the same relation or refuse with the same words."""
-    from alc_kernels.xmc.data import sparse_text
+    from alc_kernels.xmc.data.text import sparse as sparse_text
 
     path = tmp_path_factory.getbasetemp() / "noise.txt"
     body += "\n"

@@ -329,7 +329,7 @@ def test_texts_are_normalised_in_one_way() -> None:
 
 
 def test_how_many_texts_became_one(tmp_path: Path) -> None:
-    from alc_kernels.xmc.data.digests import Digests
+    from alc_kernels.xmc.data.text.texts import Digests
 
     raw = ["a b", "a\nb", "a  b", "a\nb", "c", " c", "d\ne", ""]
     path = write(tmp_path / "t.csv", text_of([[text, "x"] for text in raw]))

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alc_kernels.xmc.data import generate_catalogue, load_dataset, save_dataset
-from alc_kernels.xmc.data.texts import TextFile, TextRows
+from alc_kernels.xmc.data.text.texts import TextFile, TextRows
 from alc_kernels.xmc.encoders import ConcatTokens, TokenRows
 from alc_kernels.xmc.encoders.ngrams import NgramEncoder
 from alc_kernels.xmc.encoders.token_files import write_tokens

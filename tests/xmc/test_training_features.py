@@ -16,7 +16,7 @@ from training_cases import Losses
 
 from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.data import Dataset, generate_catalogue
-from alc_kernels.xmc.data.relation import relation_from_pairs
+from alc_kernels.xmc.data.text.sparse import relation_from_pairs
 from alc_kernels.xmc.errors import ConfigError, Interrupted
 from alc_kernels.xmc.model import Model
 from alc_kernels.xmc.training import Progress, TrainedRun, train

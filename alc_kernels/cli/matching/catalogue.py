@@ -105,7 +105,7 @@ def read_labels(
 def _read_file(
     arguments: argparse.Namespace, checkpoint: Checkpoint, options: TableOptions | None
 ) -> Labels:
-    from alc_kernels.xmc.data.digests import Digests, member
+    from alc_kernels.xmc.data.text.texts import Digests, member
     from alc_kernels.xmc.errors import DataError
     from alc_kernels.xmc.evaluation.label_numbers import known_labels
 
@@ -171,7 +171,7 @@ class _Source:
     def __iter__(self) -> Iterator[tuple[int, str, str]]:
         if self.table is None:
             from alc_kernels.xmc.data.tables import normalize_text
-            from alc_kernels.xmc.data.text_lines import TextInput
+            from alc_kernels.xmc.data.text.lines import TextInput
 
             for number, line in TextInput(self.path, self.encoding).lines():
                 yield number, normalize_text(line), ""

@@ -24,8 +24,8 @@ from alc_kernels.cli.matching.outputs import FORMATS, table_target
 from alc_kernels.cli.matching.tables import add_table_options, table_options
 from alc_kernels.xmc.data.tables import Changes, Table, is_table, normalize_text, open_table
 from alc_kernels.xmc.data.tables.opening import STDIN, copy_of_standard_input
-from alc_kernels.xmc.data.tables.options import TableOptions
-from alc_kernels.xmc.data.text_lines import TextInput
+from alc_kernels.xmc.data.tables.table import TableOptions
+from alc_kernels.xmc.data.text.lines import TextInput
 from alc_kernels.xmc.errors import BadInput
 from alc_kernels.xmc.words import counted
 

@@ -1,8 +1,8 @@
 """Texts and the relation between queries and labels: folder format, readers, generator."""
 
-from alc_kernels.xmc.data.catalogue import generate_catalogue
 from alc_kernels.xmc.data.dataset import SPLITS, Catalogue, Dataset, Split
 from alc_kernels.xmc.data.folder import load_dataset, save_dataset
+from alc_kernels.xmc.data.generated.catalogue import generate_catalogue
 from alc_kernels.xmc.data.pricerunner import read_pricerunner
 from alc_kernels.xmc.data.shapes import PairOptions, ProductTables, find_pairs, find_products
 from alc_kernels.xmc.data.tables import TableOptions

@@ -17,10 +17,9 @@ from typing import Any, overload
 
 import numpy as np
 
-from alc_kernels.xmc.data.digests import Digests, group
-from alc_kernels.xmc.data.tables.text import normalize_text
-from alc_kernels.xmc.data.text_lines import LineWriter
-from alc_kernels.xmc.data.texts import TextFile
+from alc_kernels.xmc.data.tables.table import normalize_text
+from alc_kernels.xmc.data.text.lines import LineWriter
+from alc_kernels.xmc.data.text.texts import Digests, TextFile, group
 from alc_kernels.xmc.errors import DataError
 
 Record = dict[str, str]

@@ -12,18 +12,20 @@ from scipy.sparse import csr_matrix
 
 from alc_kernels.xmc.data.beside import LABEL_IDS, read_label_ids, read_split_beside, write_beside
 from alc_kernels.xmc.data.dataset import PROPENSITIES, Dataset, Split, token_cache
-from alc_kernels.xmc.data.digests import Digests
-from alc_kernels.xmc.data.filter_pairs import read_filter, write_filter
 from alc_kernels.xmc.data.folder import in_use, whole_dataset, write_about
-from alc_kernels.xmc.data.inspect import overlaps
+from alc_kernels.xmc.data.inspect import overlaps, small_parts
 from alc_kernels.xmc.data.protocol import SHARE_STEPS, in_share, sha1_of, text_hash
 from alc_kernels.xmc.data.query_files import QueryFiles, write_groups
-from alc_kernels.xmc.data.relation import without, without_labels
-from alc_kernels.xmc.data.sizes import small_parts
 from alc_kernels.xmc.data.source import Part, Relation, Source
-from alc_kernels.xmc.data.sparse_text import write_sparse_text
-from alc_kernels.xmc.data.text_lines import LineWriter
-from alc_kernels.xmc.data.texts import TextFile
+from alc_kernels.xmc.data.text.lines import LineWriter
+from alc_kernels.xmc.data.text.sparse import (
+    read_filter,
+    without,
+    without_labels,
+    write_filter,
+    write_sparse_text,
+)
+from alc_kernels.xmc.data.text.texts import Digests, TextFile
 from alc_kernels.xmc.errors import DataError
 from alc_kernels.xmc.words import counted
 

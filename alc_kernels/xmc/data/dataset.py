@@ -12,9 +12,10 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from alc_kernels.xmc.data.beside import Columns, split_ids
-from alc_kernels.xmc.data.relation import first_labels
-from alc_kernels.xmc.data.relation import relation_from_rows as relation_from_rows  # also from here
-from alc_kernels.xmc.data.texts import TextRows
+from alc_kernels.xmc.data.text.sparse import (
+    first_labels,  # also from here
+)
+from alc_kernels.xmc.data.text.texts import TextRows
 from alc_kernels.xmc.errors import DataError
 
 SPLITS = ("train", "validation", "test")

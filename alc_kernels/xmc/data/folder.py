@@ -28,10 +28,14 @@ from scipy.sparse import csr_matrix
 
 from alc_kernels.xmc.data.beside import LABEL_IDS, read_label_ids, read_split_beside, write_beside
 from alc_kernels.xmc.data.dataset import PROPENSITIES, SPLITS, TOKENS, Dataset, Split, token_cache
-from alc_kernels.xmc.data.filter_pairs import read_filter, write_filter
-from alc_kernels.xmc.data.sparse_text import read_sparse_text, write_sparse_text
-from alc_kernels.xmc.data.text_lines import read_lines, write_lines
-from alc_kernels.xmc.data.texts import TextFile
+from alc_kernels.xmc.data.text.lines import read_lines, write_lines
+from alc_kernels.xmc.data.text.sparse import (
+    read_filter,
+    read_sparse_text,
+    write_filter,
+    write_sparse_text,
+)
+from alc_kernels.xmc.data.text.texts import TextFile
 from alc_kernels.xmc.errors import DataError
 
 FORMAT_VERSION = 1

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from alc_kernels.xmc.data.dataset import Dataset
 from alc_kernels.xmc.data.protocol import apply_protocol
-from alc_kernels.xmc.data.text_lines import decode, read_bytes
+from alc_kernels.xmc.data.text.lines import decode, read_bytes
 from alc_kernels.xmc.errors import DataError
 
 COLUMNS = (

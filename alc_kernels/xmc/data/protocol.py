@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from alc_kernels.xmc.data.dataset import Dataset, Split
-from alc_kernels.xmc.data.relation import relation_from_rows
+from alc_kernels.xmc.data.text.sparse import relation_from_rows
 from alc_kernels.xmc.errors import DataError
 
 PROTOCOL = (

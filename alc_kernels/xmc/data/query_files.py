@@ -9,10 +9,10 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from alc_kernels.xmc.data.beside import Record, column_line, split_ids
-from alc_kernels.xmc.data.relation import first_labels
 from alc_kernels.xmc.data.source import Source
-from alc_kernels.xmc.data.text_lines import LineWriter
-from alc_kernels.xmc.data.texts import TextFile
+from alc_kernels.xmc.data.text.lines import LineWriter
+from alc_kernels.xmc.data.text.sparse import first_labels
+from alc_kernels.xmc.data.text.texts import TextFile
 
 
 class QueryFiles:

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from alc_kernels.xmc.data.beside import Record
-from alc_kernels.xmc.data.tables.text import normalize_text
+from alc_kernels.xmc.data.tables.table import normalize_text
 from alc_kernels.xmc.errors import DataError
 
 TEXTS = ("title", "title+content")

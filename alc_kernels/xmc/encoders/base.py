@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from alc_kernels.xmc.data.texts import TextRows, fingerprint
+from alc_kernels.xmc.data.text.texts import TextRows, fingerprint
 from alc_kernels.xmc.encoders.token_files import Chunk, open_tokens, write_tokens
 from alc_kernels.xmc.encoders.tokens import (
     Collate,

@@ -17,7 +17,7 @@ from typing import IO
 
 import numpy as np
 
-from alc_kernels.xmc.data.mapped import MappedFile
+from alc_kernels.xmc.data.text.texts import MappedFile
 from alc_kernels.xmc.errors import DataError
 
 Chunk = tuple[np.ndarray, np.ndarray]  # ids, and the number of ids of each text

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from alc_kernels.xmc.data.mapped import MappedFile
+from alc_kernels.xmc.data.text.texts import MappedFile
 
 Collate = Callable[[np.ndarray, np.ndarray], Any]
 

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 
 from alc_kernels.xmc.data import Dataset
-from alc_kernels.xmc.data.texts import add_texts
+from alc_kernels.xmc.data.text.texts import add_texts
 from alc_kernels.xmc.evaluation.predictions import SPLITS
 
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from alc_kernels.xmc.data import Dataset
 from alc_kernels.xmc.data.beside import first_id
-from alc_kernels.xmc.data.digests import Digests, find
 from alc_kernels.xmc.data.tables import normalize_text
+from alc_kernels.xmc.data.text.texts import Digests, find
 from alc_kernels.xmc.errors import CheckpointError, DataError
 from alc_kernels.xmc.methods import LabelSide
 from alc_kernels.xmc.model import Model

@@ -17,8 +17,7 @@ from alc_kernels.metrics import (
     topk_with_filter,
 )
 from alc_kernels.xmc.data import Dataset
-from alc_kernels.xmc.data.relation import first_labels as first_labels  # also from here
-from alc_kernels.xmc.data.texts import TextRows
+from alc_kernels.xmc.data.text.texts import TextRows
 from alc_kernels.xmc.errors import DataError
 from alc_kernels.xmc.evaluation.predictions import CATALOGUES, SPLITS, Predictions
 from alc_kernels.xmc.evaluation.shared_search import SharedSearch, TextModel

@@ -11,7 +11,7 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from alc_kernels.xmc.data.texts import TextRows
+from alc_kernels.xmc.data.text.texts import TextRows
 from alc_kernels.xmc.evaluation.search import check_rows, topk_labels
 from alc_kernels.xmc.model import LABELS_PER_PASS
 from alc_kernels.xmc.negatives.index import QUERIES_PER_PASS

@@ -15,9 +15,9 @@ from torch import Tensor
 from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.data.beside import first_id
 from alc_kernels.xmc.data.dataset import Dataset
-from alc_kernels.xmc.data.digests import Digests
 from alc_kernels.xmc.data.tables import normalize_text
-from alc_kernels.xmc.data.texts import fingerprint as text_fingerprint
+from alc_kernels.xmc.data.text.texts import Digests
+from alc_kernels.xmc.data.text.texts import fingerprint as text_fingerprint
 from alc_kernels.xmc.encoders.base import Encoder
 from alc_kernels.xmc.encoders.tokens import ConcatTokens, TokenRows
 from alc_kernels.xmc.errors import DataError

@@ -4,3 +4,9 @@ from alc_kernels.xmc.data.shapes.find import find_pairs, find_products
 from alc_kernels.xmc.data.shapes.options import PairOptions, ProductTables
 
 __all__ = ["PairOptions", "ProductTables", "find_pairs", "find_products"]
+
+
+# One's own tables: see :mod:`.shapes`.
+
+
+__all__ = ["PairOptions", "ProductTables", "find_pairs", "find_products"]

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from alc_kernels.xmc.data.beside import SEPARATOR
-from alc_kernels.xmc.data.digests import Digests, group
 from alc_kernels.xmc.data.source import ReadOptions, TextStream
 from alc_kernels.xmc.data.tables import Changes, Table
+from alc_kernels.xmc.data.text.texts import Digests, group
 from alc_kernels.xmc.errors import DataError
 
 

@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 
 from alc_kernels.xmc.data.beside import SEPARATOR
-from alc_kernels.xmc.data.digests import Digests, group
 from alc_kernels.xmc.data.shapes.build import BY_COLUMN, BY_MATCHES, Pairs, TableSource
 from alc_kernels.xmc.data.shapes.catalogue import ProductCatalogue, cells_at, column_texts
-from alc_kernels.xmc.data.shapes.near_ids import near_ids
 from alc_kernels.xmc.data.shapes.options import (
     AUTO,
     BY_LABEL,
@@ -21,8 +19,10 @@ from alc_kernels.xmc.data.shapes.options import (
     ProductTables,
 )
 from alc_kernels.xmc.data.shapes.queries import OWN_ID, QUERY, SPLIT, KeyColumn, QueryRows
+from alc_kernels.xmc.data.shapes.units import near_ids
 from alc_kernels.xmc.data.source import Source
 from alc_kernels.xmc.data.tables import Table, TableOptions, open_table
+from alc_kernels.xmc.data.text.texts import Digests, group
 from alc_kernels.xmc.errors import DataError
 from alc_kernels.xmc.words import counted
 

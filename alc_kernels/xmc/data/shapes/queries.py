@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from alc_kernels.xmc.data.beside import Record
-from alc_kernels.xmc.data.digests import Digests, group
 from alc_kernels.xmc.data.protocol import SHARE_STEPS
 from alc_kernels.xmc.data.shapes.catalogue import cells_at
 from alc_kernels.xmc.data.shapes.units import Hashes
 from alc_kernels.xmc.data.tables import Changes, Table
+from alc_kernels.xmc.data.text.texts import Digests, group
 from alc_kernels.xmc.errors import DataError
 
 SPLITS = ("train", "validation", "test")

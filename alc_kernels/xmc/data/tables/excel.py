@@ -12,10 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from alc_kernels.xmc.data.tables.number_format import plain_number, show_date, show_number
-from alc_kernels.xmc.data.tables.options import TableOptions
 from alc_kernels.xmc.data.tables.parquet import first_line
-from alc_kernels.xmc.data.tables.table import ABOVE_HEADER, Pass, Table, short_list
-from alc_kernels.xmc.data.tables.text import normalize_text
+from alc_kernels.xmc.data.tables.table import (
+    ABOVE_HEADER,
+    Pass,
+    Table,
+    TableOptions,
+    normalize_text,
+    short_list,
+)
 from alc_kernels.xmc.errors import DataError
 from alc_kernels.xmc.words import counted, suggestion
 

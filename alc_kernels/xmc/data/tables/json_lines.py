@@ -8,9 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from alc_kernels.xmc.data.tables.options import TableOptions
-from alc_kernels.xmc.data.tables.table import Pass, Table
-from alc_kernels.xmc.data.text_lines import TextInput
+from alc_kernels.xmc.data.tables.table import Pass, Table, TableOptions
+from alc_kernels.xmc.data.text.lines import TextInput
 from alc_kernels.xmc.errors import DataError
 from alc_kernels.xmc.words import counted
 

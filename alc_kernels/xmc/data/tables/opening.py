@@ -11,11 +11,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from alc_kernels.xmc.data.compressed import COMPRESSED, MAGIC, plain_name
 from alc_kernels.xmc.data.tables import parquet
 from alc_kernels.xmc.data.tables.delimited import DelimitedTable
-from alc_kernels.xmc.data.tables.options import TableOptions
-from alc_kernels.xmc.data.tables.table import Table
+from alc_kernels.xmc.data.tables.table import Table, TableOptions
+from alc_kernels.xmc.data.text.opening import COMPRESSED, MAGIC, plain_name
 from alc_kernels.xmc.errors import DataError
 
 STDIN = "-"
@@ -54,7 +53,7 @@ def open_table(source: Path | str | Any, options: TableOptions | None = None) ->
     if isinstance(source, str) and source == STDIN:
         return _standard_input(options)
     if not isinstance(source, (str, Path)):
-        from alc_kernels.xmc.data.tables.frames import FrameTable
+        from alc_kernels.xmc.data.tables.parquet import FrameTable
 
         _refuse_options("a data frame", options, ())
         return FrameTable(source)

@@ -3,13 +3,60 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from alc_kernels.xmc.data.tables.text import Changes, normalize_text
+import numpy as np
+
+from alc_kernels.xmc.data.text.opening import check_encoding
+from alc_kernels.xmc.data.text.texts import Digests, group
 from alc_kernels.xmc.errors import DataError
 from alc_kernels.xmc.words import counted, suggestion
+
+# The one form in which a text is compared, hashed, split and written.
+
+
+def normalize_text(raw: str) -> str:
+    """Without white space at its ends; every line break and run of white space inside is a blank.
+
+    White space is what Unicode calls so: LF, CR, tab, no-break space, U+2028 and the like.
+    """
+    return " ".join(raw.split())
+
+
+class Changes:
+    """The cells that :func:`normalize_text` changed: from them, how many texts became one."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, array[int]] = {}
+        self._digests: dict[int, Digests] = {}
+
+    def add(self, column: int, row: int, raw: str) -> None:
+        """Note the text of a cell as it was; row counts the rows of the pass from 0."""
+        self._rows.setdefault(column, array("q")).append(row)
+        self._digests.setdefault(column, Digests()).add(raw)
+
+    def became_one(self, column: int, digests: np.ndarray, rows: np.ndarray | None = None) -> int:
+        """How many different texts of a column less there are than before.
+
+        Args:
+            column: its place among the columns that were read.
+            digests: (n, 2) uint64, of the texts as they are now.
+            rows: (n,) int64, ascending, the row of each; None: all rows.
+        """
+        if column not in self._rows:
+            return 0
+        at = np.frombuffer(self._rows[column], np.int64)
+        before = self._digests[column].array()
+        if rows is not None:
+            known = np.isin(at, rows)
+            at, before = np.searchsorted(rows, at[known]), before[known]
+        raw = digests.copy()
+        raw[at] = before
+        return len(group(raw)[1]) - len(group(digests)[1])
+
 
 SHOWN = 20  # names of columns in a message
 ABOVE_HEADER = "; the header must be the first row: remove the rows above the header"
@@ -148,3 +195,46 @@ class Table(ABC):
     def _pass_notes(self, found: Pass) -> list[str]:
         """What a pass that has ended found, in sentences."""
         return []
+
+
+# How to read a table, where its reader should not find it out by itself.
+
+
+DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "pipe": "|"}
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """How to read a table.
+
+    Attributes:
+        delimiter: one character between the cells of a text table, or its name: comma, semicolon,
+            tab, pipe; None finds which of these.
+        encoding: of a text table, as Python names it; None finds it.
+        quoting: whether ``"`` encloses cells of a text table; False takes it as any other
+            character, True trusts it wherever it opens a cell, None does so too but refuses a cell
+            that seems to have swallowed rows.
+        header: whether the first row has the names of the columns; without, they are 1 to n.
+        sheet: name of the sheet of an .xlsx file, in whatever letters; None takes the first.
+
+    Raises:
+        ValueError: a delimiter or an encoding that cannot be one.
+    """
+
+    delimiter: str | None = None
+    encoding: str | None = None
+    quoting: bool | None = None
+    header: bool = True
+    sheet: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.delimiter is not None:
+            made = DELIMITERS.get(self.delimiter.lower(), self.delimiter)
+            if len(made) != 1 or made.isalnum() or made in '"\r\n':
+                raise ValueError(
+                    f"{self.delimiter!r}: expected one character that is no letter, digit or "
+                    "quote, or one of comma, semicolon, tab, pipe"
+                )
+            object.__setattr__(self, "delimiter", made)
+        if self.encoding is not None:
+            object.__setattr__(self, "encoding", check_encoding(self.encoding))

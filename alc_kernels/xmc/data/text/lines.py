@@ -11,8 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-from alc_kernels.xmc.data.compressed import read_blocks
-from alc_kernels.xmc.data.encodings import find_encoding
+from alc_kernels.xmc.data.text.opening import find_encoding, read_blocks
 from alc_kernels.xmc.errors import DataError
 
 BLOCK = 1 << 20  # bytes read at once
@@ -62,7 +61,7 @@ class TextInput:
     Args:
         path: the file.
         by_first: take CR as an end where it ends the first line, whatever follows.
-        encoding: as Python names it; None finds it (:mod:`alc_kernels.xmc.data.encodings`).
+        encoding: as Python names it; None finds it (:mod:`alc_kernels.xmc.data.text.opening`).
         name: of the file, for messages.
 
     Attributes:

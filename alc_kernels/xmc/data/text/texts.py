@@ -7,6 +7,8 @@ eight bytes each, and the operating system's cache holds what is used.
 from __future__ import annotations
 
 import hashlib
+import mmap
+import os
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,9 +16,69 @@ from typing import Any, overload
 
 import numpy as np
 
-from alc_kernels.xmc.data.mapped import MappedFile
-from alc_kernels.xmc.data.text_lines import BYTE_ORDER_MARK, decode, line_blocks
+from alc_kernels.xmc.data.text.lines import BYTE_ORDER_MARK, decode, line_blocks
 from alc_kernels.xmc.errors import DataError
+
+# Arrays in files: mapped into memory where they are small, read piece by piece where not.
+
+
+MAPPED = 1 << 26  # bytes: files of up to 64 MiB are read through the mapping
+
+
+class MappedFile:
+    """A file's content as an array that need not fit into memory.
+
+    A page that is touched through a mapping counts as the process's memory, and the system maps
+    up to megabytes around it: random rows of a large file soon hold all of it. So those are read
+    at their positions instead, some microseconds each, out of the same file cache.
+
+    Args:
+        path: the file; it must not change while it is open.
+        dtype: of the array.
+        offset: bytes before it.
+
+    Attributes:
+        array: (n,) read-only, all of the file behind ``offset``, mapped.
+
+    Raises:
+        OSError: unreadable.
+        ValueError: the file is empty, or holds a part of an element.
+    """
+
+    def __init__(self, path: Path, dtype: np.dtype, offset: int = 0) -> None:
+        file = path.open("rb")
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        size = len(mapped) - offset
+        if size < 0 or size % dtype.itemsize:
+            file.close()
+            raise ValueError(f"{path}: {size} bytes, expected a multiple of {dtype.itemsize}")
+        self.array = np.frombuffer(mapped, dtype, size // dtype.itemsize, offset)
+        self._path, self._offset = path, offset
+        self._file = file if size > MAPPED and hasattr(os, "preadv") else None
+        if self._file is None:
+            file.close()
+
+    def read(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """``array[start:start + length]`` of every pair (both (n,) int64), one after the other."""
+        ends = np.cumsum(lengths)
+        total = int(ends[-1]) if len(ends) else 0
+        if self._file is None:
+            at = np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
+            return self.array[at]
+        made = np.empty(total, self.array.dtype)
+        size, descriptor = made.itemsize, self._file.fileno()
+        view = made.view(np.uint8).data
+        places = (starts * size + self._offset).tolist()
+        bounds = (ends * size).tolist()
+        begin = 0
+        for place, end in zip(places, bounds, strict=True):
+            if end > begin:
+                got = os.preadv(descriptor, [view[begin:end]], place)
+                if got != end - begin:
+                    raise OSError(f"{self._path}: became shorter while it was read")
+            begin = end
+        return made
+
 
 CHUNK = 8192  # texts decoded at once when all are read
 
@@ -188,3 +250,79 @@ def fingerprint(texts: Sequence[str]) -> str:
     digest = hashlib.sha256()
     add_texts(digest, texts)
     return digest.hexdigest()
+
+
+# Equal texts found without holding them: by 128-bit digests, sixteen bytes a text.
+
+
+class Digests:
+    """Digests of texts, appended one at a time."""
+
+    def __init__(self, texts: Iterable[str] = ()) -> None:
+        self._bytes = bytearray()
+        for text in texts:
+            self.add(text)
+
+    def add(self, text: str) -> None:
+        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16)
+        self._bytes += digest.digest()
+
+    def array(self) -> np.ndarray:
+        """(n, 2) uint64."""
+        return np.frombuffer(bytes(self._bytes), np.uint64).reshape(-1, 2)
+
+
+def group(digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Number the distinct rows of (n, 2) in the order in which they first occur.
+
+    Returns:
+        The number of each row's group (n,) int64, and each group's first row (k,) int64,
+        ascending.
+    """
+    order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: equal rows keep their order
+    ranked = digests[order]
+    opens = np.ones(len(order), np.bool_)
+    opens[1:] = (ranked[1:] != ranked[:-1]).any(1)
+    firsts = order[opens]  # of each group, in the order of the digests
+    by_first = np.argsort(firsts)
+    number = np.empty(len(firsts), np.int64)
+    number[by_first] = np.arange(len(firsts))
+    groups = np.empty(len(order), np.int64)
+    groups[order] = number[np.cumsum(opens) - 1]
+    return groups, firsts[by_first]
+
+
+def find(digests: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(n,) int64: the row of ``others`` (m, 2) that each row of (n, 2) equals, else -1.
+
+    Of equal rows the first finds the first, the second the second and so on; where ``others`` has
+    fewer, the rest find the first.
+    """
+    groups, firsts = group(np.concatenate([others, digests]))
+    theirs, ours = groups[: len(others)], groups[len(others) :]
+    width = len(groups) + 1
+    there = theirs * width + _occurrence(theirs)  # different numbers
+    order = np.argsort(there)
+    wanted = ours * width + _occurrence(ours)
+    first = np.where(firsts[ours] < len(others), firsts[ours], -1)
+    if not len(others):
+        return first
+    at = np.searchsorted(there, wanted, sorter=order)
+    found = order[np.minimum(at, len(others) - 1)]
+    return np.where(there[found] == wanted, found, first)
+
+
+def _occurrence(groups: np.ndarray) -> np.ndarray:
+    """(n,) int64: how many earlier elements are of the same group."""
+    order = np.argsort(groups, kind="stable")
+    ranked = groups[order]
+    starts = np.flatnonzero(np.diff(ranked, prepend=-1))
+    lengths = np.diff(np.append(starts, len(groups)))
+    made = np.empty(len(groups), np.int64)
+    made[order] = np.arange(len(groups)) - np.repeat(starts, lengths)
+    return made
+
+
+def member(digests: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(n,) bool: which rows of (n, 2) are rows of ``others`` (m, 2) as well."""
+    return find(digests, others) >= 0

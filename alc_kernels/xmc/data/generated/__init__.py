@@ -1,0 +1,1 @@
+"""The catalogue that is made up, for demonstrations and tests."""

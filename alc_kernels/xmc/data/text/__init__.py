@@ -1,0 +1,1 @@
+"""Text files: opened, decoded, read line by line, and held in memory."""
