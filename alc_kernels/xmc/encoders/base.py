@@ -15,13 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from alc_kernels.xmc.data.text.texts import TextRows, fingerprint
-from alc_kernels.xmc.encoders.token_files import Chunk, open_tokens, write_tokens
 from alc_kernels.xmc.encoders.tokens import (
+    Chunk,
     Collate,
     RaggedTokens,
     TokenizedTexts,
     TokenRows,
+    open_tokens,
     ragged,
+    write_tokens,
 )
 
 REMEMBERED = 6  # tokenised texts that an encoder keeps at hand

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from alc_kernels.xmc.encoders.base import Encoder
-from alc_kernels.xmc.encoders.token_files import Chunk
+from alc_kernels.xmc.encoders.tokens import Chunk
 from alc_kernels.xmc.errors import EncoderError
 
 ASSETS = "huggingface"
