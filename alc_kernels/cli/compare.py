@@ -37,7 +37,7 @@ def add_command(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     from alc_kernels.xmc.evaluation import Group, decide, group_runs, load_scored
-    from alc_kernels.xmc.evaluation.run import load_baseline
+    from alc_kernels.xmc.evaluation.results import load_baseline
     from alc_kernels.xmc.finish import require_matplotlib
     from alc_kernels.xmc.report.terminal import comparison_text
 

@@ -105,7 +105,7 @@ def _score_again(arguments: argparse.Namespace) -> None:
 def _change(arguments: argparse.Namespace, dataset: Dataset) -> str:
     """What scoring on ``dataset`` takes the place of, and the way back; "" for the same data."""
     from alc_kernels.xmc.evaluation import data_fingerprint, load_scored
-    from alc_kernels.xmc.evaluation.run import RunError
+    from alc_kernels.xmc.evaluation.results import RunError
 
     run = arguments.run_folder
     try:

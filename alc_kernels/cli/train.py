@@ -195,7 +195,7 @@ def _config(arguments: argparse.Namespace) -> TrainConfig:
     """Defaults, then the file (of the run itself when it is resumed), then the options."""
     from alc_kernels.xmc.config import TrainConfig
     from alc_kernels.xmc.effects import without_effect
-    from alc_kernels.xmc.evaluation.run import CONFIG
+    from alc_kernels.xmc.evaluation.results import CONFIG
 
     source = arguments.config
     if source is None and arguments.resume and arguments.output is not None:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alc_kernels.xmc.errors import BadInput, Interrupted, Missing
-from alc_kernels.xmc.evaluation.run import REPORT
+from alc_kernels.xmc.evaluation.results import REPORT
 
 if TYPE_CHECKING:
     from alc_kernels.xmc.config import TrainConfig
     from alc_kernels.xmc.data import Dataset
     from alc_kernels.xmc.evaluation import Group
-    from alc_kernels.xmc.evaluation.shared_search import TextModel
+    from alc_kernels.xmc.evaluation.search import TextModel
     from alc_kernels.xmc.parallel import Processes
     from alc_kernels.xmc.training.checkpoint import Checkpoint
 

@@ -19,11 +19,15 @@ from alc_kernels.xmc.evaluation import (
     group_runs,
     score_model,
 )
-from alc_kernels.xmc.evaluation.bootstrap import LabelDraws, interval, replicate
 from alc_kernels.xmc.evaluation.comparison import differing_settings, group_names
-from alc_kernels.xmc.evaluation.curve import curve_band
-from alc_kernels.xmc.evaluation.judged import Judged
-from alc_kernels.xmc.evaluation.measures import percent
+from alc_kernels.xmc.evaluation.judged import (
+    Judged,
+    LabelDraws,
+    curve_band,
+    interval,
+    percent,
+    replicate,
+)
 
 
 def predictions(scores, correct, *, hits5=None, positives=None, group=None):

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from alc_kernels.xmc.evaluation.search import topk_labels
-from alc_kernels.xmc.evaluation.shared_search import SharedSearch
+from alc_kernels.xmc.evaluation.search import SharedSearch, topk_labels
 
 PASS = "alc_kernels.xmc.negatives.index.QUERIES_PER_PASS"
 CHECK = "alc_kernels.xmc.evaluation.search.ROWS_PER_CHECK"

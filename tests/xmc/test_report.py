@@ -10,7 +10,7 @@ import pytest
 from evaluation_cases import make_dataset, make_scored, with_several_labels
 
 from alc_kernels.xmc.evaluation import Estimate, Group
-from alc_kernels.xmc.evaluation.decision import decide
+from alc_kernels.xmc.evaluation.comparison import decide
 from alc_kernels.xmc.report.build import Report
 from alc_kernels.xmc.report.decision import (
     caution_sentence,

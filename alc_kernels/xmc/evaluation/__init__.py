@@ -1,12 +1,21 @@
 """Evaluation: exact search, predictions, figures with intervals, comparison of runs."""
 
-from alc_kernels.xmc.evaluation.comparison import Group, best_group, group_runs, loss_name
-from alc_kernels.xmc.evaluation.decision import Decision, decide
-from alc_kernels.xmc.evaluation.fingerprint import data_fingerprint
-from alc_kernels.xmc.evaluation.measures import BY_KEY, MEASURES, PRECISIONS, Measure
-from alc_kernels.xmc.evaluation.predictions import CATALOGUES, Predictions, leading_catalogue
-from alc_kernels.xmc.evaluation.results import Estimate, figures
-from alc_kernels.xmc.evaluation.run import RunError, Scored, load_scored
+from alc_kernels.xmc.evaluation.comparison import (
+    Decision,
+    Group,
+    best_group,
+    decide,
+    group_runs,
+    loss_name,
+)
+from alc_kernels.xmc.evaluation.judged import BY_KEY, MEASURES, PRECISIONS, Measure
+from alc_kernels.xmc.evaluation.predictions import (
+    CATALOGUES,
+    Predictions,
+    data_fingerprint,
+    leading_catalogue,
+)
+from alc_kernels.xmc.evaluation.results import Estimate, RunError, Scored, figures, load_scored
 from alc_kernels.xmc.evaluation.scoring import score_model, score_ranker, validation_check
 from alc_kernels.xmc.evaluation.search import topk_labels
 

@@ -9,16 +9,16 @@ from typing import Any
 
 from alc_kernels.xmc.data import Dataset
 from alc_kernels.xmc.evaluation.comparison import Group
-from alc_kernels.xmc.evaluation.fingerprint import data_fingerprint
-from alc_kernels.xmc.evaluation.predictions import save_predictions
-from alc_kernels.xmc.evaluation.results import describe_data, save_results
-from alc_kernels.xmc.evaluation.run import (
+from alc_kernels.xmc.evaluation.predictions import data_fingerprint, save_predictions
+from alc_kernels.xmc.evaluation.results import (
     BASELINE,
     BASELINE_NAME,
     METRICS,
     PREDICTIONS,
     RunError,
     Scored,
+    describe_data,
+    save_results,
 )
 from alc_kernels.xmc.evaluation.scoring import (
     Done,
@@ -26,7 +26,7 @@ from alc_kernels.xmc.evaluation.scoring import (
     score_model,
     score_ranker,
 )
-from alc_kernels.xmc.evaluation.shared_search import TextModel
+from alc_kernels.xmc.evaluation.search import TextModel
 from alc_kernels.xmc.parallel.processes import ALONE, Processes
 
 

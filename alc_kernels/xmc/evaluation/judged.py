@@ -2,11 +2,97 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import numpy as np
 
-from alc_kernels.metrics import Sweep, opis, sweep
-from alc_kernels.xmc.evaluation.measures import PRECISIONS, percent
+from alc_kernels.metrics import Sweep, opis, precision_coverage_curve, sweep
+from alc_kernels.metrics.bootstrap import ClusterDraws, percentile_bounds
 from alc_kernels.xmc.evaluation.predictions import Predictions
+
+# The figures of a run: what each is called and what it means.
+
+
+PRECISIONS = (0.9, 0.95)
+
+
+def percent(precision: float) -> str:
+    """``0.9`` -> ``"90"``, ``0.975`` -> ``"97.5"``: precision as it stands in names."""
+    return f"{precision * 100:.10g}"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One figure.
+
+    Attributes:
+        key: its name in ``metrics.json``.
+        title: its heading in a table.
+        meaning: one line for the reader.
+        higher_is_better: True, False, or None for a figure that is neither.
+    """
+
+    key: str
+    title: str
+    meaning: str
+    higher_is_better: bool | None = True
+
+
+def coverage_measures(precision: float) -> list[Measure]:
+    """Coverage at ``precision``, and what its validation threshold gives on test."""
+    name, short = percent(precision), f"{precision:g}".removeprefix("0")
+    wanted = f"precision {precision:g}"
+    return [
+        Measure(
+            f"coverage_{name}",
+            f"C@{short}",
+            f"largest share of queries that can be accepted at {wanted}, threshold read on test",
+        ),
+        Measure(
+            f"validation_coverage_{name}",
+            f"validation C@{short}",
+            "the same on validation: what a choice between runs may look at",
+        ),
+        Measure(
+            f"transferred_{name}_threshold",
+            f"threshold {short}",
+            f"lowest score that attains {wanted} on validation: the one to ship",
+            None,
+        ),
+        Measure(
+            f"transferred_{name}_coverage",
+            f"accepted {short}",
+            "share of test queries accepted at the validation threshold",
+        ),
+        Measure(
+            f"transferred_{name}_precision",
+            f"precision of accepted {short}",
+            "precision among them",
+            None,
+        ),
+    ]
+
+
+MEASURES: tuple[Measure, ...] = (
+    Measure("p1", "P@1", "share of all queries whose best label is right"),
+    Measure("p1_answerable", "P@1 answerable", "the same over queries that have a right label"),
+    Measure("p3", "P@3", "right labels among the first three, over three, answerable queries"),
+    Measure("p5", "P@5", "right labels among the first five, over five, answerable queries"),
+    Measure("ndcg3", "nDCG@3", "discounted gain of the first three over the best attainable"),
+    Measure("ndcg5", "nDCG@5", "discounted gain of the first five over the best attainable"),
+    Measure("psp1", "PSP@1", "P@1 with rare labels counting for more, over the best attainable"),
+    Measure("psp3", "PSP@3", "P@3 with rare labels counting for more, over the best attainable"),
+    Measure("psp5", "PSP@5", "P@5 with rare labels counting for more, over the best attainable"),
+    Measure("recall5", "R@5", "share of a query's right labels among the first five"),
+    Measure("recall10", "R@10", "share of a query's right labels among the first ten"),
+    *(measure for precision in PRECISIONS for measure in coverage_measures(precision)),
+    Measure("aurc", "AURC", "area under the risk-coverage curve", False),
+    Measure("opis", "OPIS", "how much one threshold's utility differs between labels", False),
+)
+BY_KEY = {measure.key: measure for measure in MEASURES}
+
 
 CUTOFFS = (1, 3, 5)  # of PSP
 # Means over the answerable queries.
@@ -133,3 +219,110 @@ def ranking_values(found: Predictions) -> np.ndarray:
         made[f"ndcg{k}"] = gained[:, last - 1] / best[np.clip(positives, 1, last) - 1]
     made["p1_answerable"] = made["p1"]
     return np.stack([made[key] for key in RANKED], axis=1)
+
+
+# Bootstrap over labels: all queries of a label, in both splits, come or stay away together.
+#
+# Labels are drawn once per replicate and used for every run and every figure, which is what makes a
+# difference between two runs a paired one. Validation is drawn again too: the threshold that a
+# figure transfers is itself uncertain, and its interval says so.
+
+
+REPLICATES = 1000
+CONFIDENCE = 0.95
+
+
+class LabelDraws:
+    """Weights of the validation and test queries, some replicates at a time; equal on every pass.
+
+    Args:
+        validation_group, test_group: (N,) first true label of each query; a query without one
+            (-1) is its own unit.
+        replicates: how many times to draw.
+        seed: of the draws.
+    """
+
+    def __init__(
+        self,
+        validation_group: np.ndarray,
+        test_group: np.ndarray,
+        replicates: int = REPLICATES,
+        seed: int = 0,
+    ) -> None:
+        groups = np.concatenate([validation_group, test_group]).astype(np.int64)
+        self._draws = ClusterDraws(groups, len(groups), replicates, seed)
+        self._num_validation = len(validation_group)
+
+    @property
+    def units(self) -> int:
+        """How many labels, and queries without one, are drawn from."""
+        return self._draws.num_clusters
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Pairs of weights (S, N) and (S, M); the S add up to ``replicates``."""
+        for weights in self._draws:
+            yield weights[:, : self._num_validation], weights[:, self._num_validation :]
+
+
+def replicate(
+    splits: Mapping[str, Predictions],
+    precisions: tuple[float, ...] = PRECISIONS,
+    replicates: int = REPLICATES,
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """One catalogue's figures, and their (replicates,) values under the bootstrap."""
+    validation, test = splits["validation"], splits["test"]
+    judged = Judged(validation, test, precisions)
+    point = judged.values()
+    draws = LabelDraws(validation.group, test.group, replicates)
+    parts = [judged.replicates(*weights) for weights in draws]
+    return point, {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+def interval(values: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """The central ``confidence`` of the (R,) values, NaN left out; NaN if nothing remains."""
+    low, high, _ = percentile_bounds(values, confidence)
+    return low, high
+
+
+# The precision-coverage curve with the band that its bootstrap gives.
+
+
+GRID = np.linspace(0.01, 1.0, 100)  # the first percent of the queries is too few to tell
+
+
+class CurveBand(NamedTuple):
+    """Precision at the coverages (T,), and the bounds of its 95 % interval there, all (T,)."""
+
+    coverage: np.ndarray
+    precision: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def curve_band(
+    splits: Mapping[str, Predictions], replicates: int = REPLICATES, grid: np.ndarray = GRID
+) -> CurveBand:
+    """One catalogue's curve on test, at the coverages ``grid``, each point with its interval.
+
+    The interval is pointwise: at every coverage by itself, 95 % of the replicates lie within.
+    Queries of one score are accepted together, so precision between two reachable coverages is
+    interpolated.
+    """
+    test = splits["test"]
+    curve = precision_coverage_curve(test.top_score, test.correct)
+    precision = np.interp(grid, curve.coverage, curve.precision)
+
+    order = np.argsort(-test.top_score, kind="stable")
+    scores, correct = test.top_score[order], test.correct[order]
+    ends = np.append(scores[1:] != scores[:-1], True)  # last query of each tied run
+    drawn = []
+    for _, weights in LabelDraws(splits["validation"].group, test.group, replicates):
+        for row in weights[:, order]:
+            accepted, right = np.cumsum(row)[ends], np.cumsum(row * correct)[ends]
+            if accepted[-1] == 0:  # no test query in this replicate
+                continue
+            some = accepted > 0
+            share = accepted[some] / accepted[-1]
+            drawn.append(np.interp(grid, share, right[some] / accepted[some]))
+    bounds = np.array([interval(column) for column in np.array(drawn).T])
+    return CurveBand(grid, precision, bounds[:, 0], bounds[:, 1])

@@ -6,6 +6,7 @@ precision or against another run, without its encoder and without its data.
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from alc_kernels.whole import whole_file
+from alc_kernels.xmc.data import Dataset
+from alc_kernels.xmc.data.text.texts import add_texts
 
 CATALOGUES = ("open", "closed")
 SPLITS = ("validation", "test")
@@ -132,3 +135,27 @@ def _check(part: Predictions, where: str) -> None:
         raise ValueError(f"{where}: indices, scores, hits and gains differ in shape")
     if part.num_positives.shape != shape[:1] or part.group.shape != shape[:1]:
         raise ValueError(f"{where}: {shape[0]} queries, but the counts per query do not match")
+
+
+# A short name for what runs are scored on, so that only like is compared with like.
+
+
+def data_fingerprint(dataset: Dataset) -> str:
+    """16 hexadecimal digits over labels, held-out labels, and the queries and pairs scored.
+
+    The training split is left out: two runs that were trained on different queries and are scored
+    on the same ones may be compared.
+    """
+    digest = hashlib.sha256()
+    add_texts(digest, dataset.labels)
+    digest.update(np.packbits(dataset.held_out).tobytes())
+    for name in SPLITS:
+        split = dataset.splits[name]
+        add_texts(digest, split.queries)
+        digest.update(split.relation.indptr.astype("<i8").tobytes())
+        digest.update(split.relation.indices.astype("<i8").tobytes())
+        if split.excluded is not None and split.excluded.nnz:
+            digest.update(b"excluded")
+            digest.update(split.excluded.indptr.astype("<i8").tobytes())
+            digest.update(split.excluded.indices.astype("<i8").tobytes())
+    return digest.hexdigest()[:16]

@@ -20,7 +20,7 @@ from alc_kernels.xmc.data import Dataset
 from alc_kernels.xmc.data.text.texts import TextRows
 from alc_kernels.xmc.errors import DataError
 from alc_kernels.xmc.evaluation.predictions import CATALOGUES, SPLITS, Predictions
-from alc_kernels.xmc.evaluation.shared_search import SharedSearch, TextModel
+from alc_kernels.xmc.evaluation.search import SharedSearch, TextModel
 from alc_kernels.xmc.parallel.processes import ALONE, Processes
 
 K = 10

@@ -12,9 +12,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from alc_kernels.xmc.data import Dataset
-from alc_kernels.xmc.evaluation.comparison import CHOICE_PRECISION, Group
-from alc_kernels.xmc.evaluation.decision import Decision, decide
-from alc_kernels.xmc.evaluation.measures import BY_KEY, percent
+from alc_kernels.xmc.evaluation.comparison import CHOICE_PRECISION, Decision, Group, decide
+from alc_kernels.xmc.evaluation.judged import BY_KEY, percent
 from alc_kernels.xmc.report.decision import (
     caution_sentence,
     choice_table,

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from alc_kernels.xmc.evaluation.comparison import Group
-from alc_kernels.xmc.evaluation.decision import Decision
-from alc_kernels.xmc.evaluation.measures import percent
+from alc_kernels.xmc.evaluation.comparison import Decision, Group
+from alc_kernels.xmc.evaluation.judged import percent
 from alc_kernels.xmc.report.numbers import (
     difference_cell,
     duration,

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from alc_kernels.xmc.evaluation.comparison import Group
-from alc_kernels.xmc.evaluation.curve import curve_band
-from alc_kernels.xmc.evaluation.measures import percent
+from alc_kernels.xmc.evaluation.judged import curve_band, percent
 from alc_kernels.xmc.report import figures as draw
 from alc_kernels.xmc.report.page import Html
 from alc_kernels.xmc.report.texts import CATALOGUE_NAMES

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from alc_kernels.xmc.evaluation.comparison import Group, differing_settings
-from alc_kernels.xmc.evaluation.measures import BY_KEY, PRECISIONS, percent
+from alc_kernels.xmc.evaluation.judged import BY_KEY, PRECISIONS, percent
 from alc_kernels.xmc.evaluation.predictions import Splits, leading_catalogue
 from alc_kernels.xmc.evaluation.results import Estimate, Figures
 from alc_kernels.xmc.report.numbers import (

@@ -6,8 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from alc_kernels.xmc.data import Dataset
-from alc_kernels.xmc.evaluation.comparison import Group
-from alc_kernels.xmc.evaluation.decision import Decision
+from alc_kernels.xmc.evaluation.comparison import Decision, Group
 from alc_kernels.xmc.report.decision import choice_table, decision_paragraphs
 from alc_kernels.xmc.report.examples import examples_table, pick_examples
 from alc_kernels.xmc.report.summary import (
