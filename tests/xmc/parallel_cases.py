@@ -31,7 +31,7 @@ from alc_kernels.xmc.data import Dataset, generate_catalogue
 from alc_kernels.xmc.errors import Interrupted
 from alc_kernels.xmc.evaluation import validation_check
 from alc_kernels.xmc.evaluation.search import SharedSearch
-from alc_kernels.xmc.methods import prototype_network
+from alc_kernels.xmc.methods import prime as prototype_network
 from alc_kernels.xmc.parallel import Processes, join
 from alc_kernels.xmc.training import Progress, loop, train
 from alc_kernels.xmc.training.batches import Batch
