@@ -90,7 +90,7 @@ def save_index(vectors: np.ndarray, ids: Sequence[str] | None, path: Path) -> np
     Raises:
         ConfigError: faiss is not installed.
     """
-    from alc_kernels.xmc.negatives.library import load_faiss
+    from alc_kernels.xmc.negatives.index import load_faiss
 
     faiss = load_faiss("export --to faiss")
     numbers = whole_ids(ids) if ids is not None else None

@@ -6,9 +6,9 @@ from alc_kernels.xmc.negatives.index import (
     ApproximateIndex,
     ExactIndex,
     LabelIndex,
+    MissingFaiss,
     build_index,
 )
-from alc_kernels.xmc.negatives.library import MissingFaiss
 
 __all__ = [
     "ApproximateIndex",

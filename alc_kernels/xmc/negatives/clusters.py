@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from alc_kernels.xmc.negatives.library import load_faiss, single_thread
+from alc_kernels.xmc.negatives.index import load_faiss, single_thread
 
 ITERATIONS = 20
 # Two centroids are well known from this many points each; FAISS draws them from its seed.
@@ -114,3 +114,39 @@ def _difference(faiss: Any, points: np.ndarray, seed: int) -> np.ndarray:
     means.train(points)
     # Not a matrix product: how a BLAS library sums depends on its threads.
     return np.einsum("ij,j->i", points, means.centroids[0] - means.centroids[1])
+
+
+# Whole clusters dealt to batches.
+
+
+def deal_clusters(clusters: np.ndarray, parts: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Every member once, in batches of whole clusters drawn at random.
+
+    Clusters stay together within a batch, in random order, as do the members within a cluster:
+    neighbours in a batch are similar, which the attention groups of ALC's batch part then see.
+
+    Args:
+        clusters: (N,) int64 cluster numbers 0 .. C - 1; counts of members differ by at most one.
+        parts: number of batches; divides C.
+        rng: the only source of randomness.
+
+    Returns:
+        ``parts`` arrays of members 0 .. N - 1, whose lengths differ by at most one.
+    """
+    counts = np.bincount(clusters)
+    per_part = len(counts) // parts
+    # The clusters with a member more are spread evenly, so that the batches become even too.
+    is_larger = counts > counts.min()
+    larger = np.array_split(rng.permutation(np.flatnonzero(is_larger)), parts)
+    smaller = rng.permutation(np.flatnonzero(~is_larger))
+    dealt, taken = [], 0
+    for some in larger:
+        fill = per_part - len(some)
+        dealt.append(rng.permutation(np.concatenate([some, smaller[taken : taken + fill]])))
+        taken += fill
+    place = np.empty(len(counts), np.int64)
+    place[np.concatenate(dealt)] = np.arange(len(counts))
+    members = rng.permutation(len(clusters))
+    order = members[np.argsort(place[clusters[members]], kind="stable")]
+    ends = np.cumsum([counts[chosen].sum() for chosen in dealt])
+    return np.split(order, ends[:-1])

@@ -23,11 +23,9 @@ from torch import Tensor
 
 from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.errors import CheckpointError
-from alc_kernels.xmc.negatives.clusters import divide
-from alc_kernels.xmc.negatives.deal import deal_clusters
+from alc_kernels.xmc.negatives.clusters import deal_clusters, divide
 from alc_kernels.xmc.negatives.hard import draw_hard_negatives, mine_hard_negatives
-from alc_kernels.xmc.negatives.index import QUERIES_PER_PASS
-from alc_kernels.xmc.negatives.library import load_faiss
+from alc_kernels.xmc.negatives.index import QUERIES_PER_PASS, load_faiss
 from alc_kernels.xmc.parallel.processes import ALONE, Processes
 from alc_kernels.xmc.training.batches import Batch, make_batch, num_batches, sample_labels
 
