@@ -20,8 +20,8 @@ from alc_kernels.xmc.data import generate_catalogue
 from alc_kernels.xmc.encoders import build_encoder
 from alc_kernels.xmc.errors import ConfigError, DataError, ProcessFailed
 from alc_kernels.xmc.parallel import Processes, join
-from alc_kernels.xmc.parallel.failure import explained, is_communication_error
-from alc_kernels.xmc.parallel.shares import shares
+from alc_kernels.xmc.parallel.join import explained, is_communication_error
+from alc_kernels.xmc.parallel.processes import shares
 from alc_kernels.xmc.training import train
 from alc_kernels.xmc.training.batches import make_batch
 from alc_kernels.xmc.training.precision import find_device

@@ -14,8 +14,7 @@ from torch import Tensor
 from alc_kernels.xmc.data.text.texts import TextRows
 from alc_kernels.xmc.model import LABELS_PER_PASS
 from alc_kernels.xmc.negatives.index import QUERIES_PER_PASS, ExactIndex
-from alc_kernels.xmc.parallel.processes import ALONE, Processes
-from alc_kernels.xmc.parallel.shares import shares
+from alc_kernels.xmc.parallel.processes import ALONE, Processes, shares
 
 ROWS_PER_CHECK = 65_536
 

@@ -28,8 +28,7 @@ from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.errors import ConfigError
 from alc_kernels.xmc.methods.base import LabelSide, Method, Snapshot
 from alc_kernels.xmc.methods.dexa import FreeVectors
-from alc_kernels.xmc.parallel.processes import ALONE, Processes
-from alc_kernels.xmc.parallel.rows import all_rows, sum_of
+from alc_kernels.xmc.parallel.processes import ALONE, Processes, all_rows, sum_of
 
 # PRIME's regulariser: a prototype must serve a query better than the label's text does.
 

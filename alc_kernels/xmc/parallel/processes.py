@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,7 +18,27 @@ import torch.distributed as dist
 from torch import Tensor
 
 from alc_kernels.xmc.errors import ConfigError, ProcessFailed, describe
-from alc_kernels.xmc.parallel.shares import shares
+
+# Who gets which of many rows: contiguous shares, in the order of the processes.
+
+
+def shares(count: int, processes: int, unit: int = 1) -> list[slice]:
+    """A contiguous share of ``count`` rows for every process, in order; shares may be empty.
+
+    Args:
+        count: rows.
+        processes: how many shares.
+        unit: only whole runs of so many rows are dealt, the last run may be shorter. What is
+            computed run by run then has the same bits for any number of processes.
+
+    Returns:
+        Slices that follow one another from 0 to ``count``. Their numbers of runs differ by at
+        most one, the first processes have more.
+    """
+    runs, more = divmod(-(-count // unit), processes)
+    ends = [unit * (runs * p + min(p, more)) for p in range(processes + 1)]
+    return [slice(min(start, count), min(stop, count)) for start, stop in pairwise(ends)]
+
 
 T = TypeVar("T")
 
@@ -163,3 +184,54 @@ class Processes:
 
 
 ALONE = Processes()
+
+
+# Rows and sums over processes with gradients, for terms beside the loss module.
+#
+# Every process's backward pass starts from the same loss of the whole batch. What it finds are its
+# shares of the gradients: over the processes they add up to the gradient of that loss.
+
+
+class _AllRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, processes: Processes, counts: list[int]) -> Tensor:
+        ctx.processes, ctx.counts = processes, counts
+        return processes.gather_uneven(rows, counts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        gradient = gradient.contiguous().clone()
+        dist.all_reduce(gradient, group=ctx.processes.loss_group)
+        return gradient.split(ctx.counts)[ctx.processes.rank], None, None
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, processes: Processes) -> Tensor:
+        value = value.clone()
+        dist.all_reduce(value, group=processes.loss_group)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
+
+
+def all_rows(rows: Tensor, processes: Processes, counts: list[int]) -> Tensor:
+    """The rows of all processes, (sum(counts), d), in order; gradients go back to their owners.
+
+    Args:
+        rows: (counts[rank], d).
+        processes: all of them.
+        counts: rows of each.
+    """
+    if processes.size == 1:
+        return rows
+    return _AllRows.apply(rows, processes, counts)
+
+
+def sum_of(value: Tensor, processes: Processes) -> Tensor:
+    """The sum of everyone's ``value``; its gradient is that of the own one."""
+    if processes.size == 1:
+        return value
+    return _Sum.apply(value, processes)

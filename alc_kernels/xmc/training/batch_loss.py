@@ -9,8 +9,7 @@ from torch import Tensor
 from alc_kernels import ALCLoss, Positives
 from alc_kernels.xmc.methods import LabelSide
 from alc_kernels.xmc.parallel.layout import Layout
-from alc_kernels.xmc.parallel.processes import ALONE, Processes
-from alc_kernels.xmc.parallel.shares import shares
+from alc_kernels.xmc.parallel.processes import ALONE, Processes, shares
 from alc_kernels.xmc.training.batches import Batch
 from alc_kernels.xmc.training.label_cache import LabelCache
 from alc_kernels.xmc.training.precision import Precision

@@ -16,8 +16,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from alc_kernels import Positives
-from alc_kernels.xmc.parallel.processes import ALONE, Processes
-from alc_kernels.xmc.parallel.rows import all_rows
+from alc_kernels.xmc.parallel.processes import ALONE, Processes, all_rows
 from alc_kernels.xmc.training.batches import Batch
 from alc_kernels.xmc.training.training_set import TrainingSet
 
