@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
     from alc_kernels.xmc.evaluation import Group, decide, group_runs, load_scored
     from alc_kernels.xmc.evaluation.results import load_baseline
     from alc_kernels.xmc.finish import require_matplotlib
-    from alc_kernels.xmc.report.terminal import comparison_text
+    from alc_kernels.xmc.report.decision import comparison_text
 
     folders = arguments.run_folders
     seen: dict[Path, Path] = {}

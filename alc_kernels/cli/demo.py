@@ -138,7 +138,7 @@ def _train(config: TrainConfig, dataset: Dataset, folder: Path) -> Group:
 
 def _price(groups: list[Group]) -> str:
     """How long the trainings took, and what the longer one gave."""
-    from alc_kernels.xmc.report.numbers import duration, points
+    from alc_kernels.xmc.report.summary import duration, points
 
     base, alc = groups
     first, second = (group.runs[0].seconds["training"] for group in groups)
@@ -153,7 +153,7 @@ def _price(groups: list[Group]) -> str:
 def _show(groups: list[Group], dataset: Dataset, output: Path) -> None:
     from alc_kernels.whole import whole_file, write_whole
     from alc_kernels.xmc.report.build import Report
-    from alc_kernels.xmc.report.terminal import figures_text
+    from alc_kernels.xmc.report.decision import figures_text
 
     print("How many titles can be matched without a person?", flush=True)
     print(figures_text(groups))

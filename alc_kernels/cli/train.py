@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from alc_kernels.cli.arguments import number, one_of
 from alc_kernels.cli.matching.outputs import prepare_run_folder
 from alc_kernels.xmc.errors import BadInput
-from alc_kernels.xmc.report.numbers import duration
+from alc_kernels.xmc.report.summary import duration
 from alc_kernels.xmc.training import Progress
 
 if TYPE_CHECKING:

@@ -66,8 +66,8 @@ def evaluate_and_report(
     from alc_kernels.xmc.evaluation.comparison import loss_name, method_name
     from alc_kernels.xmc.evaluation.evaluate import evaluate_run, save_baseline
     from alc_kernels.xmc.parallel import Processes
+    from alc_kernels.xmc.report.decision import figures_text
     from alc_kernels.xmc.report.summary import threshold_table
-    from alc_kernels.xmc.report.terminal import figures_text
 
     processes = processes or Processes()
     names = " and the ".join(dataset.catalogues())

@@ -11,7 +11,7 @@ from test_cli_errors import fails, write_run
 
 from alc_kernels.cli import main
 from alc_kernels.xmc.data import load_dataset, save_dataset
-from alc_kernels.xmc.report.numbers import per_cent, score
+from alc_kernels.xmc.report.summary import per_cent, score
 
 VOID = ("meta", "img", "br", "hr", "input", "link")
 

@@ -20,18 +20,21 @@ from alc_kernels.xmc.report.decision import (
 )
 from alc_kernels.xmc.report.examples import pick_examples
 from alc_kernels.xmc.report.figures import LINES, REFERENCE_LINE, Curve, styles
-from alc_kernels.xmc.report.numbers import difference_cell, duration, per_cent, score, share_cell
-from alc_kernels.xmc.report.page import Html, element, page
+from alc_kernels.xmc.report.page import Cell, Html, Table, element, page
 from alc_kernels.xmc.report.summary import (
+    difference_cell,
     difference_table,
+    duration,
     headline_table,
+    per_cent,
     ranking_table,
     risk_table,
+    score,
     settings_table,
+    share_cell,
     threshold_table,
     thresholds_table,
 )
-from alc_kernels.xmc.report.table import Cell, Table
 
 
 class Checker(html.parser.HTMLParser):

@@ -21,8 +21,20 @@ from alc_kernels.xmc.report.decision import (
     ship_sentence,
 )
 from alc_kernels.xmc.report.examples import examples_table, pick_examples
-from alc_kernels.xmc.report.numbers import duration, per_cent, points, score, span
-from alc_kernels.xmc.report.page import Html, cards, details, element, page, paragraph, section
+from alc_kernels.xmc.report.page import (
+    CATALOGUE_NAMES,
+    HOW_MEASURED,
+    WHAT_IS_COVERAGE,
+    WHAT_IS_GENERATED,
+    Html,
+    Table,
+    cards,
+    details,
+    element,
+    page,
+    paragraph,
+    section,
+)
 from alc_kernels.xmc.report.pictures import (
     coverage_figure,
     coverage_picture,
@@ -33,22 +45,20 @@ from alc_kernels.xmc.report.summary import (
     RANKING,
     data_line,
     difference_table,
+    duration,
     full_table,
     headline_table,
+    per_cent,
+    points,
     ranking_table,
     risk_table,
+    score,
     settings_table,
+    span,
     threshold_table,
     thresholds_table,
 )
 from alc_kernels.xmc.report.support import catalogues_text, chosen_text
-from alc_kernels.xmc.report.table import Table
-from alc_kernels.xmc.report.texts import (
-    CATALOGUE_NAMES,
-    HOW_MEASURED,
-    WHAT_IS_COVERAGE,
-    WHAT_IS_GENERATED,
-)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

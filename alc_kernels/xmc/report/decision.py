@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 
+from alc_kernels.xmc.data import Dataset
 from alc_kernels.xmc.evaluation.comparison import Decision, Group
 from alc_kernels.xmc.evaluation.judged import percent
-from alc_kernels.xmc.report.numbers import (
+from alc_kernels.xmc.report.examples import examples_table, pick_examples
+from alc_kernels.xmc.report.page import WIDTH, Cell, Table
+from alc_kernels.xmc.report.summary import (
+    RANKING_SHORT,
+    best_of,
     difference_cell,
+    difference_table,
     duration,
+    headline_table,
     per_cent,
     points,
+    ranking_table,
+    risk_table,
+    row_name,
     score,
     score_cell,
+    seed_text,
+    settings_table,
     share_cell,
     span,
+    thresholds_table,
 )
-from alc_kernels.xmc.report.summary import best_of, row_name, seed_text
 from alc_kernels.xmc.report.support import chosen_text, titles_text, without_right_label
-from alc_kernels.xmc.report.table import Cell, Table
 
 NAMED = 3  # rivals that are named in a sentence
 
@@ -160,3 +172,55 @@ def decision_paragraphs(made: Decision) -> list[str]:
     """The decision in full: what to ship, whether test bears it out, why this one."""
     parts = [ship_sentence(made), caution_sentence(made), " ".join(reason_sentences(made))]
     return [part for part in parts if part]
+
+
+# A comparison as text, for a terminal.
+
+
+def figures_text(groups: Sequence[Group]) -> str:
+    """The headline, the measures of risk and of the ranking, and the differences."""
+    ranking = ranking_table(groups, RANKING_SHORT)
+    parts = [
+        headline_table(groups).text(),
+        f"\nRisk over all thresholds\n{risk_table(groups).text()}",
+        f"\nRanking\n{ranking.text()}",
+    ]
+    differences = difference_table(groups)
+    if differences is not None:
+        parts.append(f"\nDifferences\n{differences.text()}")
+    return "\n".join(parts)
+
+
+def decision_text(made: Decision, groups: Sequence[Group]) -> str:
+    """What to ship, and why."""
+    paragraphs = [textwrap.fill(text, WIDTH) for text in decision_paragraphs(made)]
+    return "\n".join([*paragraphs, "", choice_table(made, groups).text()])
+
+
+def comparison_text(
+    made: Decision,
+    groups: Sequence[Group],
+    dataset: Dataset | None = None,
+    without_examples: str = "",
+) -> str:
+    """Everything that the page says, as far as text can say it.
+
+    Args:
+        made: what to ship; it comes first.
+        groups: all that are compared.
+        dataset: the texts, for examples; None leaves them out.
+        without_examples: why there are no texts, for the reader.
+    """
+    contenders = [group for group in groups if not group.reference]
+    parts = [decision_text(made, groups), f"\nCoverage\n{figures_text(groups)}"]
+    parts.append(f"\nThresholds\n{thresholds_table(contenders).text()}")
+    differing = settings_table(contenders)
+    if differing is not None:
+        parts.append(f"\nSettings that differ\n{differing.text()}")
+    if dataset is not None:
+        found = made.run.predictions[made.catalogue]["test"]
+        picked = pick_examples(dataset, found, made.threshold.value)
+        parts.append(f"\nExamples, {made.group.name}\n{examples_table(picked).text()}")
+    elif without_examples:
+        parts.append(f"\nExamples\n{textwrap.fill(without_examples, WIDTH)}")
+    return "\n".join(parts)

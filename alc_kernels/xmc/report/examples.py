@@ -8,7 +8,7 @@ import numpy as np
 
 from alc_kernels.xmc.data import Dataset
 from alc_kernels.xmc.evaluation.predictions import Predictions
-from alc_kernels.xmc.report.table import Cell, Table
+from alc_kernels.xmc.report.page import Cell, Table
 
 # What became of a title, and the mark it gets on the page.
 KINDS = (

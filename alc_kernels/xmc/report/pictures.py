@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from alc_kernels.xmc.evaluation.comparison import Group
 from alc_kernels.xmc.evaluation.judged import curve_band, percent
 from alc_kernels.xmc.report import figures as draw
-from alc_kernels.xmc.report.page import Html
-from alc_kernels.xmc.report.texts import CATALOGUE_NAMES
+from alc_kernels.xmc.report.page import CATALOGUE_NAMES, Html
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

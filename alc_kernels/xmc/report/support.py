@@ -5,7 +5,7 @@ from __future__ import annotations
 from alc_kernels.xmc.data.inspect import ENOUGH
 from alc_kernels.xmc.evaluation.judged import percent
 from alc_kernels.xmc.evaluation.predictions import Splits
-from alc_kernels.xmc.report.texts import CATALOGUE_TITLES
+from alc_kernels.xmc.report.page import CATALOGUE_TITLES
 from alc_kernels.xmc.words import counted
 
 
