@@ -25,9 +25,8 @@ from alc_kernels.metrics import coverage_at_precision
 from alc_kernels.xmc.data import Dataset, load_dataset
 from alc_kernels.xmc.evaluation import load_scored
 from alc_kernels.xmc.evaluation.predictions import leading_catalogue
-from alc_kernels.xmc.training.batches import Batch
 from alc_kernels.xmc.training.checkpoint import checkpoint_folder, load_checkpoint
-from alc_kernels.xmc.training.sampler import Sampler
+from alc_kernels.xmc.training.sampler import Batch, Sampler
 from alc_kernels.xmc.training.training_set import TrainingSet
 
 KINDS = ("right", "wrong", "missing from the catalogue")

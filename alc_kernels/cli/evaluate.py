@@ -72,8 +72,8 @@ def _score_again(arguments: argparse.Namespace) -> None:
     from alc_kernels.xmc.evaluation.label_numbers import Renumbered, numbers_for
     from alc_kernels.xmc.finish import evaluate_and_report, usable_device
     from alc_kernels.xmc.parallel import join
+    from alc_kernels.xmc.training.batch_loss import find_device
     from alc_kernels.xmc.training.checkpoint import checkpoint_folder, load_checkpoint
-    from alc_kernels.xmc.training.precision import find_device
 
     checkpoint = load_checkpoint(checkpoint_folder(arguments.run_folder))
     config = checkpoint.config

@@ -34,7 +34,7 @@ from alc_kernels.xmc.evaluation.search import SharedSearch
 from alc_kernels.xmc.methods import prime as prototype_network
 from alc_kernels.xmc.parallel import Processes, join
 from alc_kernels.xmc.training import Progress, loop, train
-from alc_kernels.xmc.training.batches import Batch
+from alc_kernels.xmc.training.sampler import Batch
 
 # Without dropout: processes draw other numbers than one alone.
 SMALL = {

@@ -16,9 +16,10 @@ import torch
 from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.data import generate_catalogue
 from alc_kernels.xmc.encoders import build_encoder
-from alc_kernels.xmc.encoders.registry import describe, load_encoder, rebuild
+from alc_kernels.xmc.encoders.registry import describe, rebuild
 from alc_kernels.xmc.errors import EncoderError
 from alc_kernels.xmc.training import train
+from alc_kernels.xmc.training.checkpoint import load_encoder
 
 TEXTS = ["nova 8", "nova 8 64 gb red phone", "", "phone"]
 

@@ -23,8 +23,8 @@ from alc_kernels.xmc.parallel import Processes, join
 from alc_kernels.xmc.parallel.join import explained, is_communication_error
 from alc_kernels.xmc.parallel.processes import shares
 from alc_kernels.xmc.training import train
-from alc_kernels.xmc.training.batches import make_batch
-from alc_kernels.xmc.training.precision import find_device
+from alc_kernels.xmc.training.batch_loss import find_device
+from alc_kernels.xmc.training.sampler import make_batch
 from alc_kernels.xmc.training.training_set import TrainingSet
 
 GLOO = RuntimeError("[.../gloo/transport/tcp/pair.cc:547] Connection closed by peer")

@@ -20,8 +20,7 @@ from alc_kernels.xmc.data.dataset import relation_from_rows
 from alc_kernels.xmc.errors import CheckpointError
 from alc_kernels.xmc.methods.base import Snapshot
 from alc_kernels.xmc.negatives import MissingFaiss
-from alc_kernels.xmc.training.batches import Batch, make_batch
-from alc_kernels.xmc.training.sampler import Sampler
+from alc_kernels.xmc.training.sampler import Batch, Sampler, make_batch
 
 ROWS = st.integers(1, 8).flatmap(
     lambda labels: st.tuples(

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from alc_kernels.xmc.training.ema import WeightAverage
-from alc_kernels.xmc.training.optimizers import RowAdagrad
+from alc_kernels.xmc.training.optimizers import RowAdagrad, WeightAverage
 
 DECAY = 0.8
 

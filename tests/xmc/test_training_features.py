@@ -21,10 +21,8 @@ from alc_kernels.xmc.errors import ConfigError, Interrupted
 from alc_kernels.xmc.model import Model
 from alc_kernels.xmc.training import Progress, TrainedRun, train
 from alc_kernels.xmc.training.checkpoint import checkpoint_folder, load_checkpoint
-from alc_kernels.xmc.training.ema import WeightAverage
-from alc_kernels.xmc.training.label_cache import LabelCache
-from alc_kernels.xmc.training.optimizers import Optimizers
-from alc_kernels.xmc.training.training_set import TrainingSet
+from alc_kernels.xmc.training.optimizers import Optimizers, WeightAverage
+from alc_kernels.xmc.training.training_set import LabelCache, TrainingSet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -11,9 +11,8 @@ import torch
 from alc_kernels.xmc.config import TrainConfig
 from alc_kernels.xmc.data import Dataset, generate_catalogue
 from alc_kernels.xmc.data.text.sparse import relation_from_rows
-from alc_kernels.xmc.training.batches import make_batch
-from alc_kernels.xmc.training.label_cache import LabelCache
-from alc_kernels.xmc.training.training_set import TrainingSet
+from alc_kernels.xmc.training.sampler import make_batch
+from alc_kernels.xmc.training.training_set import LabelCache, TrainingSet
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,6 @@ import torch
 from alc_kernels.xmc.config import LOSSES, TrainConfig
 from alc_kernels.xmc.data import Dataset, generate_catalogue
 from alc_kernels.xmc.encoders import build_encoder
-from alc_kernels.xmc.encoders.registry import load_encoder
 from alc_kernels.xmc.errors import (
     CheckpointError,
     ConfigError,
@@ -27,9 +26,15 @@ from alc_kernels.xmc.errors import (
 )
 from alc_kernels.xmc.training import Progress, TrainedRun, train
 from alc_kernels.xmc.training import loop as loop_module
-from alc_kernels.xmc.training.batches import Batch
-from alc_kernels.xmc.training.checkpoint import MODEL, STATE, TRAINING, checkpoint_folder
+from alc_kernels.xmc.training.checkpoint import (
+    MODEL,
+    STATE,
+    TRAINING,
+    checkpoint_folder,
+    load_encoder,
+)
 from alc_kernels.xmc.training.optimizers import learning_rate_factor
+from alc_kernels.xmc.training.sampler import Batch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

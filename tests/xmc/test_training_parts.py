@@ -11,10 +11,9 @@ import pytest
 import torch
 
 from alc_kernels.xmc.errors import ConfigError
-from alc_kernels.xmc.training.board import Board
-from alc_kernels.xmc.training.early_stopping import EarlyStopping
-from alc_kernels.xmc.training.files import replacing, sweep
-from alc_kernels.xmc.training.precision import Precision
+from alc_kernels.xmc.training.batch_loss import Precision
+from alc_kernels.xmc.training.callbacks import Board, EarlyStopping
+from alc_kernels.xmc.training.checkpoint import replacing, sweep
 from alc_kernels.xmc.training.state import RandomState, pack, unpack
 
 

@@ -19,8 +19,7 @@ from alc_kernels.xmc.encoders.ngrams import NgramBatch, NgramEncoder
 from alc_kernels.xmc.errors import ConfigError
 from alc_kernels.xmc.evaluation import validation_check
 from alc_kernels.xmc.training import sampler, train
-from alc_kernels.xmc.training.objective import build_loss
-from alc_kernels.xmc.training.precision import find_device
+from alc_kernels.xmc.training.batch_loss import build_loss, find_device
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

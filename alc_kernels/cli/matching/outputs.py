@@ -15,7 +15,7 @@ from alc_kernels.xmc.errors import BadInput
 def run_contents() -> tuple[str, ...]:
     """The names of all that a run leaves behind."""
     from alc_kernels.xmc.evaluation.results import BASELINE, CONFIG, METRICS, PREDICTIONS, REPORT
-    from alc_kernels.xmc.training.board import FOLDER
+    from alc_kernels.xmc.training.callbacks import FOLDER
     from alc_kernels.xmc.training.checkpoint import CURRENT, PREVIOUS
 
     return (CONFIG, METRICS, PREDICTIONS, BASELINE, REPORT, CURRENT, PREVIOUS, FOLDER)

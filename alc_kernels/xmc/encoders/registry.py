@@ -57,15 +57,3 @@ def rebuild(description: dict[str, Any], folder: Path) -> Encoder:
         return KINDS[kind].from_config(settings, folder)
     except (KeyError, TypeError) as error:
         raise EncoderError(f"settings of the {kind} encoder do not fit ({error})") from None
-
-
-def load_encoder(run: str | Path) -> Encoder:
-    """The trained encoder of a run folder (or of a checkpoint folder), in evaluation mode.
-
-    Raises:
-        CheckpointError: missing, truncated or foreign files, by name.
-    """
-    # Imported late: checkpoints rebuild encoders, so the module imports this one.
-    from alc_kernels.xmc.training.checkpoint import checkpoint_folder, load_checkpoint
-
-    return load_checkpoint(checkpoint_folder(Path(run))).model.encoder.eval()

@@ -2,18 +2,120 @@
 
 from __future__ import annotations
 
+from typing import Literal, cast
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from alc_kernels import ALCLoss, Positives
-from alc_kernels.xmc.methods import LabelSide
+from alc_kernels import ALCLoss, Auxiliary, Positives, ThresholdMargin
+from alc_kernels.xmc.config import TrainConfig
+from alc_kernels.xmc.errors import ConfigError
+from alc_kernels.xmc.methods import METHODS, LabelSide
+from alc_kernels.xmc.parallel.join import check_gpus, uses_gpu
 from alc_kernels.xmc.parallel.layout import Layout
 from alc_kernels.xmc.parallel.processes import ALONE, Processes, shares
-from alc_kernels.xmc.training.batches import Batch
-from alc_kernels.xmc.training.label_cache import LabelCache
-from alc_kernels.xmc.training.precision import Precision
-from alc_kernels.xmc.training.training_set import TrainingSet
+from alc_kernels.xmc.training.sampler import Batch
+from alc_kernels.xmc.training.training_set import LabelCache, TrainingSet
+
+# From ``--loss`` to the loss module.
+
+
+# loss -> (ALC's pair part, ALC's batch part, threshold margin)
+PARTS = {
+    "base": (False, False, False),
+    "alc": (True, True, False),
+    "alc-pair": (True, False, False),
+    "alc-batch": (False, True, False),
+    "tcm": (False, False, True),
+    "alc+tcm": (True, True, True),
+}
+
+
+def build_loss(config: TrainConfig, dim: int, process_group: object | None = None) -> ALCLoss:
+    """The loss module that ``config`` asks for, for vectors of width ``dim``."""
+    pair, batch, tcm = PARTS[config.loss]
+    auxiliary = Auxiliary(
+        pair_weight=config.pair_weight if pair else 0.0,
+        batch_weight=config.batch_weight if batch else 0.0,
+        context_size=config.context_size,
+        dropout=config.context_dropout,
+    )
+    # Averaged over rows and on each row's hardest negative: the published form, averaged over
+    # the few active pairs, lets those outweigh everything else and ruins coverage.
+    threshold = ThresholdMargin(
+        positive_margin=config.positive_margin,
+        negative_margin=config.negative_margin,
+        positive_weight=config.tcm_weight,
+        negative_weight=config.tcm_weight,
+        negative_scope=cast(Literal["hardest", "all"], config.tcm_scope),
+        reduction=cast(Literal["rows", "active"], config.tcm_reduction),
+    )
+    return ALCLoss(
+        embedding_dim=dim,
+        base=METHODS[config.method].base_loss(config),
+        auxiliary=auxiliary if pair or batch else None,
+        threshold=threshold if tcm else None,
+        backend=config.backend,
+        process_group=process_group,
+    )
+
+
+# Where and in what arithmetic: the encoder may run in half, everything else in float32.
+
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Precision:
+    """The arithmetic of the encoder.
+
+    bfloat16 has float32's range and needs nothing else. float16 loses small gradients to zero:
+    the loss is multiplied by a scale before the backward pass, which halves when gradients
+    overflow (the step is then skipped) and doubles after 2000 good steps
+    (Micikevicius et al., arXiv 1710.03740).
+
+    Args:
+        name: ``"fp32"``, ``"bf16"`` or ``"fp16"``; all of them work on the CPU as well.
+        device: where the model is.
+    """
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        self.dtype, self.device = DTYPES[name], device
+        self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
+
+    def autocast(self) -> torch.autocast:
+        """The context in which the model runs; parameters stay float32."""
+        return torch.autocast(
+            self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32
+        )
+
+
+def find_device(name: str, processes: Processes = ALONE) -> torch.device:
+    """The device that a setting names; ``"auto"`` takes a GPU where there is one.
+
+    Of several processes each takes the GPU of its number on its machine.
+
+    Raises:
+        ConfigError: it cannot be used here.
+    """
+    if processes.size > 1 and name.startswith("cuda:"):
+        raise ConfigError(
+            f"device = {name!r}: {processes.size} processes cannot share a GPU, expected 'cuda'"
+        )
+    if processes.size > 1 and uses_gpu(name):
+        check_gpus(processes.local_rank)
+        return torch.device("cuda", processes.local_rank)
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = (str(error).strip().splitlines() or ["unknown device"])[0]
+        raise ConfigError(f"device = {name!r}: cannot be used here ({reason})") from None
+    return device
+
 
 # What a step reports beside the whole loss; the penalty is the method's own (PRIME's).
 TERMS = ("base", "pair", "batch", "tcm_positive", "tcm_negative", "penalty")

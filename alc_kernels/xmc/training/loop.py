@@ -19,9 +19,21 @@ from alc_kernels.xmc.model import Model, build_model
 from alc_kernels.xmc.parallel.layout import make_layout
 from alc_kernels.xmc.parallel.processes import Processes
 from alc_kernels.xmc.parallel.sharded import Weights, is_sharded
-from alc_kernels.xmc.training.batch_loss import TERMS, BatchLoss, NonFinite
-from alc_kernels.xmc.training.batches import Batch
-from alc_kernels.xmc.training.board import Board
+from alc_kernels.xmc.training.batch_loss import (
+    TERMS,
+    BatchLoss,
+    NonFinite,
+    Precision,
+    build_loss,
+    find_device,
+)
+from alc_kernels.xmc.training.callbacks import (
+    MEASURE,
+    Board,
+    EarlyStopping,
+    InterruptFlag,
+    Progress,
+)
 from alc_kernels.xmc.training.checkpoint import (
     CURRENT,
     Checkpoint,
@@ -29,22 +41,18 @@ from alc_kernels.xmc.training.checkpoint import (
     load_checkpoint,
     previous_folder,
     restore_parts,
+    sweep,
     use_previous,
 )
-from alc_kernels.xmc.training.early_stopping import MEASURE, EarlyStopping
-from alc_kernels.xmc.training.ema import WeightAverage
-from alc_kernels.xmc.training.files import sweep
-from alc_kernels.xmc.training.interrupt import InterruptFlag
-from alc_kernels.xmc.training.label_cache import LabelCache
-from alc_kernels.xmc.training.objective import build_loss
-from alc_kernels.xmc.training.optimizers import Optimizers, learning_rate_factor
-from alc_kernels.xmc.training.precision import Precision, find_device
-from alc_kernels.xmc.training.progress import Progress
-from alc_kernels.xmc.training.resume import check_same_checkpoint, check_same_settings
-from alc_kernels.xmc.training.run_folder import RunFolder
-from alc_kernels.xmc.training.sampler import Sampler
+from alc_kernels.xmc.training.optimizers import Optimizers, WeightAverage, learning_rate_factor
+from alc_kernels.xmc.training.run_folder import (
+    RunFolder,
+    check_same_checkpoint,
+    check_same_settings,
+)
+from alc_kernels.xmc.training.sampler import Batch, Sampler
 from alc_kernels.xmc.training.state import Part, Position, RandomState
-from alc_kernels.xmc.training.training_set import TrainingSet
+from alc_kernels.xmc.training.training_set import LabelCache, TrainingSet
 
 Evaluate = Callable[[Model], dict[str, float]]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -9,18 +10,19 @@ from torch import Tensor, nn
 
 from alc_kernels.whole import write_whole
 from alc_kernels.xmc.config import TrainConfig
-from alc_kernels.xmc.errors import TrainingDiverged
+from alc_kernels.xmc.errors import CheckpointError, TrainingDiverged
 from alc_kernels.xmc.model import Model
 from alc_kernels.xmc.parallel.processes import ALONE, Processes
 from alc_kernels.xmc.parallel.sharded import Weights, local, whole
 from alc_kernels.xmc.training.checkpoint import (
     CURRENT,
     MODEL,
+    Checkpoint,
     checkpoint_folder,
+    read_tensors,
     save_checkpoint,
 )
-from alc_kernels.xmc.training.ema import WeightAverage
-from alc_kernels.xmc.training.files import read_tensors
+from alc_kernels.xmc.training.optimizers import WeightAverage
 from alc_kernels.xmc.training.state import Part, Position, pack
 
 
@@ -104,3 +106,50 @@ class RunFolder:
         if self.saved_step is None:
             return f"{what}; no checkpoint was written before it"
         return f"{what}; checkpoint of step {self.saved_step} kept in {self.path / CURRENT}"
+
+
+# What may differ between a run and its continuation: nothing but more epochs.
+
+
+def check_same_settings(checkpoint: Checkpoint, config: TrainConfig) -> None:
+    """The settings of the run, with as many epochs or more; group "processes" is free.
+
+    Raises:
+        CheckpointError: fewer epochs, other settings, or more epochs for a run that stopped early.
+    """
+    before = checkpoint.config
+    differing = [
+        spec.name
+        for spec in dataclasses.fields(config)
+        if getattr(config, spec.name) != getattr(before, spec.name)
+        and spec.metadata["group"] != "processes"
+        and spec.name != "epochs"
+    ]
+    if differing:
+        verb = "differs" if len(differing) == 1 else "differ"
+        raise CheckpointError(
+            f"{checkpoint.folder}: was trained with other settings "
+            f"({' and '.join(differing)} {verb}), expected the same to resume"
+        )
+    if config.epochs < before.epochs:
+        raise CheckpointError(
+            f"{checkpoint.folder}: is of a run of {before.epochs} epochs, found epochs = "
+            f"{config.epochs}, expected at least {before.epochs} to resume"
+        )
+    waited = checkpoint.parts.get("stopping", {}).get("waited", 0)
+    if config.epochs > before.epochs and 0 < config.early_stopping <= waited:
+        raise CheckpointError(
+            f"{checkpoint.folder}: stopped early after epoch {checkpoint.position.epoch}, since "
+            f"{waited} validation{'s'[: waited > 1]} brought no gain; expected epochs = "
+            f"{before.epochs} as before"
+        )
+
+
+def check_same_checkpoint(checkpoint: Checkpoint, processes: Processes) -> None:
+    """Every process must have read the same one."""
+    step = checkpoint.position.step
+    if processes.any(processes.from_main(step) != step):
+        raise CheckpointError(
+            f"{checkpoint.folder}: processes found different checkpoints (this one that of step "
+            f"{step}), expected a run folder that is the same for all"
+        )
