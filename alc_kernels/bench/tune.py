@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alc_kernels.backends import torch_backend
-from alc_kernels.backends.triton_backend import launch as tuned
-from alc_kernels.backends.triton_backend.dense import launch as coefficients
-from alc_kernels.backends.triton_backend.launch import Tile, device_limits, dot_precision, walk_tile
-from alc_kernels.backends.triton_backend.one_pass import launch as one_pass
-from alc_kernels.backends.triton_backend.walk import launch as walk_launch
+from alc_kernels.backends import torch as torch_backend
+from alc_kernels.backends.triton import launch as tuned
+from alc_kernels.backends.triton.dense import launch as coefficients
+from alc_kernels.backends.triton.launch import Tile, device_limits, dot_precision, walk_tile
+from alc_kernels.backends.triton.one_pass import launch as one_pass
+from alc_kernels.backends.triton.walk import launch as walk_launch
 from alc_kernels.bench import measure
 from alc_kernels.engine.interface import (
     GradientRequest,

@@ -16,7 +16,7 @@ from alc_kernels.xmc.errors import BadInput
 
 
 DTYPES = ("bfloat16", "float16", "float32")
-# alc_kernels.backends.triton_backend.launch.KERNELS, without importing Triton.
+# alc_kernels.backends.triton.launch.KERNELS, without importing Triton.
 KERNELS = ("maximum", "sums", "list", "long", "coefficients", "exponentials")
 
 
@@ -44,8 +44,8 @@ def run_tune(arguments: argparse.Namespace) -> None:
 
     if not torch.cuda.is_available():
         raise BadInput("alc bench tune needs a GPU: times in Triton's interpreter mean nothing")
-    from alc_kernels.backends import triton_backend
-    from alc_kernels.backends.cuda_kernels.enabled import SWITCH, switch
+    from alc_kernels.backends import triton as triton_backend
+    from alc_kernels.backends.cuda.enabled import SWITCH, switch
 
     reason = triton_backend.unsupported(torch.empty(1, device="cuda"))
     if reason is not None:
@@ -59,8 +59,8 @@ def tune_all(arguments: argparse.Namespace, device: str) -> None:
     """Measure every entry that was asked for, and write each as soon as it is known."""
     import torch
 
-    from alc_kernels.backends.triton_backend import launch as tuned
-    from alc_kernels.backends.triton_backend.launch import dot_precision
+    from alc_kernels.backends.triton import launch as tuned
+    from alc_kernels.backends.triton.launch import dot_precision
     from alc_kernels.bench.tune import best, lines, tune
 
     where = torch.device(device)

@@ -50,7 +50,7 @@ def _cuda_kernels() -> str:
     """Whether the CUDA kernels can run here, and what they are used for."""
     import torch
 
-    from alc_kernels.backends.cuda_kernels import enabled, library
+    from alc_kernels.backends.cuda import enabled, library
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     reason = library.unavailable(torch.empty(0, device=device))
@@ -66,7 +66,7 @@ def _tuned_tiles() -> str:
     import torch
 
     try:
-        from alc_kernels.backends.triton_backend import launch as tuned
+        from alc_kernels.backends.triton import launch as tuned
 
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         path = tuned.path_in_use(device)
@@ -93,7 +93,7 @@ def _details(name: str) -> str:
         return ""
     import torch
 
-    from alc_kernels.backends.native_backend import library
+    from alc_kernels.backends.native import library
 
     if library.load() is not None:
         return ""

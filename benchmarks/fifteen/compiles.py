@@ -72,8 +72,8 @@ def launches(work: str, width: int, provider: str) -> list[Launch]:
     import torch
     from triton.runtime.interpreter import InterpretedFunction
 
-    from alc_kernels.backends.triton_backend.dense import launch as coefficients
-    from alc_kernels.backends.triton_backend.walk import launch as walk_launch
+    from alc_kernels.backends.triton.dense import launch as coefficients
+    from alc_kernels.backends.triton.walk import launch as walk_launch
     from alc_kernels.bench import measure
     from benchmarks.fifteen.plan import FULL, prefixes
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alc_kernels.backends.triton_backend import launch as config
+from alc_kernels.backends.triton import launch as config
 from alc_kernels.bench import measure, tune
 from alc_kernels.bench.run import Case, WorkBench, inputs_of, known_works, providers
 from alc_kernels.bench.works import Work
@@ -167,7 +167,7 @@ class Worker:
 
     def cuda(self, item: Item) -> list[Row]:
         """The CUDA kernels beside the Triton ones (``MEASURED_FASTER``)."""
-        from alc_kernels.backends.cuda_kernels import library
+        from alc_kernels.backends.cuda import library
 
         n = self.sizes.rows
         pair = self.inputs(item.width, n, n, 1)[0]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alc_kernels.backends import native_backend
+from alc_kernels.backends import native as native_backend
 from alc_kernels.engine.interface import Problem
 from tests.backends.relations import random_relation
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from alc_kernels import ALCLoss, ThresholdMargin, Triplet
-from alc_kernels.backends import triton_backend
-from alc_kernels.backends.triton_backend import launch as workspace
-from alc_kernels.backends.triton_backend.active import lists as active_lists
-from alc_kernels.backends.triton_backend.active import product as active_product
-from alc_kernels.backends.triton_backend.active.lists import SHARE, list_labels, list_rows
-from alc_kernels.backends.triton_backend.tile.bits import BLOCK, ActiveBits, rows_that_fit
+from alc_kernels.backends import triton as triton_backend
+from alc_kernels.backends.triton import launch as workspace
+from alc_kernels.backends.triton.active import lists as active_lists
+from alc_kernels.backends.triton.active import product as active_product
+from alc_kernels.backends.triton.active.lists import SHARE, list_labels, list_rows
+from alc_kernels.backends.triton.tile.bits import BLOCK, ActiveBits, rows_that_fit
 from alc_kernels.engine.interface import GradientRequest, Problem, RowStatistics, WalkRequest
 from tests.backends.common import DTYPES, assert_close, error, random_problem
 from tests.backends.dense import negatives_of, similarities

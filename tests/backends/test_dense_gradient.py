@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from alc_kernels.backends.triton_backend import launch as workspace
-from alc_kernels.backends.triton_backend.dense import launch as coefficients
+from alc_kernels.backends.triton import launch as workspace
+from alc_kernels.backends.triton.dense import launch as coefficients
 from alc_kernels.engine.interface import GradientRequest, GradientResult, Problem
 from tests.backends.common import (
     BACKENDS,

@@ -7,11 +7,12 @@ import dataclasses
 import pytest
 import torch
 
-from alc_kernels.backends import torch_backend, triton_backend
-from alc_kernels.backends.triton_backend import launch as workspace
-from alc_kernels.backends.triton_backend.active import product as prefix_bits
-from alc_kernels.backends.triton_backend.dense import launch as coefficients
-from alc_kernels.backends.triton_backend.dense import prefix_launch as prefix_coefficients
+from alc_kernels.backends import torch as torch_backend
+from alc_kernels.backends import triton as triton_backend
+from alc_kernels.backends.triton import launch as workspace
+from alc_kernels.backends.triton.active import product as prefix_bits
+from alc_kernels.backends.triton.dense import launch as coefficients
+from alc_kernels.backends.triton.dense import prefix_launch as prefix_coefficients
 from alc_kernels.engine.interface import (
     GradientRequest,
     PrefixProblem,

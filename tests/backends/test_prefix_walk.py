@@ -7,9 +7,10 @@ from dataclasses import fields
 import pytest
 import torch
 
-from alc_kernels.backends import torch_backend, triton_backend
-from alc_kernels.backends.triton_backend import launch as workspace
-from alc_kernels.backends.triton_backend.launch import Tile, override_tile
+from alc_kernels.backends import torch as torch_backend
+from alc_kernels.backends import triton as triton_backend
+from alc_kernels.backends.triton import launch as workspace
+from alc_kernels.backends.triton.launch import Tile, override_tile
 from alc_kernels.engine.interface import PrefixProblem, RowStatistics, WalkRequest
 from alc_kernels.positives import Positives
 from tests.losses.cases import make_data

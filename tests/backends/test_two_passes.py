@@ -7,11 +7,11 @@ import dataclasses
 import pytest
 import torch
 
-from alc_kernels.backends import triton_backend
-from alc_kernels.backends.triton_backend import launch as workspace
-from alc_kernels.backends.triton_backend.launch import Tile, override_tile
-from alc_kernels.backends.triton_backend.walk import launch as walk_launch
-from alc_kernels.backends.triton_backend.walk import selection
+from alc_kernels.backends import triton as triton_backend
+from alc_kernels.backends.triton import launch as workspace
+from alc_kernels.backends.triton.launch import Tile, override_tile
+from alc_kernels.backends.triton.walk import launch as walk_launch
+from alc_kernels.backends.triton.walk import selection
 from alc_kernels.engine.interface import WalkRequest
 from tests.backends.common import random_problem
 from tests.backends.relations import KINDS

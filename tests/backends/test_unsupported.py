@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from alc_kernels.backends import triton_backend
+from alc_kernels.backends import triton as triton_backend
 
 ROOT = Path(__file__).resolve().parents[2]
 

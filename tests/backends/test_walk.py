@@ -30,7 +30,7 @@ def small_tiles(name: str):
     """Many tiles in a small problem (other backends: nothing)."""
     if name != "triton_backend":
         return nullcontext()
-    from alc_kernels.backends.triton_backend.launch import Tile, override_tile
+    from alc_kernels.backends.triton.launch import Tile, override_tile
 
     return override_tile(Tile(rows=16, cols=16, depth=16, warps=4, stages=2))
 
@@ -319,7 +319,7 @@ def test_any_problem(name, device, data):
 @pytest.mark.parametrize("length", [1, 2])
 def test_column_splits(length, device, monkeypatch):
     """Splits of one or two tiles change nothing but the rounding of sums."""
-    from alc_kernels.backends.triton_backend.walk import launch as walk_launch
+    from alc_kernels.backends.triton.walk import launch as walk_launch
 
     seen = []
 
@@ -339,7 +339,7 @@ def test_column_splits(length, device, monkeypatch):
 
 def test_split_lengths():
     """Every tile is covered once, and splits fill the device."""
-    from alc_kernels.backends.triton_backend.walk.launch import split_tiles
+    from alc_kernels.backends.triton.walk.launch import split_tiles
 
     for blocks, tiles, slots in itertools.product((1, 7, 132, 133, 256), (1, 5, 256), (4, 132)):
         length = split_tiles(blocks, tiles, slots, 128)
@@ -353,14 +353,14 @@ def test_split_lengths():
 
 def shipped_tiles():
     """Every configuration that a launch can choose."""
-    from alc_kernels.backends.triton_backend.launch import all_tiles
+    from alc_kernels.backends.triton.launch import all_tiles
 
     return all_tiles()
 
 
 @pytest.mark.parametrize("tile", shipped_tiles(), ids=str)
 def test_shipped_tiles(tile, device):
-    from alc_kernels.backends.triton_backend.launch import override_tile
+    from alc_kernels.backends.triton.launch import override_tile
 
     if device.type == "cuda":
         pytest.skip("not every configuration fits every GPU; the launch chooses one that does")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from alc_kernels.backends.triton_backend import launch as workspace
+from alc_kernels.backends.triton import launch as workspace
 
 
 def test_the_setting_is_in_mebibytes(monkeypatch):

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from alc_kernels.backends.triton_backend import launch as config
-from alc_kernels.backends.triton_backend import launch as tuned
-from alc_kernels.backends.triton_backend.launch import Tile, all_tiles
+from alc_kernels.backends.triton import launch as config
+from alc_kernels.backends.triton import launch as tuned
+from alc_kernels.backends.triton.launch import Tile, all_tiles
 from alc_kernels.bench import tune
 from alc_kernels.cli import main
 from alc_kernels.cli.bench import KERNELS, tune_all

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import torch
 
-from alc_kernels.backends.triton_backend.active import lists as active_lists
-from alc_kernels.backends.triton_backend.active.product import active_product_kernel
-from alc_kernels.backends.triton_backend.launch import product_tile
-from alc_kernels.backends.triton_backend.tile.bits import BLOCK
+from alc_kernels.backends.triton.active import lists as active_lists
+from alc_kernels.backends.triton.active.product import active_product_kernel
+from alc_kernels.backends.triton.launch import product_tile
+from alc_kernels.backends.triton.tile.bits import BLOCK
 from tests.compile_gate.variant import DTYPE_NAMES, Variant, make_variant
 
 TYPES = {"bits_ptr": "i32", "entries_ptr": "i32", "counts_ptr": "i32", "rows_ptr": "x",

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import torch
 
-from alc_kernels.backends.triton_backend.dense import launch as coefficients
-from alc_kernels.backends.triton_backend.one_pass import both_sides, positive_logits, row_factors
-from alc_kernels.backends.triton_backend.one_pass import launch as one_pass
-from alc_kernels.backends.triton_backend.one_pass.both_sides_kernel import both_sides_kernel
-from alc_kernels.backends.triton_backend.one_pass.kernel import (
+from alc_kernels.backends.triton.dense import launch as coefficients
+from alc_kernels.backends.triton.one_pass import both_sides, positive_logits, row_factors
+from alc_kernels.backends.triton.one_pass import launch as one_pass
+from alc_kernels.backends.triton.one_pass.both_sides_kernel import both_sides_kernel
+from alc_kernels.backends.triton.one_pass.kernel import (
     exponentials_kernel,
     repair_kernel,
     settle_references_kernel,

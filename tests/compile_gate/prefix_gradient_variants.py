@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import torch
 
-from alc_kernels.backends.triton_backend.active import product as prefix_bits
-from alc_kernels.backends.triton_backend.active.kernel import prefix_bits_kernel
-from alc_kernels.backends.triton_backend.dense import prefix_launch as prefix_coefficients
-from alc_kernels.backends.triton_backend.dense.prefix_kernel import prefix_coefficients_kernel
-from alc_kernels.backends.triton_backend.walk.prefix_launch import depth_constexprs, prefix_tile
+from alc_kernels.backends.triton.active import product as prefix_bits
+from alc_kernels.backends.triton.active.kernel import prefix_bits_kernel
+from alc_kernels.backends.triton.dense import prefix_launch as prefix_coefficients
+from alc_kernels.backends.triton.dense.prefix_kernel import prefix_coefficients_kernel
+from alc_kernels.backends.triton.walk.prefix_launch import depth_constexprs, prefix_tile
 from alc_kernels.engine.interface import GradientRequest
 from tests.compile_gate.prefix_variants import HALF, ODD_WIDTHS, SMALL_WIDTHS, WIDTHS
 from tests.compile_gate.variant import DTYPE_NAMES, Variant, make_variant

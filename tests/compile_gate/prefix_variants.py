@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import torch
 
-from alc_kernels.backends.triton_backend.walk.prefix_kernel import prefix_walk_kernel
-from alc_kernels.backends.triton_backend.walk.prefix_launch import prefix_constexprs, prefix_tile
+from alc_kernels.backends.triton.walk.prefix_kernel import prefix_walk_kernel
+from alc_kernels.backends.triton.walk.prefix_launch import prefix_constexprs, prefix_tile
 from tests.compile_gate.variant import DTYPE_NAMES, Variant, make_variant
 from tests.compile_gate.variants import GUARDS
 from tests.compile_gate.walk_variants import CAPABILITIES, REQUESTS, TYPES

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 import torch
 
-from alc_kernels.backends.cuda_kernels.library import message, open_library
+from alc_kernels.backends.cuda.library import message, open_library
 from csrc import nvcc
 from tests.compile_gate.cuda_gate import (
     ROOT,

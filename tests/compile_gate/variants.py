@@ -11,12 +11,12 @@ from collections.abc import Iterator
 
 import torch
 
-from alc_kernels.backends.triton_backend import normalize
-from alc_kernels.backends.triton_backend.dense import launch as coefficients
-from alc_kernels.backends.triton_backend.dense.kernel import coefficients_kernel
-from alc_kernels.backends.triton_backend.pairs import sums as pair_sums
-from alc_kernels.backends.triton_backend.pairs import values as pairs
-from alc_kernels.backends.triton_backend.pairs.logits import pair_weight_kernel
+from alc_kernels.backends.triton import normalize
+from alc_kernels.backends.triton.dense import launch as coefficients
+from alc_kernels.backends.triton.dense.kernel import coefficients_kernel
+from alc_kernels.backends.triton.pairs import sums as pair_sums
+from alc_kernels.backends.triton.pairs import values as pairs
+from alc_kernels.backends.triton.pairs.logits import pair_weight_kernel
 from tests.compile_gate.variant import DTYPE_NAMES, Variant, make_variant
 
 # Integers that a launch specialises on when 16 divides them; sizes of the batch never are.

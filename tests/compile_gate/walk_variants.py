@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from alc_kernels.backends.triton_backend.launch import walk_tile
-from alc_kernels.backends.triton_backend.pairs import positive_pass as positive_pairs
-from alc_kernels.backends.triton_backend.walk import launch as walk_launch
-from alc_kernels.backends.triton_backend.walk import selection
-from alc_kernels.backends.triton_backend.walk.kernel import walk_kernel
-from alc_kernels.backends.triton_backend.walk.merge import merge_kernel
+from alc_kernels.backends.triton.launch import walk_tile
+from alc_kernels.backends.triton.pairs import positive_pass as positive_pairs
+from alc_kernels.backends.triton.walk import launch as walk_launch
+from alc_kernels.backends.triton.walk import selection
+from alc_kernels.backends.triton.walk.kernel import walk_kernel
+from alc_kernels.backends.triton.walk.merge import merge_kernel
 from alc_kernels.engine.interface import WalkRequest
 from tests.compile_gate.variant import DTYPE_NAMES, Variant, make_variant
 from tests.compile_gate.variants import GUARDS

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from alc_kernels import Positives, Sigmoid, Softmax, Triplet
-from alc_kernels.backends import torch_backend
+from alc_kernels.backends import torch as torch_backend
 from alc_kernels.distributed.blocks import (
     Block,
     block_relation,

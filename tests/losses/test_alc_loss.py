@@ -21,7 +21,7 @@ from alc_kernels import (
     Triplet,
     reference,
 )
-from alc_kernels.backends import native_backend
+from alc_kernels.backends import native as native_backend
 from tests.losses.cases import make_data
 from tests.tolerances import TOLERANCES, assert_close
 

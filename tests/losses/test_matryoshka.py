@@ -18,9 +18,11 @@ from alc_kernels import (
     Triplet,
     reference,
 )
-from alc_kernels.backends import native_backend, torch_backend, triton_backend
-from alc_kernels.backends.native_backend import passes as prefixes
-from alc_kernels.backends.torch_backend import similarity as chunks
+from alc_kernels.backends import native as native_backend
+from alc_kernels.backends import torch as torch_backend
+from alc_kernels.backends import triton as triton_backend
+from alc_kernels.backends.native import passes as prefixes
+from alc_kernels.backends.torch import similarity as chunks
 from alc_kernels.engine.evaluate import Objective
 from alc_kernels.ops.matryoshka import matryoshka_loss_op
 from tests.backends.common import NATIVE

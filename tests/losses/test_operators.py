@@ -269,14 +269,14 @@ def largest_inside(case, backend, device, monkeypatch) -> Largest:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_torch_backend_never_makes_the_whole_matrix(case, device, monkeypatch):
-    monkeypatch.setattr("alc_kernels.backends.torch_backend.similarity.WORKSPACE_BYTES", 1 << 20)
+    monkeypatch.setattr("alc_kernels.backends.torch.similarity.WORKSPACE_BYTES", 1 << 20)
     seen = largest_inside(case, "torch", device, monkeypatch)
     assert 4 * 8 * COLUMNS < seen.bytes < 4 * ROWS * COLUMNS // 4
 
 
 def test_the_watch_sees_a_whole_matrix(device, monkeypatch):
     """With a workspace for everything the matrix is made, and the watch must say so."""
-    monkeypatch.setattr("alc_kernels.backends.torch_backend.similarity.WORKSPACE_BYTES", 1 << 40)
+    monkeypatch.setattr("alc_kernels.backends.torch.similarity.WORKSPACE_BYTES", 1 << 40)
     seen = largest_inside(CASES[0], "torch", device, monkeypatch)
     assert (ROWS, COLUMNS) in seen.shapes
 
@@ -288,7 +288,7 @@ def test_the_watch_sees_a_whole_matrix(device, monkeypatch):
 )
 def test_triton_backend_never_makes_the_whole_matrix(case, device, monkeypatch):
     """One tile of rows is the least that a chunk can hold."""
-    package = "alc_kernels.backends.triton_backend"
+    package = "alc_kernels.backends.triton"
     monkeypatch.setattr(f"{package}.workspace.WORKSPACE_BYTES", 1 << 19)
     monkeypatch.setattr(f"{package}.coefficients.MIN_CHUNK_ROWS", 128)
     monkeypatch.setattr(f"{package}.one_pass.MIN_CHUNK_ROWS", 128)

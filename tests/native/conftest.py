@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from alc_kernels.backends import triton_backend
-from alc_kernels.backends.cuda_kernels import enabled, operators
+from alc_kernels.backends import triton as triton_backend
+from alc_kernels.backends.cuda import enabled, operators
 from tests.native.cuda import built_for_host, cuda_device
 
 __all__ = ["built_for_host", "cuda_device"]

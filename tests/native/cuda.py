@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from alc_kernels.backends.cuda_kernels import library
+from alc_kernels.backends.cuda import library
 from csrc import flags, nvcc
 
 HERE = Path(__file__).resolve().parent

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alc_kernels.backends.cuda_kernels import operators
+from alc_kernels.backends.cuda import operators
 from tests.native.cuda import ORDERS, set_order
 
 NAN, INF = float("nan"), float("inf")

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 import torch
 
-from alc_kernels.backends.cuda_kernels import enabled, library
+from alc_kernels.backends.cuda import enabled, library
 from alc_kernels.cli import info
 from csrc import flags
 from tests.native.cuda import COMPILE, host_library, no_compiler

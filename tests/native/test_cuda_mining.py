@@ -10,10 +10,10 @@ import itertools
 import pytest
 import torch
 
-from alc_kernels.backends import triton_backend
-from alc_kernels.backends.cuda_kernels import mining, operators
-from alc_kernels.backends.triton_backend import launch as workspace
-from alc_kernels.backends.triton_backend.launch import Tile, override_tile
+from alc_kernels.backends import triton as triton_backend
+from alc_kernels.backends.cuda import mining, operators
+from alc_kernels.backends.triton import launch as workspace
+from alc_kernels.backends.triton.launch import Tile, override_tile
 from alc_kernels.engine.interface import WalkRequest
 from alc_kernels.losses import functional
 from tests.backends.common import poisoned_memory, random_problem

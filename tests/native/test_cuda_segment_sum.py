@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from alc_kernels.backends.cuda_kernels import operators
-from alc_kernels.backends.cuda_kernels.pair_sums import add_pair_gradients
+from alc_kernels.backends.cuda import operators
+from alc_kernels.backends.cuda.pair_sums import add_pair_gradients
 from tests.backends.common import error, random_problem
 from tests.native.cuda import ORDERS, set_order
 

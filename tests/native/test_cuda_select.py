@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from alc_kernels.backends.cuda_kernels import operators
-from alc_kernels.backends.triton_backend.tile.relation import RelationArguments, walk_arguments
+from alc_kernels.backends.cuda import operators
+from alc_kernels.backends.triton.tile.relation import RelationArguments, walk_arguments
 from tests.backends.relations import KINDS, random_relation
 from tests.native.cuda import ORDERS, set_order
 

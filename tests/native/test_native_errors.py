@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from alc_kernels import BackendUnavailableError, Positives
-from alc_kernels.backends import native_backend
+from alc_kernels.backends import native as native_backend
 from alc_kernels.engine.choose import choose_backend
 from alc_kernels.engine.interface import (
     GradientRequest,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from alc_kernels import Positives
-from alc_kernels.backends import native_backend
+from alc_kernels.backends import native as native_backend
 from alc_kernels.engine.interface import GradientRequest, Problem, WalkGradient, WalkRequest
 from tests.native.common import needs_native
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alc_kernels import ALCLoss, Positives
-from alc_kernels.backends import native_backend, torch_backend
+from alc_kernels.backends import native as native_backend
+from alc_kernels.backends import torch as torch_backend
 from alc_kernels.engine.interface import (
     GradientRequest,
     Problem,

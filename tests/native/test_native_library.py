@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from alc_kernels.backends.native_backend import library
+from alc_kernels.backends.native import library
 from alc_kernels.engine.choose import choose_backend
 from csrc import flags
 from tests.native.common import needs_native
@@ -100,7 +100,7 @@ def test_without_it_everything_works_on_plain_pytorch(tmp_path):
 def test_auto_picks_native_on_the_cpu():
     for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
         chosen = choose_backend("auto", torch.empty(1, dtype=dtype), dtype)
-        assert chosen.__name__ == "alc_kernels.backends.native_backend"
+        assert chosen.__name__ == "alc_kernels.backends.native"
 
 
 @needs_native

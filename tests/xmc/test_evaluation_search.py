@@ -13,7 +13,7 @@ from alc_kernels.xmc.evaluation.search import SharedSearch, topk_labels
 
 PASS = "alc_kernels.xmc.negatives.index.QUERIES_PER_PASS"
 CHECK = "alc_kernels.xmc.evaluation.search.ROWS_PER_CHECK"
-WORKSPACE = "alc_kernels.backends.torch_backend.similarity.WORKSPACE_BYTES"
+WORKSPACE = "alc_kernels.backends.torch.similarity.WORKSPACE_BYTES"
 
 
 def full_sort(queries, labels, k, candidates):

@@ -1,0 +1,58 @@
+"""The passes as C++ operators on the CPU (``csrc/cpu``): similarities in tiles, never stored."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from alc_kernels.backends.native import library
+from alc_kernels.backends.native.pairs import (
+    normalize_both,
+    normalize_rows,
+    normalize_rows_backward,
+    pair_gradient,
+    pair_logits,
+    pair_logits_backward,
+    score_pairs,
+)
+from alc_kernels.backends.native.passes import (
+    dense_gradient,
+    positive_pass,
+    prefix_gradient,
+    prefix_walk,
+    prefix_walk_gradient,
+    walk,
+)
+
+_PROBLEM = library.load()  # loads the operators where it can
+WRITES_GRADIENTS = True
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def unsupported(tensor: Tensor) -> str | None:
+    """Why this backend cannot work on ``tensor`` (its device and dtype), or None when it can."""
+    if _PROBLEM is not None:
+        return _PROBLEM
+    if tensor.device.type != "cpu":
+        return f"the tensor is on {tensor.device}: the native extension works on the CPU"
+    if tensor.dtype not in DTYPES:
+        return f"the native extension takes floating point embeddings, not {tensor.dtype}"
+    return None
+
+
+__all__ = [
+    "dense_gradient",
+    "normalize_both",
+    "normalize_rows",
+    "normalize_rows_backward",
+    "pair_gradient",
+    "pair_logits",
+    "pair_logits_backward",
+    "positive_pass",
+    "prefix_gradient",
+    "prefix_walk",
+    "prefix_walk_gradient",
+    "score_pairs",
+    "unsupported",
+    "walk",
+]

@@ -1,0 +1,147 @@
+"""Scores and gradients of listed pairs (a few labels per query)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from alc_kernels.backends.torch.similarity import accumulated, row_chunks
+from alc_kernels.engine.both_sides import one_by_one
+from alc_kernels.engine.interface import Problem, accumulation_dtype, add_by_label
+
+
+def pair_chunks(problem: Problem, index: Tensor) -> list[tuple[int, int]]:
+    """Row ranges whose gathered labels fit the workspace."""
+    width = index.shape[1] * problem.labels.shape[1]
+    return list(row_chunks(index.shape[0], width, problem.acc.itemsize))
+
+
+def gather_labels(problem: Problem, index: Tensor) -> Tensor:
+    """(R, t, d) acc: the labels of ``index`` (R, t); label 0 stands in where it is -1."""
+    return accumulated(problem.labels[index.clamp(min=0)])
+
+
+def score_pairs(problem: Problem, index: Tensor) -> Tensor:
+    """See ``interface.Backend.score_pairs``."""
+    scores = problem.queries.new_zeros(index.shape, dtype=problem.acc)
+    if problem.labels.shape[0] == 0:
+        return scores
+    for start, stop in pair_chunks(problem, index):
+        labels = gather_labels(problem, index[start:stop])
+        queries = accumulated(problem.queries[start:stop])
+        scores[start:stop] = (labels * queries[:, None]).sum(dim=2)
+    return torch.where(index < 0, 0.0, scores)
+
+
+def pair_gradient(
+    problem: Problem,
+    index: Tensor,
+    coefficient: Tensor,
+    grad_queries: Tensor | None,
+    grad_labels: Tensor | None,
+    deterministic: bool,
+) -> None:
+    """See ``interface.Backend.pair_gradient``."""
+    if problem.labels.shape[0] == 0:
+        return
+    coefficient = torch.where(index < 0, 0.0, coefficient)
+    for start, stop in pair_chunks(problem, index):
+        part, weights = index[start:stop], coefficient[start:stop, :, None]
+        if grad_queries is not None:
+            grad_queries[start:stop] += (weights * gather_labels(problem, part)).sum(dim=1)
+        if grad_labels is not None:
+            queries = accumulated(problem.queries[start:stop])
+            add_by_label(grad_labels, part, weights * queries[:, None], deterministic)
+
+
+# The linear pair head on [a; b; |a-b|; a*b] without storing those features for all pairs.
+
+
+def pair_logits(problem: Problem, index: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """See ``interface.Backend.pair_logits``."""
+    logits = problem.queries.new_zeros(index.shape, dtype=problem.acc)
+    if problem.labels.shape[0] == 0:
+        return logits
+    on_query, on_label, on_distance, on_product = weight.chunk(4)
+    for start, stop in pair_chunks(problem, index):
+        a = accumulated(problem.queries[start:stop])[:, None]  # (R, 1, d)
+        b = gather_labels(problem, index[start:stop])  # (R, t, d)
+        logits[start:stop] = (
+            a @ on_query + b @ on_label + (a - b).abs() @ on_distance + (a * b) @ on_product + bias
+        )
+    return torch.where(index < 0, 0.0, logits)
+
+
+def pair_logits_backward(
+    problem: Problem,
+    index: Tensor,
+    weight: Tensor,
+    grad: Tensor,
+    grad_queries: Tensor | None,
+    grad_labels: Tensor | None,
+    deterministic: bool,
+) -> Tensor:
+    """See ``interface.Backend.pair_logits_backward``."""
+    grad_weight = torch.zeros_like(weight)
+    if problem.labels.shape[0] == 0:
+        return grad_weight
+    on_query, on_label, on_distance, on_product = weight.chunk(4)
+    grad = torch.where(index < 0, 0.0, grad)
+    for start, stop in pair_chunks(problem, index):
+        a = accumulated(problem.queries[start:stop])[:, None]  # (R, 1, d)
+        b = gather_labels(problem, index[start:stop])  # (R, t, d)
+        g = grad[start:stop, :, None]  # (R, t, 1)
+        sign = (a - b).sign() * on_distance
+        features = (a.expand_as(b), b, (a - b).abs(), a * b)
+        grad_weight += torch.cat([(g * part).sum(dim=(0, 1)) for part in features])
+        if grad_queries is not None:
+            grad_queries[start:stop] += (g * (on_query + sign + on_product * b)).sum(dim=1)
+        if grad_labels is not None:
+            values = g * (on_label - sign + on_product * a)
+            add_by_label(grad_labels, index[start:stop], values, deterministic)
+    return grad_weight
+
+
+# Unit rows and their gradient.
+
+
+ZERO_NORM = 1e-12  # a row with a norm up to this is a zero row
+
+
+def inverse_norms(x: Tensor) -> Tensor:
+    """(n,) inverse norms of ``x`` (n, d) acc, 0 for zero rows; no overflow for large rows."""
+    if x.shape[1] == 0:
+        return x.new_zeros(x.shape[0])
+    largest = x.abs().amax(dim=1)
+    safe = torch.where(largest > 0, largest, 1.0)
+    # Dividing by the largest element first keeps the squares in range.
+    scaled_norm = (x / safe[:, None]).square().sum(dim=1).sqrt()
+    inverse = (1.0 / scaled_norm) / safe
+    return torch.where(scaled_norm * largest <= ZERO_NORM, 0.0, inverse)
+
+
+def normalize_rows(
+    x: Tensor, dtype: torch.dtype, normalize: bool
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """See ``interface.Backend.normalize_rows``."""
+    finite = torch.isfinite(x).all()
+    if not normalize:
+        return x.to(dtype).contiguous(), None, finite
+    wide = x.to(accumulation_dtype(x.dtype))
+    inverse = inverse_norms(wide)
+    rows = (wide * inverse[:, None]).to(x.dtype).to(dtype)
+    return rows.contiguous(), inverse, finite
+
+
+normalize_both = one_by_one(normalize_rows)
+
+
+def normalize_rows_backward(
+    grad: Tensor, x: Tensor, inverse_norm: Tensor | None, upstream: Tensor
+) -> Tensor:
+    """See ``interface.Backend.normalize_rows_backward``."""
+    if inverse_norm is None:
+        return (grad * upstream).to(x.dtype)
+    unit = x.to(grad.dtype) * inverse_norm[:, None]
+    along = (unit * grad).sum(dim=1, keepdim=True)
+    return ((grad - unit * along) * (inverse_norm[:, None] * upstream)).to(x.dtype)
