@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from alc_kernels import ALCLoss, Positives
-from alc_kernels.xmc.data import Dataset
+from alc_kernels.trainer.data import Dataset
 
 
 class Matcher(lightning.LightningModule):

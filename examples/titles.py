@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from alc_kernels.losses.functional import topk_similarity
 from alc_kernels.metrics import coverage_at_precision
-from alc_kernels.xmc.data import Dataset, generate_catalogue
+from alc_kernels.trainer.data import Dataset, generate_catalogue
 
 BUCKETS = 1 << 14
 

@@ -76,7 +76,7 @@ def prepared(chosen: argparse.Namespace, work: Path) -> tuple[Path, Path, dict[s
         labels, titles = DRY_TITLES
         data = work / "data"
         alc("data", "generate", "--labels", labels, "--titles", titles, "--output", str(data))
-        from alc_kernels.xmc.data import load_dataset
+        from alc_kernels.trainer.data import load_dataset
 
         return tiny_encoder(work / "encoder", list(load_dataset(data).labels)), data, DRY
     if chosen.encoder is None or chosen.data is None:

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from alc_kernels.metrics import opis
-from alc_kernels.xmc.data import load_dataset
-from alc_kernels.xmc.evaluation import group_runs, load_scored
+from alc_kernels.trainer.data import load_dataset
+from alc_kernels.trainer.evaluation import group_runs, load_scored
 
 TITLE, CATEGORY = 1, 5  # columns of the published file
 

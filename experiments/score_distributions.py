@@ -22,12 +22,12 @@ import numpy as np
 import torch
 
 from alc_kernels.metrics import coverage_at_precision
-from alc_kernels.xmc.data import Dataset, load_dataset
-from alc_kernels.xmc.evaluation import load_scored
-from alc_kernels.xmc.evaluation.predictions import leading_catalogue
-from alc_kernels.xmc.training.checkpoint import checkpoint_folder, load_checkpoint
-from alc_kernels.xmc.training.sampler import Batch, Sampler
-from alc_kernels.xmc.training.training_set import TrainingSet
+from alc_kernels.trainer.data import Dataset, load_dataset
+from alc_kernels.trainer.evaluation import load_scored
+from alc_kernels.trainer.evaluation.predictions import leading_catalogue
+from alc_kernels.trainer.training.checkpoint import checkpoint_folder, load_checkpoint
+from alc_kernels.trainer.training.sampler import Batch, Sampler
+from alc_kernels.trainer.training.training_set import TrainingSet
 
 KINDS = ("right", "wrong", "missing from the catalogue")
 COLOURS = ("#0072b2", "#d55e00", "#7a8594")  # Okabe and Ito's, and grey

@@ -32,9 +32,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from alc_kernels.xmc.config import TrainConfig, read_toml
-from alc_kernels.xmc.evaluation import Group, load_scored
-from alc_kernels.xmc.report.summary import difference_cell
+from alc_kernels.trainer.config import TrainConfig, read_toml
+from alc_kernels.trainer.evaluation import Group, load_scored
+from alc_kernels.trainer.report.summary import difference_cell
 
 SHOWN = ("p1", "coverage_90", "coverage_95")
 

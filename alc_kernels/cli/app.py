@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from alc_kernels.cli import bench, compare, data, demo, evaluate, info, train
 from alc_kernels.cli.arguments import Parser, one_line
 from alc_kernels.cli.matching import export, predict
-from alc_kernels.xmc.errors import BadInput, Interrupted, Missing, ProcessFailed, XMCError
+from alc_kernels.trainer.errors import BadInput, Interrupted, Missing, ProcessFailed, XMCError
 
 # What an error's message says where ``torchrun`` started the command several times.
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any, NoReturn
 
-from alc_kernels.xmc.errors import BadInput
-from alc_kernels.xmc.words import suggestion
+from alc_kernels.trainer.errors import BadInput
+from alc_kernels.trainer.words import suggestion
 
 
 def one_line(message: str) -> str:

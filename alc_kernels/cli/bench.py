@@ -10,7 +10,7 @@ from typing import Any
 
 from alc_kernels.cli.arguments import number
 from alc_kernels.cli.matching.outputs import check_ending
-from alc_kernels.xmc.errors import BadInput
+from alc_kernels.trainer.errors import BadInput
 
 # ``alc bench tune``: measure tiles on this GPU and keep the faster ones in a file.
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alc_kernels.cli.matching.outputs import PAGES, check_ending, check_place
-from alc_kernels.xmc.errors import BadInput
+from alc_kernels.trainer.errors import BadInput
 
 if TYPE_CHECKING:
-    from alc_kernels.xmc.data import Dataset
-    from alc_kernels.xmc.evaluation import Scored
+    from alc_kernels.trainer.data import Dataset
+    from alc_kernels.trainer.evaluation import Scored
 
 NAME = "compare"
 
@@ -36,10 +36,10 @@ def add_command(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from alc_kernels.xmc.evaluation import Group, decide, group_runs, load_scored
-    from alc_kernels.xmc.evaluation.results import load_baseline
-    from alc_kernels.xmc.finish import require_matplotlib
-    from alc_kernels.xmc.report.decision import comparison_text
+    from alc_kernels.trainer.evaluation import Group, decide, group_runs, load_scored
+    from alc_kernels.trainer.evaluation.results import load_baseline
+    from alc_kernels.trainer.finish import require_matplotlib
+    from alc_kernels.trainer.report.decision import comparison_text
 
     folders = arguments.run_folders
     seen: dict[Path, Path] = {}
@@ -64,8 +64,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.output is None:
         print(text)
         return
+    from alc_kernels.trainer.report.build import Report
     from alc_kernels.whole import write_whole
-    from alc_kernels.xmc.report.build import Report
 
     names = " and ".join(group.name for group in groups)
     title = f"Comparison of {names}" if len(groups) < 4 else "Comparison of runs"
@@ -86,9 +86,9 @@ def texts_of(run: Scored, folder: Path | None) -> tuple[Dataset | None, str]:
         BadInput: ``folder`` holds other data.
         DataError: ``folder`` cannot be read.
     """
-    from alc_kernels.xmc.data import load_dataset
-    from alc_kernels.xmc.errors import DataError
-    from alc_kernels.xmc.evaluation import data_fingerprint
+    from alc_kernels.trainer.data import load_dataset
+    from alc_kernels.trainer.errors import DataError
+    from alc_kernels.trainer.evaluation import data_fingerprint
 
     if folder is not None:
         dataset = load_dataset(folder)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from alc_kernels.cli.arguments import number
 from alc_kernels.cli.data_convert import add_convert
 from alc_kernels.cli.matching.outputs import refuse_data_folder
-from alc_kernels.xmc.errors import BadInput
+from alc_kernels.trainer.errors import BadInput
 
 if TYPE_CHECKING:
-    from alc_kernels.xmc.data import Dataset
-    from alc_kernels.xmc.data.inspect import Inspection
+    from alc_kernels.trainer.data import Dataset
+    from alc_kernels.trainer.data.inspect import Inspection
 
 # ``alc data inspect``: what a data folder holds, as tables of plain text or as JSON.
 
@@ -35,8 +35,8 @@ def add_inspect(kinds: Any) -> None:
 
 
 def run_inspect(arguments: argparse.Namespace) -> None:
-    from alc_kernels.xmc.data import load_dataset
-    from alc_kernels.xmc.data.inspect import inspect_dataset
+    from alc_kernels.trainer.data import load_dataset
+    from alc_kernels.trainer.data.inspect import inspect_dataset
 
     data = load_dataset(arguments.folder)
     found = inspect_dataset(data)
@@ -183,14 +183,14 @@ def _no_kind(arguments: argparse.Namespace) -> None:
 
 
 def run_pricerunner(arguments: argparse.Namespace) -> None:
-    from alc_kernels.xmc.data import read_pricerunner
+    from alc_kernels.trainer.data import read_pricerunner
 
     refuse_data_folder(arguments.output, arguments.overwrite)
     _save(read_pricerunner(arguments.csv, keep_unmatched=arguments.keep_unmatched), arguments)
 
 
 def run_generate(arguments: argparse.Namespace) -> None:
-    from alc_kernels.xmc.data import generate_catalogue
+    from alc_kernels.trainer.data import generate_catalogue
 
     refuse_data_folder(arguments.output, arguments.overwrite)
     dataset = generate_catalogue(
@@ -203,8 +203,8 @@ def run_generate(arguments: argparse.Namespace) -> None:
 
 
 def _save(dataset: Dataset, arguments: argparse.Namespace) -> None:
-    from alc_kernels.xmc.data import save_dataset
-    from alc_kernels.xmc.report.summary import data_line
+    from alc_kernels.trainer.data import save_dataset
+    from alc_kernels.trainer.report.summary import data_line
 
     save_dataset(dataset, arguments.output)
     print(data_line({"name": dataset.name, "counts": dataset.counts()}))

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from alc_kernels.cli.arguments import number, one_of
 from alc_kernels.cli.matching.outputs import refuse_data_folder
 from alc_kernels.cli.matching.tables import add_table_options, table_options
-from alc_kernels.xmc.errors import BadInput
+from alc_kernels.trainer.errors import BadInput
 
 if TYPE_CHECKING:
-    from alc_kernels.xmc.data.source import Source
-    from alc_kernels.xmc.data.tables import TableOptions
+    from alc_kernels.trainer.data.source import Source
+    from alc_kernels.trainer.data.tables import TableOptions
 
 LAYOUTS = ("auto", "json", "raw", "lines", "pairs")
 DESCRIPTION = """Convert a data set into a data folder for alc train. SOURCE is a folder in one of
@@ -153,8 +153,8 @@ def _add_shapes(parser: argparse.ArgumentParser) -> None:
 
 
 def run_convert(arguments: argparse.Namespace) -> None:
-    from alc_kernels.xmc.data.convert import ConvertOptions, convert
-    from alc_kernels.xmc.report.summary import data_line
+    from alc_kernels.trainer.data.convert import ConvertOptions, convert
+    from alc_kernels.trainer.report.summary import data_line
 
     source_path, output = arguments.source, arguments.output
     if not source_path.exists():
@@ -192,9 +192,9 @@ def _refuse_inputs_in(arguments: argparse.Namespace) -> None:
 
 def _recognise(arguments: argparse.Namespace) -> Source:
     """The source; prints which layout it has."""
-    from alc_kernels.xmc.data.layouts import find_source
-    from alc_kernels.xmc.data.source import ReadOptions
-    from alc_kernels.xmc.data.tables import is_table
+    from alc_kernels.trainer.data.layouts import find_source
+    from alc_kernels.trainer.data.source import ReadOptions
+    from alc_kernels.trainer.data.tables import is_table
 
     path, layout, table = arguments.source, arguments.layout, table_options(arguments)
     if path.is_file() or (layout in ("auto", "pairs") and is_table(path)):
@@ -223,7 +223,12 @@ def _recognise(arguments: argparse.Namespace) -> Source:
 
 def _tables(arguments: argparse.Namespace, table: TableOptions) -> Source:
     """The source of one of the shapes of tables."""
-    from alc_kernels.xmc.data.shapes import PairOptions, ProductTables, find_pairs, find_products
+    from alc_kernels.trainer.data.shapes import (
+        PairOptions,
+        ProductTables,
+        find_pairs,
+        find_products,
+    )
 
     for option, needed in NEEDS.items():
         if getattr(arguments, option) is not None and getattr(arguments, needed) is None:
@@ -322,7 +327,7 @@ def _text(text: str) -> str:
 
 
 def _propensity(text: str) -> tuple[float, float]:
-    from alc_kernels.xmc.data.dataset import PROPENSITIES
+    from alc_kernels.trainer.data.dataset import PROPENSITIES
 
     if text in PROPENSITIES:
         return PROPENSITIES[text]

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alc_kernels.xmc.errors import BadInput
+from alc_kernels.trainer.errors import BadInput
 
 if TYPE_CHECKING:
-    from alc_kernels.xmc.config import TrainConfig
-    from alc_kernels.xmc.data import Dataset
-    from alc_kernels.xmc.evaluation import Group
+    from alc_kernels.trainer.config import TrainConfig
+    from alc_kernels.trainer.data import Dataset
+    from alc_kernels.trainer.evaluation import Group
 
 NAME = "demo"
 LOSSES = ("base", "alc")
@@ -74,12 +74,12 @@ def add_command(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from alc_kernels.xmc.config import TrainConfig
-    from alc_kernels.xmc.data import generate_catalogue, load_dataset, save_dataset
-    from alc_kernels.xmc.evaluation.evaluate import save_baseline
-    from alc_kernels.xmc.finish import make_baseline, require
-    from alc_kernels.xmc.report.examples import titles_table
-    from alc_kernels.xmc.report.summary import data_line
+    from alc_kernels.trainer.config import TrainConfig
+    from alc_kernels.trainer.data import generate_catalogue, load_dataset, save_dataset
+    from alc_kernels.trainer.evaluation.evaluate import save_baseline
+    from alc_kernels.trainer.finish import make_baseline, require
+    from alc_kernels.trainer.report.examples import titles_table
+    from alc_kernels.trainer.report.summary import data_line
 
     for package, name in (("matplotlib", ""), ("sklearn", "scikit-learn"), ("rich", "")):
         require(package, "the demo", name)
@@ -119,9 +119,9 @@ def _prepare(output: Path) -> None:
 
 def _train(config: TrainConfig, dataset: Dataset, folder: Path) -> Group:
     from alc_kernels.cli.train import make_progress
-    from alc_kernels.xmc.evaluation import loss_name
-    from alc_kernels.xmc.evaluation.evaluate import evaluate_run
-    from alc_kernels.xmc.training import train
+    from alc_kernels.trainer.evaluation import loss_name
+    from alc_kernels.trainer.evaluation.evaluate import evaluate_run
+    from alc_kernels.trainer.training import train
 
     name = loss_name(config.loss)
     trained = train(config, dataset, folder, progress=make_progress(f"Training with {name}"))
@@ -138,7 +138,7 @@ def _train(config: TrainConfig, dataset: Dataset, folder: Path) -> Group:
 
 def _price(groups: list[Group]) -> str:
     """How long the trainings took, and what the longer one gave."""
-    from alc_kernels.xmc.report.summary import duration, points
+    from alc_kernels.trainer.report.summary import duration, points
 
     base, alc = groups
     first, second = (group.runs[0].seconds["training"] for group in groups)
@@ -151,9 +151,9 @@ def _price(groups: list[Group]) -> str:
 
 
 def _show(groups: list[Group], dataset: Dataset, output: Path) -> None:
+    from alc_kernels.trainer.report.build import Report
+    from alc_kernels.trainer.report.decision import figures_text
     from alc_kernels.whole import whole_file, write_whole
-    from alc_kernels.xmc.report.build import Report
-    from alc_kernels.xmc.report.decision import figures_text
 
     print("How many titles can be matched without a person?", flush=True)
     print(figures_text(groups))

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alc_kernels.cli.arguments import number
-from alc_kernels.xmc.errors import BadInput
+from alc_kernels.trainer.errors import BadInput
 
 if TYPE_CHECKING:
-    from alc_kernels.xmc.data import Dataset
+    from alc_kernels.trainer.data import Dataset
 
 NAME = "evaluate"
 
@@ -56,8 +56,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _print_thresholds(arguments: argparse.Namespace) -> None:
-    from alc_kernels.xmc.evaluation import PRECISIONS, figures, load_scored
-    from alc_kernels.xmc.report.summary import data_line, precision_table
+    from alc_kernels.trainer.evaluation import PRECISIONS, figures, load_scored
+    from alc_kernels.trainer.report.summary import data_line, precision_table
 
     folder = arguments.run_folder
     scored = load_scored(folder)
@@ -68,12 +68,12 @@ def _print_thresholds(arguments: argparse.Namespace) -> None:
 
 
 def _score_again(arguments: argparse.Namespace) -> None:
-    from alc_kernels.xmc.data import load_dataset
-    from alc_kernels.xmc.evaluation.label_numbers import Renumbered, numbers_for
-    from alc_kernels.xmc.finish import evaluate_and_report, usable_device
-    from alc_kernels.xmc.parallel import join
-    from alc_kernels.xmc.training.batch_loss import find_device
-    from alc_kernels.xmc.training.checkpoint import checkpoint_folder, load_checkpoint
+    from alc_kernels.trainer.data import load_dataset
+    from alc_kernels.trainer.evaluation.label_numbers import Renumbered, numbers_for
+    from alc_kernels.trainer.finish import evaluate_and_report, usable_device
+    from alc_kernels.trainer.parallel import join
+    from alc_kernels.trainer.training.batch_loss import find_device
+    from alc_kernels.trainer.training.checkpoint import checkpoint_folder, load_checkpoint
 
     checkpoint = load_checkpoint(checkpoint_folder(arguments.run_folder))
     config = checkpoint.config
@@ -104,8 +104,8 @@ def _score_again(arguments: argparse.Namespace) -> None:
 
 def _change(arguments: argparse.Namespace, dataset: Dataset) -> str:
     """What scoring on ``dataset`` takes the place of, and the way back; "" for the same data."""
-    from alc_kernels.xmc.evaluation import data_fingerprint, load_scored
-    from alc_kernels.xmc.evaluation.results import RunError
+    from alc_kernels.trainer.evaluation import data_fingerprint, load_scored
+    from alc_kernels.trainer.evaluation.results import RunError
 
     run = arguments.run_folder
     try:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from alc_kernels.cli.arguments import number, one_of
 from alc_kernels.cli.matching.outputs import prepare_run_folder
-from alc_kernels.xmc.errors import BadInput
-from alc_kernels.xmc.report.summary import duration
-from alc_kernels.xmc.training import Progress
+from alc_kernels.trainer.errors import BadInput
+from alc_kernels.trainer.report.summary import duration
+from alc_kernels.trainer.training import Progress
 
 if TYPE_CHECKING:
-    from alc_kernels.xmc.config import TrainConfig
+    from alc_kernels.trainer.config import TrainConfig
 
 # Progress of a training run: a bar with time left in a terminal, a line per epoch elsewhere.
 
@@ -113,7 +113,7 @@ NAME = "train"
 
 
 def add_command(commands: Any) -> None:
-    from alc_kernels.xmc.config import TrainConfig
+    from alc_kernels.trainer.config import TrainConfig
 
     parser = commands.add_parser(
         NAME,
@@ -193,9 +193,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _config(arguments: argparse.Namespace) -> TrainConfig:
     """Defaults, then the file (of the run itself when it is resumed), then the options."""
-    from alc_kernels.xmc.config import TrainConfig
-    from alc_kernels.xmc.effects import without_effect
-    from alc_kernels.xmc.evaluation.results import CONFIG
+    from alc_kernels.trainer.config import TrainConfig
+    from alc_kernels.trainer.effects import without_effect
+    from alc_kernels.trainer.evaluation.results import CONFIG
 
     source = arguments.config
     if source is None and arguments.resume and arguments.output is not None:
@@ -218,14 +218,14 @@ def _config(arguments: argparse.Namespace) -> TrainConfig:
 
 
 def _train(config: TrainConfig, arguments: argparse.Namespace) -> None:
-    from alc_kernels.xmc.data import load_dataset
-    from alc_kernels.xmc.data.inspect import small_parts
-    from alc_kernels.xmc.evaluation import validation_check
-    from alc_kernels.xmc.evaluation.comparison import loss_name, method_name
-    from alc_kernels.xmc.finish import evaluate_and_report
-    from alc_kernels.xmc.parallel import join
-    from alc_kernels.xmc.report.summary import data_line
-    from alc_kernels.xmc.training import train
+    from alc_kernels.trainer.data import load_dataset
+    from alc_kernels.trainer.data.inspect import small_parts
+    from alc_kernels.trainer.evaluation import validation_check
+    from alc_kernels.trainer.evaluation.comparison import loss_name, method_name
+    from alc_kernels.trainer.finish import evaluate_and_report
+    from alc_kernels.trainer.parallel import join
+    from alc_kernels.trainer.report.summary import data_line
+    from alc_kernels.trainer.training import train
 
     output = arguments.output
     with join(config.device, config.process_timeout) as processes:
@@ -265,7 +265,7 @@ def _train(config: TrainConfig, arguments: argparse.Namespace) -> None:
 
 def _check_resumable(output: Path) -> None:
     """Say what to do about a run that was killed before it wrote a checkpoint."""
-    from alc_kernels.xmc.training.checkpoint import CURRENT, PREVIOUS
+    from alc_kernels.trainer.training.checkpoint import CURRENT, PREVIOUS
 
     if not any((output / name).is_dir() for name in (CURRENT, PREVIOUS)):
         raise BadInput(

@@ -10,7 +10,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
-from alc_kernels.xmc.config import TrainConfig
+from alc_kernels.trainer.config import TrainConfig
 
 MARK = "<!-- settings -->"
 

@@ -10,8 +10,8 @@ from evaluation_cases import make_dataset, make_scored
 from test_cli_errors import fails, write_run
 
 from alc_kernels.cli import main
-from alc_kernels.xmc.data import load_dataset, save_dataset
-from alc_kernels.xmc.report.summary import per_cent, score
+from alc_kernels.trainer.data import load_dataset, save_dataset
+from alc_kernels.trainer.report.summary import per_cent, score
 
 VOID = ("meta", "img", "br", "hr", "input", "link")
 

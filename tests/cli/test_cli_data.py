@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from alc_kernels.cli import main
-from alc_kernels.xmc.data import load_dataset
+from alc_kernels.trainer.data import load_dataset
 
 LAYOUTS = Path(__file__).parents[1] / "xmc" / "fixtures" / "layouts"
 

@@ -7,10 +7,10 @@ import pytest
 from evaluation_cases import make_dataset, make_scored
 
 from alc_kernels.cli import main
-from alc_kernels.xmc.data import load_dataset, save_dataset
-from alc_kernels.xmc.evaluation import Group
-from alc_kernels.xmc.evaluation.predictions import save_predictions
-from alc_kernels.xmc.evaluation.results import save_results
+from alc_kernels.trainer.data import load_dataset, save_dataset
+from alc_kernels.trainer.evaluation import Group
+from alc_kernels.trainer.evaluation.predictions import save_predictions
+from alc_kernels.trainer.evaluation.results import save_results
 
 
 def write_run(folder, scored):

@@ -9,11 +9,11 @@ import torch
 from cli_cases import TINY
 
 from alc_kernels.cli import main
-from alc_kernels.xmc.config import TrainConfig
-from alc_kernels.xmc.data import load_dataset
-from alc_kernels.xmc.export import whole_ids
-from alc_kernels.xmc.finish import load_trained
-from alc_kernels.xmc.training import train
+from alc_kernels.trainer.config import TrainConfig
+from alc_kernels.trainer.data import load_dataset
+from alc_kernels.trainer.export import whole_ids
+from alc_kernels.trainer.finish import load_trained
+from alc_kernels.trainer.training import train
 
 
 def export(*words, code=0):
@@ -72,7 +72,7 @@ def test_sentence_transformers_gives_the_same_vectors(bert, made, tmp_path, caps
 
 def test_vectors_that_differ_are_not_written(bert, tmp_path, capsys, monkeypatch):
     pytest.importorskip("sentence_transformers")
-    from alc_kernels.xmc.encoders.huggingface import HuggingFaceEncoder
+    from alc_kernels.trainer.encoders.huggingface import HuggingFaceEncoder
 
     def other(self, texts, *_):
         return torch.zeros(len(texts), self.dim)

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from alc_kernels.cli import main
-from alc_kernels.xmc.data import Dataset, Split, load_dataset, save_dataset
-from alc_kernels.xmc.data.text.sparse import without_labels
-from alc_kernels.xmc.data.text.texts import Digests, find
-from alc_kernels.xmc.evaluation import load_scored
-from alc_kernels.xmc.evaluation.label_numbers import known_labels
-from alc_kernels.xmc.training.checkpoint import load_checkpoint
+from alc_kernels.trainer.data import Dataset, Split, load_dataset, save_dataset
+from alc_kernels.trainer.data.text.sparse import without_labels
+from alc_kernels.trainer.data.text.texts import Digests, find
+from alc_kernels.trainer.evaluation import load_scored
+from alc_kernels.trainer.evaluation.label_numbers import known_labels
+from alc_kernels.trainer.training.checkpoint import load_checkpoint
 
 TINY = ["--epochs", "2", "--batch-size", "64", "--embedding-dim", "32", "--hidden-dim", "32",
         "--ngram-buckets", "4096", "--evaluate-every", "0", "--loss", "base"]  # fmt: skip

@@ -13,8 +13,8 @@ from cli_cases import TINY
 
 from alc_kernels.cli import main
 from alc_kernels.metrics import threshold_at_precision
-from alc_kernels.xmc.data import load_dataset
-from alc_kernels.xmc.evaluation import load_scored
+from alc_kernels.trainer.data import load_dataset
+from alc_kernels.trainer.evaluation import load_scored
 
 
 def predict(*words, code=0):
@@ -116,7 +116,7 @@ def test_tables_compressed_files_and_a_pipe_say_the_same(made, tmp_path, capsys)
 
 
 def test_a_title_does_not_depend_on_how_many_there_are(made, tmp_path, monkeypatch):
-    from alc_kernels.xmc.evaluation import matching
+    from alc_kernels.trainer.evaluation import matching
 
     titles, outputs = made / "data" / "test.raw.txt", []
     for size in (matching.TITLES_PER_PASS, 7):
@@ -255,7 +255,7 @@ def test_a_run_that_trained_on_since_it_was_scored_is_refused(made, tmp_path, ca
 
 
 def test_a_precision_out_of_reach_accepts_nothing_and_says_so(made, capsys, monkeypatch):
-    from alc_kernels.xmc.evaluation import matching
+    from alc_kernels.trainer.evaluation import matching
 
     monkeypatch.setattr(matching, "threshold_at_precision", lambda *_: float("inf"))
     predict(made / "run", made / "data" / "test.raw.txt")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from alc_kernels.cli import main
-from alc_kernels.xmc.data import load_dataset, save_dataset
+from alc_kernels.trainer.data import load_dataset, save_dataset
 
 pandas = pytest.importorskip("pandas")
 pytest.importorskip("openpyxl")
@@ -248,7 +248,7 @@ def test_ids_of_the_data_reach_the_output(made, tmp_path):
     import dataclasses
     import shutil
 
-    from alc_kernels.xmc.evaluation import data_fingerprint
+    from alc_kernels.trainer.evaluation import data_fingerprint
 
     dataset = load_dataset(made / "data")
     ids = [f"P{n}" for n in range(dataset.num_labels)]
@@ -283,7 +283,7 @@ def test_inputs_are_not_written_over(made, tmp_path, capsys):
 
 
 def test_interrupted_leaves_the_former_file(made, tmp_path, capsys, monkeypatch):
-    from alc_kernels.xmc.evaluation import matching
+    from alc_kernels.trainer.evaluation import matching
 
     out = tmp_path / "o.csv"
     out.write_text("former")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from alc_kernels.cli import main
-from alc_kernels.xmc.data import load_dataset
-from alc_kernels.xmc.data.tables import normalize_text
+from alc_kernels.trainer.data import load_dataset
+from alc_kernels.trainer.data.tables import normalize_text
 
 TINY = ["--epochs", "1", "--batch-size", "64", "--embedding-dim", "16", "--hidden-dim", "16",
         "--ngram-buckets", "1024", "--evaluate-every", "0", "--loss", "base"]  # fmt: skip

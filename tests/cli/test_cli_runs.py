@@ -14,8 +14,8 @@ import tomllib
 from alc_kernels.cli import main
 from alc_kernels.cli.app import COMMANDS
 from alc_kernels.cli.train import LineProgress
-from alc_kernels.xmc.config import TrainConfig
-from alc_kernels.xmc.evaluation import load_scored
+from alc_kernels.trainer.config import TrainConfig
+from alc_kernels.trainer.evaluation import load_scored
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -144,7 +144,7 @@ def test_interrupted_training_says_where_the_checkpoint_is_and_resumes(
 
 
 def test_interrupted_scoring_says_how_to_go_on(data, tmp_path, capsys, monkeypatch):
-    from alc_kernels.xmc.evaluation import evaluate
+    from alc_kernels.trainer.evaluation import evaluate
 
     def press(*arguments, **options):
         raise KeyboardInterrupt

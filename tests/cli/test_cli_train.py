@@ -11,8 +11,8 @@ import sys
 import pytest
 
 from alc_kernels.cli import main
-from alc_kernels.xmc.config import METHOD_DEFAULTS, TrainConfig
-from alc_kernels.xmc.evaluation import load_scored
+from alc_kernels.trainer.config import METHOD_DEFAULTS, TrainConfig
+from alc_kernels.trainer.evaluation import load_scored
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -200,8 +200,8 @@ def test_an_option_without_effect_is_refused(capsys, options, message):
 def test_every_setting_has_an_effect_somewhere():
     from itertools import product
 
-    from alc_kernels.xmc.config import LOSSES
-    from alc_kernels.xmc.effects import _RULES, without_effect
+    from alc_kernels.trainer.config import LOSSES
+    from alc_kernels.trainer.effects import _RULES, without_effect
 
     names = {name for rule in _RULES for name in rule[0]}
     assert names <= {field.name for field in dataclasses.fields(TrainConfig)}

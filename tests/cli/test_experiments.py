@@ -11,12 +11,12 @@ import torch
 
 from alc_kernels import ALCLoss, Positives, ThresholdMargin
 from alc_kernels.cli import main
-from alc_kernels.xmc.config import TrainConfig
-from alc_kernels.xmc.data import load_dataset
-from alc_kernels.xmc.effects import without_effect
-from alc_kernels.xmc.training.checkpoint import checkpoint_folder, load_checkpoint
-from alc_kernels.xmc.training.sampler import Sampler
-from alc_kernels.xmc.training.training_set import TrainingSet
+from alc_kernels.trainer.config import TrainConfig
+from alc_kernels.trainer.data import load_dataset
+from alc_kernels.trainer.effects import without_effect
+from alc_kernels.trainer.training.checkpoint import checkpoint_folder, load_checkpoint
+from alc_kernels.trainer.training.sampler import Sampler
+from alc_kernels.trainer.training.training_set import TrainingSet
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 TINY = {

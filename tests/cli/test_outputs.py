@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from alc_kernels.cli.matching.outputs import FORMATS, check_place, table_target
 from alc_kernels.cli.matching.tables import table_writer
+from alc_kernels.trainer.errors import BadInput
 from alc_kernels.whole import whole_file, write_whole
-from alc_kernels.xmc.errors import BadInput
 
 pandas = pytest.importorskip("pandas")
 pytest.importorskip("openpyxl")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from alc_kernels import ALCLoss, Auxiliary, Sigmoid, Softmax, reference
 from alc_kernels.losses import functional
-from alc_kernels.xmc.training.optimizers import Optimizers
+from alc_kernels.trainer.training.optimizers import Optimizers
 from tests.distributed import sharded
 from tests.distributed.pool import shared_pool
 

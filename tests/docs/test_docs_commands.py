@@ -13,8 +13,8 @@ import pytest
 
 from alc_kernels.cli import main
 from alc_kernels.cli.app import build_parser
-from alc_kernels.xmc.config import TrainConfig
-from alc_kernels.xmc.errors import BadInput
+from alc_kernels.trainer.config import TrainConfig
+from alc_kernels.trainer.errors import BadInput
 from tests.docs.pages import PAGES, ROOT, Block, blocks
 
 WITH_BASH = [page for page in PAGES if blocks(page, "bash")]

@@ -47,7 +47,7 @@ def test_search_works_from_files(site: Path) -> None:
 
 
 def test_every_setting_of_the_trainer_is_there(site: Path) -> None:
-    from alc_kernels.xmc.config import TrainConfig
+    from alc_kernels.trainer.config import TrainConfig
 
     text = (site / "api" / "trainer.html").read_text(encoding="utf-8")
     for field in dataclasses.fields(TrainConfig):

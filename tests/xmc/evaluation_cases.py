@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import torch
 
-from alc_kernels.xmc.data import Dataset, Split
-from alc_kernels.xmc.data.dataset import relation_from_rows
-from alc_kernels.xmc.evaluation import Scored, data_fingerprint, score_model
-from alc_kernels.xmc.evaluation.results import describe_data
+from alc_kernels.trainer.data import Dataset, Split
+from alc_kernels.trainer.data.dataset import relation_from_rows
+from alc_kernels.trainer.evaluation import Scored, data_fingerprint, score_model
+from alc_kernels.trainer.evaluation.results import describe_data
 
 NAMES = [f"product {number} <b>&{number}</b>" for number in range(40)]
 

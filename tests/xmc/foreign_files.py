@@ -117,8 +117,8 @@ def checksum(rows: Iterable[Iterable[str]]) -> str:
 
 def read(path: Path) -> tuple[list[list[str]], str, list[str]]:
     """The rows, the option that was needed, and the notes."""
-    from alc_kernels.xmc.data.tables import TableOptions, open_table
-    from alc_kernels.xmc.errors import DataError
+    from alc_kernels.trainer.data.tables import TableOptions, open_table
+    from alc_kernels.trainer.errors import DataError
 
     named: dict[str, Callable[[], TableOptions]] = {
         "": TableOptions,
@@ -139,7 +139,7 @@ def read(path: Path) -> tuple[list[list[str]], str, list[str]]:
 
 
 def main() -> int:
-    from alc_kernels.xmc.data.tables import normalize_text
+    from alc_kernels.trainer.data.tables import normalize_text
 
     wanted = [[normalize_text(str(cell)) for cell in row] for row in products()]
     by_part = [[*row[:3], str(int(row[3]) % 3)] for row in wanted]

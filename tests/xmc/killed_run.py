@@ -20,10 +20,10 @@ from typing import Any
 
 import torch
 
-from alc_kernels.xmc.config import TrainConfig
-from alc_kernels.xmc.data import Dataset, generate_catalogue
-from alc_kernels.xmc.evaluation import validation_check
-from alc_kernels.xmc.training import Progress, TrainedRun, train
+from alc_kernels.trainer.config import TrainConfig
+from alc_kernels.trainer.data import Dataset, generate_catalogue
+from alc_kernels.trainer.evaluation import validation_check
+from alc_kernels.trainer.training import Progress, TrainedRun, train
 
 SMALL = {
     "epochs": 3, "batch_size": 24, "embedding_dim": 16, "ngram_buckets": 1024, "hidden_dim": 16,

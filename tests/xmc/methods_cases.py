@@ -8,7 +8,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 from torch.nn import functional as F
 
-from alc_kernels.xmc.methods import Snapshot
+from alc_kernels.trainer.methods import Snapshot
 
 DIM, LABELS, SEEN, QUERIES = 16, 40, 32, 90
 

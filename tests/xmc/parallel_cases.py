@@ -26,15 +26,15 @@ import torch
 from scipy.sparse import csr_matrix
 
 from alc_kernels.cli.app import _fail
-from alc_kernels.xmc.config import TrainConfig
-from alc_kernels.xmc.data import Dataset, generate_catalogue
-from alc_kernels.xmc.errors import Interrupted
-from alc_kernels.xmc.evaluation import validation_check
-from alc_kernels.xmc.evaluation.search import SharedSearch
-from alc_kernels.xmc.methods import prime as prototype_network
-from alc_kernels.xmc.parallel import Processes, join
-from alc_kernels.xmc.training import Progress, loop, train
-from alc_kernels.xmc.training.sampler import Batch
+from alc_kernels.trainer.config import TrainConfig
+from alc_kernels.trainer.data import Dataset, generate_catalogue
+from alc_kernels.trainer.errors import Interrupted
+from alc_kernels.trainer.evaluation import validation_check
+from alc_kernels.trainer.evaluation.search import SharedSearch
+from alc_kernels.trainer.methods import prime as prototype_network
+from alc_kernels.trainer.parallel import Processes, join
+from alc_kernels.trainer.training import Progress, loop, train
+from alc_kernels.trainer.training.sampler import Batch
 
 # Without dropout: processes draw other numbers than one alone.
 SMALL = {
@@ -234,7 +234,7 @@ def run_as_command(action: Callable[[], None]) -> int:
         action()
         return 0
     except Exception as error:
-        if type(error).__module__ != "alc_kernels.xmc.errors":
+        if type(error).__module__ != "alc_kernels.trainer.errors":
             traceback.print_exc()
         return _fail("test", error, 1, [])
 

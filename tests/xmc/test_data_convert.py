@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alc_kernels.xmc.data import load_dataset
-from alc_kernels.xmc.data.convert import Converted, ConvertOptions, convert, guess_propensity
-from alc_kernels.xmc.data.layouts import find_source
-from alc_kernels.xmc.data.protocol import text_hash
-from alc_kernels.xmc.data.shapes import find_pairs
-from alc_kernels.xmc.errors import DataError
+from alc_kernels.trainer.data import load_dataset
+from alc_kernels.trainer.data.convert import Converted, ConvertOptions, convert, guess_propensity
+from alc_kernels.trainer.data.layouts import find_source
+from alc_kernels.trainer.data.protocol import text_hash
+from alc_kernels.trainer.data.shapes import find_pairs
+from alc_kernels.trainer.errors import DataError
 
 TITLES = [f"title {i}" for i in range(200)]
 LABELS = [f"product {i}" for i in range(40)]
@@ -181,7 +181,7 @@ def test_a_failed_conversion_leaves_all_as_it_was(
         def interrupted(*args: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("alc_kernels.xmc.data.convert.write_about", interrupted)
+        monkeypatch.setattr("alc_kernels.trainer.data.convert.write_about", interrupted)
     for folder in (deep, used):
         with pytest.raises(error) as raised:
             convert(found, folder, ConvertOptions(**options), overwrite=True)  # type: ignore[arg-type]

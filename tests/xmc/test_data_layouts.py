@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix, save_npz
 
-from alc_kernels.xmc.data import Dataset
-from alc_kernels.xmc.data.convert import ConvertOptions, convert
-from alc_kernels.xmc.data.layouts import LAYOUTS, find_source
-from alc_kernels.xmc.data.source import ReadOptions
-from alc_kernels.xmc.errors import DataError
+from alc_kernels.trainer.data import Dataset
+from alc_kernels.trainer.data.convert import ConvertOptions, convert
+from alc_kernels.trainer.data.layouts import LAYOUTS, find_source
+from alc_kernels.trainer.data.source import ReadOptions
+from alc_kernels.trainer.errors import DataError
 
 FIXTURES = Path(__file__).parent / "fixtures" / "layouts"
 LABELS = [

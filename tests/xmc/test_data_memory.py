@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from alc_kernels.xmc.config import TrainConfig
-from alc_kernels.xmc.data import load_dataset
-from alc_kernels.xmc.data.convert import ConvertOptions, convert
-from alc_kernels.xmc.data.inspect import inspect_dataset
-from alc_kernels.xmc.data.layouts import find_source
-from alc_kernels.xmc.encoders import ConcatTokens, build_encoder
+from alc_kernels.trainer.config import TrainConfig
+from alc_kernels.trainer.data import load_dataset
+from alc_kernels.trainer.data.convert import ConvertOptions, convert
+from alc_kernels.trainer.data.inspect import inspect_dataset
+from alc_kernels.trainer.data.layouts import find_source
+from alc_kernels.trainer.encoders import ConcatTokens, build_encoder
 
 source, output, model = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 encoder = build_encoder(model, TrainConfig(embedding_dim=8, hidden_dim=8, max_length=32))

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alc_kernels.xmc.data import Dataset
-from alc_kernels.xmc.data.convert import ConvertOptions, convert
-from alc_kernels.xmc.data.protocol import text_hash
-from alc_kernels.xmc.data.shapes import PairOptions, find_pairs
-from alc_kernels.xmc.data.text.texts import Digests, group, member
-from alc_kernels.xmc.errors import DataError
+from alc_kernels.trainer.data import Dataset
+from alc_kernels.trainer.data.convert import ConvertOptions, convert
+from alc_kernels.trainer.data.protocol import text_hash
+from alc_kernels.trainer.data.shapes import PairOptions, find_pairs
+from alc_kernels.trainer.data.text.texts import Digests, group, member
+from alc_kernels.trainer.errors import DataError
 
 SPLIT = """query,label,split
 kühl 60,Fridge 60,train

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alc_kernels.xmc.baselines import TfidfBaseline
-from alc_kernels.xmc.data import Catalogue, Dataset, read_pricerunner
-from alc_kernels.xmc.errors import DataError
+from alc_kernels.trainer.baselines import TfidfBaseline
+from alc_kernels.trainer.data import Catalogue, Dataset, read_pricerunner
+from alc_kernels.trainer.errors import DataError
 
 
 def sha(text: str) -> int:

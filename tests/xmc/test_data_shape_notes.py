@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from alc_kernels.xmc.data.convert import ConvertOptions, convert
-from alc_kernels.xmc.data.inspect import inspect_dataset
-from alc_kernels.xmc.data.shapes import PairOptions, ProductTables, find_pairs, find_products
-from alc_kernels.xmc.data.shapes.units import near_ids
-from alc_kernels.xmc.errors import DataError
+from alc_kernels.trainer.data.convert import ConvertOptions, convert
+from alc_kernels.trainer.data.inspect import inspect_dataset
+from alc_kernels.trainer.data.shapes import PairOptions, ProductTables, find_pairs, find_products
+from alc_kernels.trainer.data.shapes.units import near_ids
+from alc_kernels.trainer.errors import DataError
 
 Rows = Sequence[Sequence[str]]
 PLAIN = [(f"title {i}", f"label {i % 30}") for i in range(90)]

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from alc_kernels.xmc.data import Dataset, load_dataset
-from alc_kernels.xmc.data.convert import Converted, ConvertOptions, convert
-from alc_kernels.xmc.data.shapes import PairOptions, ProductTables, find_pairs, find_products
-from alc_kernels.xmc.data.tables import normalize_text
-from alc_kernels.xmc.errors import DataError
+from alc_kernels.trainer.data import Dataset, load_dataset
+from alc_kernels.trainer.data.convert import Converted, ConvertOptions, convert
+from alc_kernels.trainer.data.shapes import PairOptions, ProductTables, find_pairs, find_products
+from alc_kernels.trainer.data.tables import normalize_text
+from alc_kernels.trainer.errors import DataError
 
 Rows = Sequence[Sequence[str]]
 
@@ -200,8 +200,8 @@ def test_more_rows_do_not_move_the_others(tmp_path: Path) -> None:
 )
 def test_groups_hang_together(links: list[tuple[int, int]], texts: int) -> None:
     """Against a plain flood fill; a group goes by the smallest hash of its keys."""
-    from alc_kernels.xmc.data.protocol import text_hash
-    from alc_kernels.xmc.data.shapes.units import Hashes, Links, steps_together
+    from alc_kernels.trainer.data.protocol import text_hash
+    from alc_kernels.trainer.data.shapes.units import Hashes, Links, steps_together
 
     links = [(text % texts, key) for text, key in links]
     own, keys = Hashes(), Hashes()

@@ -10,9 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alc_kernels.xmc.data.text import lines as text_lines
-from alc_kernels.xmc.data.text.sparse import read_sparse_text, relation_from_rows, write_sparse_text
-from alc_kernels.xmc.errors import DataError
+from alc_kernels.trainer.data.text import lines as text_lines
+from alc_kernels.trainer.data.text.sparse import (
+    read_sparse_text,
+    relation_from_rows,
+    write_sparse_text,
+)
+from alc_kernels.trainer.errors import DataError
 
 COLUMNS = 7
 ROWS = st.lists(st.lists(st.integers(0, COLUMNS - 1), max_size=6), max_size=12)
@@ -67,7 +71,7 @@ def test_the_fast_way_accepts_nothing_more(
     tmp_path_factory: pytest.TempPathFactory, body: str
 ) -> None:
     """Whatever the rows are, both ways give the same relation or refuse with the same words."""
-    from alc_kernels.xmc.data.text import sparse as sparse_text
+    from alc_kernels.trainer.data.text import sparse as sparse_text
 
     path = tmp_path_factory.getbasetemp() / "noise.txt"
     body += "\n"

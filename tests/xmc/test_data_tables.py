@@ -11,10 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from alc_kernels.xmc.data.tables import Changes, TableOptions, is_table, normalize_text, open_table
-from alc_kernels.xmc.data.tables.table import Pass, Table
-from alc_kernels.xmc.errors import DataError
-from alc_kernels.xmc.words import counted
+from alc_kernels.trainer.data.tables import (
+    Changes,
+    TableOptions,
+    is_table,
+    normalize_text,
+    open_table,
+)
+from alc_kernels.trainer.data.tables.table import Pass, Table
+from alc_kernels.trainer.errors import DataError
+from alc_kernels.trainer.words import counted
 
 ROWS = [["kühl, 60; l", "Fridge 60"], ['nova "8"', "Nova 8"], ["two\nlines", "TV|55"], ["", "x\ty"]]
 WANTED = [["kühl, 60; l", "Fridge 60"], ['nova "8"', "Nova 8"], ["two lines", "TV|55"], ["", "x y"]]
@@ -329,7 +335,7 @@ def test_texts_are_normalised_in_one_way() -> None:
 
 
 def test_how_many_texts_became_one(tmp_path: Path) -> None:
-    from alc_kernels.xmc.data.text.texts import Digests
+    from alc_kernels.trainer.data.text.texts import Digests
 
     raw = ["a b", "a\nb", "a  b", "a\nb", "c", " c", "d\ne", ""]
     path = write(tmp_path / "t.csv", text_of([[text, "x"] for text in raw]))
@@ -362,8 +368,8 @@ def test_labels_are_known_by_their_normalised_texts() -> None:
 
     import numpy as np
 
-    from alc_kernels.xmc.evaluation.label_numbers import known_labels
-    from alc_kernels.xmc.training.training_set import TrainingSet
+    from alc_kernels.trainer.evaluation.label_numbers import known_labels
+    from alc_kernels.trainer.training.training_set import TrainingSet
 
     trained = TrainingSet.__new__(TrainingSet)
     trained.dataset = SimpleNamespace(labels=["tv  55", "fridge\u00a060"], label_ids=None)

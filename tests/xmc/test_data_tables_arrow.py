@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from alc_kernels.xmc.data.tables import is_table, open_table
-from alc_kernels.xmc.data.tables import parquet as parquet_tables
-from alc_kernels.xmc.errors import DataError
+from alc_kernels.trainer.data.tables import is_table, open_table
+from alc_kernels.trainer.data.tables import parquet as parquet_tables
+from alc_kernels.trainer.errors import DataError
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from alc_kernels.xmc.data.tables import TableOptions, is_table, open_table
-from alc_kernels.xmc.data.tables.number_format import show_date, show_number
-from alc_kernels.xmc.errors import DataError
+from alc_kernels.trainer.data.tables import TableOptions, is_table, open_table
+from alc_kernels.trainer.data.tables.number_format import show_date, show_number
+from alc_kernels.trainer.errors import DataError
 
 openpyxl = pytest.importorskip("openpyxl")
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from alc_kernels.xmc.data.convert import convert
-from alc_kernels.xmc.data.shapes import PairOptions, find_pairs
-from alc_kernels.xmc.data.tables import Table, open_table
+from alc_kernels.trainer.data.convert import convert
+from alc_kernels.trainer.data.shapes import PairOptions, find_pairs
+from alc_kernels.trainer.data.tables import Table, open_table
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from alc_kernels.xmc.data.tables import TableOptions, normalize_text, open_table
-from alc_kernels.xmc.errors import DataError
+from alc_kernels.trainer.data.tables import TableOptions, normalize_text, open_table
+from alc_kernels.trainer.errors import DataError
 
 HOSTILE = [",", ";", "\t", "|", '"', '""', "'", "\n", "\r", "\r\n", " ", "\u2028", "\x85", "\u00a0",
            "ä", "電", "🧺", "\\", "=1+1", "0012", "1e5", "NULL", "nan", "None", "true", "#", "-",

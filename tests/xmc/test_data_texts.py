@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alc_kernels.xmc.data.text import lines as text_lines
-from alc_kernels.xmc.data.text import texts
-from alc_kernels.xmc.data.text import texts as mapped
-from alc_kernels.xmc.data.text.lines import LineWriter, iter_lines
-from alc_kernels.xmc.data.text.texts import MappedFile, TextFile, TextRows, fingerprint
-from alc_kernels.xmc.errors import DataError
+from alc_kernels.trainer.data.text import lines as text_lines
+from alc_kernels.trainer.data.text import texts
+from alc_kernels.trainer.data.text import texts as mapped
+from alc_kernels.trainer.data.text.lines import LineWriter, iter_lines
+from alc_kernels.trainer.data.text.texts import MappedFile, TextFile, TextRows, fingerprint
+from alc_kernels.trainer.errors import DataError
 
 LINES = ["one", "zwölf Boxkämpfer", "電話\u2028x", " padded ", "a\rb", "\u00a0x"]
 

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alc_kernels.xmc.encoders.ngrams import hash_texts, normalise
+from alc_kernels.trainer.encoders.ngrams import hash_texts, normalise
 
 BASE, MASK = 0x9E3779B97F4A7C15, (1 << 64) - 1
 
@@ -81,7 +81,7 @@ def test_pairs_do_not_cross_texts() -> None:
 def test_chunks_do_not_change_anything(monkeypatch) -> None:  # type: ignore[no-untyped-def]
     texts = [f"nova {i} 64gb" for i in range(50)] + [""]
     whole = hash_texts(texts, buckets=2**17)
-    monkeypatch.setattr("alc_kernels.xmc.encoders.ngrams._CHUNK", 7)
+    monkeypatch.setattr("alc_kernels.trainer.encoders.ngrams._CHUNK", 7)
     parts = hash_texts(texts, buckets=2**17)
     np.testing.assert_array_equal(whole[0], parts[0])
     np.testing.assert_array_equal(whole[1], parts[1])

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from alc_kernels.xmc.config import TrainConfig
-from alc_kernels.xmc.data import generate_catalogue
-from alc_kernels.xmc.encoders import build_encoder
-from alc_kernels.xmc.encoders.registry import describe, rebuild
-from alc_kernels.xmc.errors import EncoderError
-from alc_kernels.xmc.training import train
-from alc_kernels.xmc.training.checkpoint import load_encoder
+from alc_kernels.trainer.config import TrainConfig
+from alc_kernels.trainer.data import generate_catalogue
+from alc_kernels.trainer.encoders import build_encoder
+from alc_kernels.trainer.encoders.registry import describe, rebuild
+from alc_kernels.trainer.errors import EncoderError
+from alc_kernels.trainer.training import train
+from alc_kernels.trainer.training.checkpoint import load_encoder
 
 TEXTS = ["nova 8", "nova 8 64 gb red phone", "", "phone"]
 
@@ -215,7 +215,7 @@ def test_a_model_that_cannot_be_fetched_is_asked_for_once() -> None:
     with socket.socket() as closed:  # bound, not listening: refuses
         closed.bind(("127.0.0.1", 0))
         place = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        code = "from alc_kernels.xmc.encoders import build_encoder; build_encoder('no/such')"
+        code = "from alc_kernels.trainer.encoders import build_encoder; build_encoder('no/such')"
         done = subprocess.run(
             [sys.executable, "-c", code],
             env={**os.environ, "HF_ENDPOINT": place, "HF_HUB_OFFLINE": "0"},

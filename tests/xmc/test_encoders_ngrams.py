@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from alc_kernels.xmc.config import TrainConfig
-from alc_kernels.xmc.encoders import ConcatTokens, TokenRows, build_encoder, ngrams
-from alc_kernels.xmc.encoders.ngrams import NgramEncoder, document_frequencies
-from alc_kernels.xmc.encoders.registry import describe, rebuild
-from alc_kernels.xmc.errors import EncoderError
+from alc_kernels.trainer.config import TrainConfig
+from alc_kernels.trainer.encoders import ConcatTokens, TokenRows, build_encoder, ngrams
+from alc_kernels.trainer.encoders.ngrams import NgramEncoder, document_frequencies
+from alc_kernels.trainer.encoders.registry import describe, rebuild
+from alc_kernels.trainer.errors import EncoderError
 
 TEXTS = ["Velmora Nova 8 64GB", "nova 8 64 gb", "kühlschrank weiß", "", "電話 x", "- - -"]
 

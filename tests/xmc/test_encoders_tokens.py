@@ -13,12 +13,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alc_kernels.xmc.data import generate_catalogue, load_dataset, save_dataset
-from alc_kernels.xmc.data.text.texts import TextFile, TextRows
-from alc_kernels.xmc.encoders import ConcatTokens, TokenRows
-from alc_kernels.xmc.encoders.ngrams import NgramEncoder
-from alc_kernels.xmc.encoders.tokens import RaggedTokens, write_tokens
-from alc_kernels.xmc.errors import DataError
+from alc_kernels.trainer.data import generate_catalogue, load_dataset, save_dataset
+from alc_kernels.trainer.data.text.texts import TextFile, TextRows
+from alc_kernels.trainer.encoders import ConcatTokens, TokenRows
+from alc_kernels.trainer.encoders.ngrams import NgramEncoder
+from alc_kernels.trainer.encoders.tokens import RaggedTokens, write_tokens
+from alc_kernels.trainer.errors import DataError
 
 TEXTS = ["nova 8 64gb", "kühlschrank weiß", "- -", "電話 x", "nova 8"]
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from alc_kernels.xmc.evaluation import Predictions
-from alc_kernels.xmc.evaluation.judged import replicate
-from alc_kernels.xmc.evaluation.results import estimate
+from alc_kernels.trainer.evaluation import Predictions
+from alc_kernels.trainer.evaluation.judged import replicate
+from alc_kernels.trainer.evaluation.results import estimate
 
 # Measure -> value and 95 % interval, as the version of the published PriceRunner table gave them.
 PUBLISHED = {

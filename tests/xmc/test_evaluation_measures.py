@@ -8,7 +8,7 @@ from evaluation_cases import ToyModel, make_dataset, make_scored, with_several_l
 
 from alc_kernels import metrics
 from alc_kernels.metrics import transferred_coverage
-from alc_kernels.xmc.evaluation import (
+from alc_kernels.trainer.evaluation import (
     BY_KEY,
     Group,
     Predictions,
@@ -19,8 +19,8 @@ from alc_kernels.xmc.evaluation import (
     group_runs,
     score_model,
 )
-from alc_kernels.xmc.evaluation.comparison import differing_settings, group_names
-from alc_kernels.xmc.evaluation.judged import (
+from alc_kernels.trainer.evaluation.comparison import differing_settings, group_names
+from alc_kernels.trainer.evaluation.judged import (
     Judged,
     LabelDraws,
     curve_band,

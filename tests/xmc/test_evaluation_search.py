@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from alc_kernels.xmc.evaluation.search import SharedSearch, topk_labels
+from alc_kernels.trainer.evaluation.search import SharedSearch, topk_labels
 
-PASS = "alc_kernels.xmc.negatives.index.QUERIES_PER_PASS"
-CHECK = "alc_kernels.xmc.evaluation.search.ROWS_PER_CHECK"
+PASS = "alc_kernels.trainer.negatives.index.QUERIES_PER_PASS"
+CHECK = "alc_kernels.trainer.evaluation.search.ROWS_PER_CHECK"
 WORKSPACE = "alc_kernels.backends.torch.similarity.WORKSPACE_BYTES"
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from alc_kernels.xmc.methods.dexa import FreeVectors
-from alc_kernels.xmc.training.optimizers import RowAdagrad
+from alc_kernels.trainer.methods.dexa import FreeVectors
+from alc_kernels.trainer.training.optimizers import RowAdagrad
 from tests.xmc.methods_cases import DIM, LABELS, SEEN, generator, snapshot
 
 pytest.importorskip("faiss")

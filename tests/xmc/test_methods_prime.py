@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from alc_kernels import Positives, reference
-from alc_kernels.xmc.config import TrainConfig
-from alc_kernels.xmc.errors import ConfigError
-from alc_kernels.xmc.methods import METHODS
-from alc_kernels.xmc.methods import prime as prototype_margin
-from alc_kernels.xmc.methods.prime import Prototypes, prototype_margin_loss, similarities_at
+from alc_kernels.trainer.config import TrainConfig
+from alc_kernels.trainer.errors import ConfigError
+from alc_kernels.trainer.methods import METHODS
+from alc_kernels.trainer.methods import prime as prototype_margin
+from alc_kernels.trainer.methods.prime import Prototypes, prototype_margin_loss, similarities_at
 from tests.xmc.methods_cases import DIM, LABELS, SEEN, generator, snapshot, unit
 
 pytest.importorskip("faiss")

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from alc_kernels import DynamicTriplet, Softmax, Triplet
-from alc_kernels.xmc.config import METHOD_DEFAULTS, TrainConfig
-from alc_kernels.xmc.data import Dataset, generate_catalogue
-from alc_kernels.xmc.errors import Interrupted
-from alc_kernels.xmc.evaluation.scoring import validation_check
-from alc_kernels.xmc.methods import METHODS
-from alc_kernels.xmc.model import Model, build_model
-from alc_kernels.xmc.training import Progress, train
+from alc_kernels.trainer.config import METHOD_DEFAULTS, TrainConfig
+from alc_kernels.trainer.data import Dataset, generate_catalogue
+from alc_kernels.trainer.errors import Interrupted
+from alc_kernels.trainer.evaluation.scoring import validation_check
+from alc_kernels.trainer.methods import METHODS
+from alc_kernels.trainer.model import Model, build_model
+from alc_kernels.trainer.training import Progress, train
 
 SMALL = {
     "loss": "alc+tcm", "epochs": 3, "batch_size": 64, "embedding_dim": 32, "ngram_buckets": 4096,
@@ -65,7 +65,7 @@ def test_label_vectors_start_as_the_text_vectors(data: Dataset, name: str) -> No
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_method_learns_and_is_read_back(data: Dataset, tmp_path: Path, name: str) -> None:
-    from alc_kernels.xmc.training.checkpoint import checkpoint_folder, load_checkpoint
+    from alc_kernels.trainer.training.checkpoint import checkpoint_folder, load_checkpoint
 
     if name in ("dexa", "prime"):
         pytest.importorskip("faiss")

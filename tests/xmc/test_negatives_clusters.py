@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alc_kernels.xmc.errors import XMCError
-from alc_kernels.xmc.negatives import MissingFaiss, balanced_clusters
+from alc_kernels.trainer.errors import XMCError
+from alc_kernels.trainer.negatives import MissingFaiss, balanced_clusters
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix, vstack
 from torch.nn import functional as F
 
-from alc_kernels.xmc.data.dataset import relation_from_rows
-from alc_kernels.xmc.negatives import (
+from alc_kernels.trainer.data.dataset import relation_from_rows
+from alc_kernels.trainer.negatives import (
     ApproximateIndex,
     ExactIndex,
     MissingFaiss,
@@ -23,7 +23,7 @@ from alc_kernels.xmc.negatives import (
 )
 
 TOLERANCE = 1e-5
-PASSES = [f"alc_kernels.xmc.negatives.{name}.QUERIES_PER_PASS" for name in ("hard", "index")]
+PASSES = [f"alc_kernels.trainer.negatives.{name}.QUERIES_PER_PASS" for name in ("hard", "index")]
 
 
 def relations(rng: np.random.Generator, n: int, width: int) -> tuple[csr_matrix, csr_matrix]:
@@ -107,7 +107,7 @@ def grouped(n: int, dim: int, groups: int, seed: int) -> torch.Tensor:
 
 
 def test_the_approximate_index_finds_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alc_kernels.xmc.negatives.index.SCANNED_LABELS", 1000)
+    monkeypatch.setattr("alc_kernels.trainer.negatives.index.SCANNED_LABELS", 1000)
     labels, queries = grouped(6000, 32, 300, 1), grouped(200, 32, 300, 2)
     index = ApproximateIndex(labels)
     assert index.index.nprobe < index.index.nlist  # it does leave labels out
@@ -160,7 +160,7 @@ def test_a_query_of_the_approximate_index_is_alone(
     monkeypatch: pytest.MonkeyPatch, margin: float
 ) -> None:
     """With inverted lists, many twins, and a guard: what the others have changes nothing."""
-    monkeypatch.setattr("alc_kernels.xmc.negatives.index.SCANNED_LABELS", 1000)
+    monkeypatch.setattr("alc_kernels.trainer.negatives.index.SCANNED_LABELS", 1000)
     labels, queries = grouped(3000, 16, 300, 1)[np.arange(6000) % 3000], grouped(40, 16, 300, 2)
     relation = relation_from_rows([[i, *range(i * (i % 9))] for i in range(40)], 6000)
     index = ApproximateIndex(labels)

@@ -8,8 +8,8 @@ import sys
 
 SCRIPT = """
 import torch
-from alc_kernels.xmc.data.dataset import relation_from_rows
-from alc_kernels.xmc.negatives import balanced_clusters, index, mine_hard_negatives
+from alc_kernels.trainer.data.dataset import relation_from_rows
+from alc_kernels.trainer.negatives import balanced_clusters, index, mine_hard_negatives
 
 index.SCANNED_LABELS = 100  # inverted lists
 vectors = torch.randn(3000, 64, generator=torch.Generator().manual_seed(0))

@@ -13,8 +13,8 @@ import torch
 from parallel_cases import SETTINGS, run_training, start
 from test_parallel_train import assert_close
 
-from alc_kernels.xmc.parallel import Processes
-from alc_kernels.xmc.training.checkpoint import load_checkpoint
+from alc_kernels.trainer.parallel import Processes
+from alc_kernels.trainer.training.checkpoint import load_checkpoint
 
 SCRIPT = str(Path(__file__).with_name("parallel_cases.py"))
 CHECKPOINTS = {**SETTINGS["averaged"], "checkpoint_every": 1}

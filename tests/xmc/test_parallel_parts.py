@@ -15,17 +15,17 @@ from torch.distributed import HashStore
 
 from alc_kernels.cli import main
 from alc_kernels.cli.app import is_told_elsewhere, this_rank
-from alc_kernels.xmc.config import TrainConfig
-from alc_kernels.xmc.data import generate_catalogue
-from alc_kernels.xmc.encoders import build_encoder
-from alc_kernels.xmc.errors import ConfigError, DataError, ProcessFailed
-from alc_kernels.xmc.parallel import Processes, join
-from alc_kernels.xmc.parallel.join import explained, is_communication_error
-from alc_kernels.xmc.parallel.processes import shares
-from alc_kernels.xmc.training import train
-from alc_kernels.xmc.training.batch_loss import find_device
-from alc_kernels.xmc.training.sampler import make_batch
-from alc_kernels.xmc.training.training_set import TrainingSet
+from alc_kernels.trainer.config import TrainConfig
+from alc_kernels.trainer.data import generate_catalogue
+from alc_kernels.trainer.encoders import build_encoder
+from alc_kernels.trainer.errors import ConfigError, DataError, ProcessFailed
+from alc_kernels.trainer.parallel import Processes, join
+from alc_kernels.trainer.parallel.join import explained, is_communication_error
+from alc_kernels.trainer.parallel.processes import shares
+from alc_kernels.trainer.training import train
+from alc_kernels.trainer.training.batch_loss import find_device
+from alc_kernels.trainer.training.sampler import make_batch
+from alc_kernels.trainer.training.training_set import TrainingSet
 
 GLOO = RuntimeError("[.../gloo/transport/tcp/pair.cc:547] Connection closed by peer")
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 from parallel_cases import CASES, SETTINGS, interrupt, run_cases, run_training, start
 
-from alc_kernels.xmc.parallel import Processes
-from alc_kernels.xmc.training.checkpoint import load_checkpoint
+from alc_kernels.trainer.parallel import Processes
+from alc_kernels.trainer.training.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

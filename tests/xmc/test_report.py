@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 from evaluation_cases import make_dataset, make_scored, with_several_labels
 
-from alc_kernels.xmc.evaluation import Estimate, Group
-from alc_kernels.xmc.evaluation.comparison import decide
-from alc_kernels.xmc.report.build import Report
-from alc_kernels.xmc.report.decision import (
+from alc_kernels.trainer.evaluation import Estimate, Group
+from alc_kernels.trainer.evaluation.comparison import decide
+from alc_kernels.trainer.report.build import Report
+from alc_kernels.trainer.report.decision import (
     caution_sentence,
     choice_table,
     reason_sentences,
     ship_sentence,
 )
-from alc_kernels.xmc.report.examples import pick_examples
-from alc_kernels.xmc.report.figures import LINES, REFERENCE_LINE, Curve, styles
-from alc_kernels.xmc.report.page import Cell, Html, Table, element, page
-from alc_kernels.xmc.report.summary import (
+from alc_kernels.trainer.report.examples import pick_examples
+from alc_kernels.trainer.report.figures import LINES, REFERENCE_LINE, Curve, styles
+from alc_kernels.trainer.report.page import Cell, Html, Table, element, page
+from alc_kernels.trainer.report.summary import (
     difference_cell,
     difference_table,
     duration,

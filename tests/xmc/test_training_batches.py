@@ -15,12 +15,12 @@ from safetensors.torch import load, save
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from alc_kernels.xmc.config import TrainConfig
-from alc_kernels.xmc.data.dataset import relation_from_rows
-from alc_kernels.xmc.errors import CheckpointError
-from alc_kernels.xmc.methods.base import Snapshot
-from alc_kernels.xmc.negatives import MissingFaiss
-from alc_kernels.xmc.training.sampler import Batch, Sampler, make_batch
+from alc_kernels.trainer.config import TrainConfig
+from alc_kernels.trainer.data.dataset import relation_from_rows
+from alc_kernels.trainer.errors import CheckpointError
+from alc_kernels.trainer.methods.base import Snapshot
+from alc_kernels.trainer.negatives import MissingFaiss
+from alc_kernels.trainer.training.sampler import Batch, Sampler, make_batch
 
 ROWS = st.integers(1, 8).flatmap(
     lambda labels: st.tuples(

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from alc_kernels import ALCLoss
-from alc_kernels.xmc.config import LOSSES, TrainConfig
-from alc_kernels.xmc.errors import ConfigError
-from alc_kernels.xmc.training.batch_loss import PARTS, build_loss
+from alc_kernels.trainer.config import LOSSES, TrainConfig
+from alc_kernels.trainer.errors import ConfigError
+from alc_kernels.trainer.training.batch_loss import PARTS, build_loss
 
 
 def test_toml_round_trip_shows_every_setting(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from alc_kernels.xmc.training.optimizers import RowAdagrad, WeightAverage
+from alc_kernels.trainer.training.optimizers import RowAdagrad, WeightAverage
 
 DECAY = 0.8
 

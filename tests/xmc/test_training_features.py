@@ -14,15 +14,15 @@ from killed_run import SMALL
 from torch import Tensor
 from training_cases import Losses
 
-from alc_kernels.xmc.config import TrainConfig
-from alc_kernels.xmc.data import Dataset, generate_catalogue
-from alc_kernels.xmc.data.text.sparse import relation_from_pairs
-from alc_kernels.xmc.errors import ConfigError, Interrupted
-from alc_kernels.xmc.model import Model
-from alc_kernels.xmc.training import Progress, TrainedRun, train
-from alc_kernels.xmc.training.checkpoint import checkpoint_folder, load_checkpoint
-from alc_kernels.xmc.training.optimizers import Optimizers, WeightAverage
-from alc_kernels.xmc.training.training_set import LabelCache, TrainingSet
+from alc_kernels.trainer.config import TrainConfig
+from alc_kernels.trainer.data import Dataset, generate_catalogue
+from alc_kernels.trainer.data.text.sparse import relation_from_pairs
+from alc_kernels.trainer.errors import ConfigError, Interrupted
+from alc_kernels.trainer.model import Model
+from alc_kernels.trainer.training import Progress, TrainedRun, train
+from alc_kernels.trainer.training.checkpoint import checkpoint_folder, load_checkpoint
+from alc_kernels.trainer.training.optimizers import Optimizers, WeightAverage
+from alc_kernels.trainer.training.training_set import LabelCache, TrainingSet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -199,7 +199,7 @@ def test_averages_are_taken_after_every_step_of_every_weight(
 def test_checkpoint_every_and_at_epoch_ends(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from alc_kernels.xmc.training import run_folder
+    from alc_kernels.trainer.training import run_folder
 
     saved: list[tuple[int, int]] = []
     original = run_folder.save_checkpoint

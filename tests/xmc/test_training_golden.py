@@ -18,9 +18,9 @@ import pytest
 import torch
 from training_cases import Losses
 
-from alc_kernels.xmc.config import TrainConfig
-from alc_kernels.xmc.data import generate_catalogue
-from alc_kernels.xmc.training import train
+from alc_kernels.trainer.config import TrainConfig
+from alc_kernels.trainer.data import generate_catalogue
+from alc_kernels.trainer.training import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

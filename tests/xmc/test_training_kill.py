@@ -16,9 +16,9 @@ import pytest
 import torch
 from killed_run import CountedWrites, run
 
-from alc_kernels.xmc.errors import CheckpointError
-from alc_kernels.xmc.training import Progress, TrainedRun
-from alc_kernels.xmc.training.checkpoint import PREVIOUS, checkpoint_folder, load_checkpoint
+from alc_kernels.trainer.errors import CheckpointError
+from alc_kernels.trainer.training import Progress, TrainedRun
+from alc_kernels.trainer.training.checkpoint import PREVIOUS, checkpoint_folder, load_checkpoint
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here"),

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from alc_kernels.xmc.config import TrainConfig
-from alc_kernels.xmc.data import Dataset, generate_catalogue
-from alc_kernels.xmc.data.text.sparse import relation_from_rows
-from alc_kernels.xmc.training.sampler import make_batch
-from alc_kernels.xmc.training.training_set import LabelCache, TrainingSet
+from alc_kernels.trainer.config import TrainConfig
+from alc_kernels.trainer.data import Dataset, generate_catalogue
+from alc_kernels.trainer.data.text.sparse import relation_from_rows
+from alc_kernels.trainer.training.sampler import make_batch
+from alc_kernels.trainer.training.training_set import LabelCache, TrainingSet
 
 
 @pytest.fixture(scope="module")

@@ -14,27 +14,27 @@ import numpy as np
 import pytest
 import torch
 
-from alc_kernels.xmc.config import LOSSES, TrainConfig
-from alc_kernels.xmc.data import Dataset, generate_catalogue
-from alc_kernels.xmc.encoders import build_encoder
-from alc_kernels.xmc.errors import (
+from alc_kernels.trainer.config import LOSSES, TrainConfig
+from alc_kernels.trainer.data import Dataset, generate_catalogue
+from alc_kernels.trainer.encoders import build_encoder
+from alc_kernels.trainer.errors import (
     CheckpointError,
     ConfigError,
     DataError,
     Interrupted,
     TrainingDiverged,
 )
-from alc_kernels.xmc.training import Progress, TrainedRun, train
-from alc_kernels.xmc.training import loop as loop_module
-from alc_kernels.xmc.training.checkpoint import (
+from alc_kernels.trainer.training import Progress, TrainedRun, train
+from alc_kernels.trainer.training import loop as loop_module
+from alc_kernels.trainer.training.checkpoint import (
     MODEL,
     STATE,
     TRAINING,
     checkpoint_folder,
     load_encoder,
 )
-from alc_kernels.xmc.training.optimizers import learning_rate_factor
-from alc_kernels.xmc.training.sampler import Batch
+from alc_kernels.trainer.training.optimizers import learning_rate_factor
+from alc_kernels.trainer.training.sampler import Batch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -333,7 +333,7 @@ def test_a_write_cut_between_two_renames_is_survived(finished: Path, tmp_path: P
 def test_a_failed_write_keeps_the_old_checkpoint(
     data: Dataset, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from alc_kernels.xmc.encoders.ngrams import NgramEncoder
+    from alc_kernels.trainer.encoders.ngrams import NgramEncoder
 
     shutil.copytree(finished, tmp_path / "run")
     before = (tmp_path / "run" / "checkpoint" / STATE).read_bytes()

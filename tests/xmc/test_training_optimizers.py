@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from alc_kernels.xmc.training.optimizers import (
+from alc_kernels.trainer.training.optimizers import (
     Optimizers,
     RowAdagrad,
     clip_gradients,

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from alc_kernels.xmc.errors import ConfigError
-from alc_kernels.xmc.training.batch_loss import Precision
-from alc_kernels.xmc.training.callbacks import Board, EarlyStopping
-from alc_kernels.xmc.training.checkpoint import replacing, sweep
-from alc_kernels.xmc.training.state import RandomState, pack, unpack
+from alc_kernels.trainer.errors import ConfigError
+from alc_kernels.trainer.training.batch_loss import Precision
+from alc_kernels.trainer.training.callbacks import Board, EarlyStopping
+from alc_kernels.trainer.training.checkpoint import replacing, sweep
+from alc_kernels.trainer.training.state import RandomState, pack, unpack
 
 
 def test_early_stopping_waits_for_a_gain() -> None:

@@ -11,15 +11,15 @@ import torch
 from killed_run import SMALL, small_data
 from training_cases import Losses
 
-from alc_kernels.xmc.config import TrainConfig
-from alc_kernels.xmc.data import Dataset, generate_catalogue
-from alc_kernels.xmc.encoders import build_encoder
-from alc_kernels.xmc.encoders.huggingface import HuggingFaceEncoder
-from alc_kernels.xmc.encoders.ngrams import NgramBatch, NgramEncoder
-from alc_kernels.xmc.errors import ConfigError
-from alc_kernels.xmc.evaluation import validation_check
-from alc_kernels.xmc.training import sampler, train
-from alc_kernels.xmc.training.batch_loss import build_loss, find_device
+from alc_kernels.trainer.config import TrainConfig
+from alc_kernels.trainer.data import Dataset, generate_catalogue
+from alc_kernels.trainer.encoders import build_encoder
+from alc_kernels.trainer.encoders.huggingface import HuggingFaceEncoder
+from alc_kernels.trainer.encoders.ngrams import NgramBatch, NgramEncoder
+from alc_kernels.trainer.errors import ConfigError
+from alc_kernels.trainer.evaluation import validation_check
+from alc_kernels.trainer.training import sampler, train
+from alc_kernels.trainer.training.batch_loss import build_loss, find_device
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alc_kernels.xmc.training import Progress
+from alc_kernels.trainer.training import Progress
 
 
 class Losses(Progress):

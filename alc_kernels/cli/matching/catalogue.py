@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alc_kernels.xmc.errors import BadInput
-from alc_kernels.xmc.words import counted
+from alc_kernels.trainer.errors import BadInput
+from alc_kernels.trainer.words import counted
 
 if TYPE_CHECKING:
-    from alc_kernels.xmc.data.tables import TableOptions
-    from alc_kernels.xmc.evaluation import Scored
-    from alc_kernels.xmc.training.checkpoint import Checkpoint
+    from alc_kernels.trainer.data.tables import TableOptions
+    from alc_kernels.trainer.evaluation import Scored
+    from alc_kernels.trainer.training.checkpoint import Checkpoint
 
 LABEL = "label"  # the column of the labels, where there are several and none is named
 IDS_BETWEEN = "\t"  # the ids of one label, as in a data folder
@@ -87,7 +87,7 @@ def read_labels(
         DataError: the file cannot be read; names the line.
     """
     from alc_kernels.cli.compare import texts_of
-    from alc_kernels.xmc.evaluation.label_numbers import numbers_for
+    from alc_kernels.trainer.evaluation.label_numbers import numbers_for
 
     for option in ("catalogue_column", "catalogue_id_column"):
         if getattr(arguments, option) is not None and arguments.catalogue is None:
@@ -105,9 +105,9 @@ def read_labels(
 def _read_file(
     arguments: argparse.Namespace, checkpoint: Checkpoint, options: TableOptions | None
 ) -> Labels:
-    from alc_kernels.xmc.data.text.texts import Digests, member
-    from alc_kernels.xmc.errors import DataError
-    from alc_kernels.xmc.evaluation.label_numbers import known_labels
+    from alc_kernels.trainer.data.text.texts import Digests, member
+    from alc_kernels.trainer.errors import DataError
+    from alc_kernels.trainer.evaluation.label_numbers import known_labels
 
     path = arguments.catalogue
     source = _Source(arguments, options)
@@ -153,7 +153,7 @@ class _Source:
     """(number of its line or row, label, id) of every label of a file."""
 
     def __init__(self, arguments: argparse.Namespace, options: TableOptions | None) -> None:
-        from alc_kernels.xmc.data.tables import is_table, open_table
+        from alc_kernels.trainer.data.tables import is_table, open_table
 
         path, column = arguments.catalogue, arguments.catalogue_column
         id_column = arguments.catalogue_id_column
@@ -170,8 +170,8 @@ class _Source:
 
     def __iter__(self) -> Iterator[tuple[int, str, str]]:
         if self.table is None:
-            from alc_kernels.xmc.data.tables import normalize_text
-            from alc_kernels.xmc.data.text.lines import TextInput
+            from alc_kernels.trainer.data.tables import normalize_text
+            from alc_kernels.trainer.data.text.lines import TextInput
 
             for number, line in TextInput(self.path, self.encoding).lines():
                 yield number, normalize_text(line), ""
@@ -189,7 +189,7 @@ def text_column(
     """The place of a table's column of texts.
 
     Args:
-        table: a :class:`~alc_kernels.xmc.data.tables.Table`.
+        table: a :class:`~alc_kernels.trainer.data.tables.Table`.
         wanted: its name as given, None to find it: the only one beside ``others``, or ``usual``.
         option: what names it.
         usual: its name where nothing is said.

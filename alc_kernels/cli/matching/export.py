@@ -16,10 +16,10 @@ from alc_kernels.cli.arguments import one_of
 from alc_kernels.cli.matching.catalogue import Labels, add_catalogue_options, read_labels
 from alc_kernels.cli.matching.outputs import Target, check_parents
 from alc_kernels.cli.matching.tables import add_table_options, table_options
-from alc_kernels.xmc.errors import BadInput
+from alc_kernels.trainer.errors import BadInput
 
 if TYPE_CHECKING:
-    from alc_kernels.xmc.training.checkpoint import Checkpoint
+    from alc_kernels.trainer.training.checkpoint import Checkpoint
 
 NAME = "export"
 KINDS = ("sentence-transformers", "npy", "faiss")
@@ -52,9 +52,9 @@ def add_command(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from alc_kernels.xmc.evaluation import load_scored
-    from alc_kernels.xmc.export import save_sentence_transformer
-    from alc_kernels.xmc.finish import load_trained
+    from alc_kernels.trainer.evaluation import load_scored
+    from alc_kernels.trainer.export import save_sentence_transformer
+    from alc_kernels.trainer.finish import load_trained
 
     _check_folder(arguments)
     if arguments.to == "sentence-transformers":
@@ -88,7 +88,7 @@ def _write_labels(kind: str, folder: Path, checkpoint: Checkpoint, labels: Label
     import numpy as np
 
     from alc_kernels.cli.matching.tables import table_writer
-    from alc_kernels.xmc.export import save_index
+    from alc_kernels.trainer.export import save_index
 
     vectors = checkpoint.model.encode_labels(labels.texts, labels.numbers).numpy()
     rows = np.arange(len(vectors))
@@ -106,7 +106,7 @@ def _write_labels(kind: str, folder: Path, checkpoint: Checkpoint, labels: Label
 
 
 def _say_own_vectors(checkpoint: Checkpoint) -> None:
-    from alc_kernels.xmc.evaluation.label_numbers import by_text_alone
+    from alc_kernels.trainer.evaluation.label_numbers import by_text_alone
 
     if not by_text_alone(checkpoint.model):
         print(

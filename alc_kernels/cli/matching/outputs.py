@@ -7,16 +7,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from alc_kernels.xmc.errors import BadInput
+from alc_kernels.trainer.errors import BadInput
 
 # Where commands write, and what they must not write over.
 
 
 def run_contents() -> tuple[str, ...]:
     """The names of all that a run leaves behind."""
-    from alc_kernels.xmc.evaluation.results import BASELINE, CONFIG, METRICS, PREDICTIONS, REPORT
-    from alc_kernels.xmc.training.callbacks import FOLDER
-    from alc_kernels.xmc.training.checkpoint import CURRENT, PREVIOUS
+    from alc_kernels.trainer.evaluation.results import (
+        BASELINE,
+        CONFIG,
+        METRICS,
+        PREDICTIONS,
+        REPORT,
+    )
+    from alc_kernels.trainer.training.callbacks import FOLDER
+    from alc_kernels.trainer.training.checkpoint import CURRENT, PREVIOUS
 
     return (CONFIG, METRICS, PREDICTIONS, BASELINE, REPORT, CURRENT, PREVIOUS, FOLDER)
 
@@ -49,7 +55,7 @@ def prepare_run_folder(folder: Path, overwrite: bool) -> None:
 
 def refuse_data_folder(folder: Path, overwrite: bool) -> None:
     """Refuse to write a data set into a folder that holds something, unless told to."""
-    from alc_kernels.xmc.data.folder import in_use
+    from alc_kernels.trainer.data.folder import in_use
 
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"{folder}: is a file, expected a folder for the data")

@@ -22,17 +22,17 @@ from alc_kernels.cli.matching.catalogue import (
 )
 from alc_kernels.cli.matching.outputs import FORMATS, table_target
 from alc_kernels.cli.matching.tables import add_table_options, table_options
-from alc_kernels.xmc.data.tables import Changes, Table, is_table, normalize_text, open_table
-from alc_kernels.xmc.data.tables.opening import STDIN, copy_of_standard_input
-from alc_kernels.xmc.data.tables.table import TableOptions
-from alc_kernels.xmc.data.text.lines import TextInput
-from alc_kernels.xmc.errors import BadInput
-from alc_kernels.xmc.words import counted
+from alc_kernels.trainer.data.tables import Changes, Table, is_table, normalize_text, open_table
+from alc_kernels.trainer.data.tables.opening import STDIN, copy_of_standard_input
+from alc_kernels.trainer.data.tables.table import TableOptions
+from alc_kernels.trainer.data.text.lines import TextInput
+from alc_kernels.trainer.errors import BadInput
+from alc_kernels.trainer.words import counted
 
 if TYPE_CHECKING:
     from alc_kernels.cli.matching.tables import Row
-    from alc_kernels.xmc.evaluation import Scored
-    from alc_kernels.xmc.evaluation.matching import Match
+    from alc_kernels.trainer.evaluation import Scored
+    from alc_kernels.trainer.evaluation.matching import Match
 
 # Titles to match, one at a time, each with what stands beside it in its table.
 
@@ -248,9 +248,9 @@ def add_command(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     from alc_kernels.cli.matching.tables import table_writer
-    from alc_kernels.xmc.evaluation import load_scored
-    from alc_kernels.xmc.evaluation.matching import ACCEPT, Matcher
-    from alc_kernels.xmc.finish import load_trained
+    from alc_kernels.trainer.evaluation import load_scored
+    from alc_kernels.trainer.evaluation.matching import ACCEPT, Matcher
+    from alc_kernels.trainer.finish import load_trained
 
     if arguments.precision is not None and arguments.threshold is not None:
         raise BadInput("--precision and --threshold exclude each other")
@@ -325,8 +325,8 @@ def _row(title: Title, match: Match, titles: Titles, labels: Labels) -> Row:
 
 def _threshold(arguments: argparse.Namespace, scored: Scored) -> tuple[float, str]:
     """The threshold, and where it is from, in words."""
-    from alc_kernels.xmc.evaluation.matching import validation_threshold
-    from alc_kernels.xmc.report.support import chosen_text, titles_text
+    from alc_kernels.trainer.evaluation.matching import validation_threshold
+    from alc_kernels.trainer.report.support import chosen_text, titles_text
 
     if arguments.threshold is not None:
         return arguments.threshold, f"{arguments.threshold:g}, as given{_outside(arguments)}"
@@ -355,7 +355,7 @@ def _outside(arguments: argparse.Namespace) -> str:
 
 def _beyond(arguments: argparse.Namespace, scored: Scored, threshold: float) -> str:
     """How the catalogue differs from the one that the threshold was chosen on, in words."""
-    from alc_kernels.xmc.evaluation.predictions import leading_catalogue
+    from alc_kernels.trainer.evaluation.predictions import leading_catalogue
 
     if arguments.threshold is not None or not np.isfinite(threshold):
         return ""

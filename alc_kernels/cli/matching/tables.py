@@ -27,11 +27,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from alc_kernels.cli.matching.outputs import Target
+from alc_kernels.trainer.errors import BadInput, Missing
 from alc_kernels.whole import whole_file
-from alc_kernels.xmc.errors import BadInput, Missing
 
 if TYPE_CHECKING:
-    from alc_kernels.xmc.data.tables import TableOptions
+    from alc_kernels.trainer.data.tables import TableOptions
 
 Row = Sequence["str | int | float | None"]
 Write = Callable[[Row], None]
@@ -265,7 +265,7 @@ def table_options(arguments: argparse.Namespace) -> TableOptions:
     Raises:
         BadInput: a delimiter or an encoding that cannot be one.
     """
-    from alc_kernels.xmc.data.tables import TableOptions
+    from alc_kernels.trainer.data.tables import TableOptions
 
     options = {}
     for name in ("delimiter", "encoding"):

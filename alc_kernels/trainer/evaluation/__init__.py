@@ -1,0 +1,46 @@
+"""Evaluation: exact search, predictions, figures with intervals, comparison of runs."""
+
+from alc_kernels.trainer.evaluation.comparison import (
+    Decision,
+    Group,
+    best_group,
+    decide,
+    group_runs,
+    loss_name,
+)
+from alc_kernels.trainer.evaluation.judged import BY_KEY, MEASURES, PRECISIONS, Measure
+from alc_kernels.trainer.evaluation.predictions import (
+    CATALOGUES,
+    Predictions,
+    data_fingerprint,
+    leading_catalogue,
+)
+from alc_kernels.trainer.evaluation.results import Estimate, RunError, Scored, figures, load_scored
+from alc_kernels.trainer.evaluation.scoring import score_model, score_ranker, validation_check
+from alc_kernels.trainer.evaluation.search import topk_labels
+
+__all__ = [
+    "BY_KEY",
+    "CATALOGUES",
+    "MEASURES",
+    "PRECISIONS",
+    "Decision",
+    "Estimate",
+    "Group",
+    "Measure",
+    "Predictions",
+    "RunError",
+    "Scored",
+    "best_group",
+    "data_fingerprint",
+    "decide",
+    "figures",
+    "group_runs",
+    "leading_catalogue",
+    "load_scored",
+    "loss_name",
+    "score_model",
+    "score_ranker",
+    "topk_labels",
+    "validation_check",
+]

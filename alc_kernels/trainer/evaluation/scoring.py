@@ -1,0 +1,197 @@
+"""From a model, or the TF-IDF yardstick, and a data set to predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from scipy.sparse import csr_matrix
+from torch import nn
+
+from alc_kernels.metrics import (
+    coverage_at_precision,
+    ideal_gains,
+    inverse_propensity,
+    topk_with_filter,
+)
+from alc_kernels.trainer.data import Dataset
+from alc_kernels.trainer.data.text.texts import TextRows
+from alc_kernels.trainer.errors import DataError
+from alc_kernels.trainer.evaluation.predictions import CATALOGUES, SPLITS, Predictions
+from alc_kernels.trainer.evaluation.search import SharedSearch, TextModel
+from alc_kernels.trainer.parallel.processes import ALONE, Processes
+
+K = 10
+QUERIES_PER_PASS = 1 << 16  # their vectors are held at once
+Done = Callable[[str], None]
+Rankings = dict[str, dict[str, Predictions]]  # catalogue -> split -> predictions
+
+
+class TextRanker(Protocol):
+    """Whatever ranks texts directly: scores (n, k) and places (n, k) among ``labels``."""
+
+    def topk(
+        self, queries: Sequence[str], labels: Sequence[str], k: int
+    ) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+def score_model(
+    model: TextModel,
+    dataset: Dataset,
+    k: int = K,
+    done: Done | None = None,
+    *,
+    processes: Processes = ALONE,
+    label_shards: int = 1,
+) -> Rankings:
+    """Every validation and test query against every catalogue of the data set.
+
+    Args:
+        model: its vectors are compared by inner product, exactly.
+        dataset: texts and relations.
+        k: labels kept per query.
+        done: called with the name of every part that is finished.
+        processes: with several, all call this with the same arguments and get the same result.
+        label_shards: see :class:`SharedSearch`.
+
+    Raises:
+        ValueError: the model returns numbers that are not finite.
+        DataError: the data set's propensity cannot be computed.
+    """
+    judge = Judge(dataset)
+    shared = SharedSearch(model, processes, label_shards)
+    labels = shared.encode_labels(dataset.labels)  # (L, d)
+    made: Rankings = {name: {} for name in judge.catalogues}
+    for split in SPLITS:
+        texts = dataset.splits[split].queries
+        parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in made}
+        for start in range(0, len(texts), QUERIES_PER_PASS):
+            stop = min(start + QUERIES_PER_PASS, len(texts))
+            queries = shared.encode_queries(TextRows(texts, np.arange(start, stop)))  # (n, d)
+            for name, catalogue in judge.catalogues.items():
+                excluded = _if_any(catalogue.excluded[split][start:stop])
+                parts[name].append(
+                    shared.topk(
+                        queries, labels, k, catalogue.label_ids, excluded, device=_device(model)
+                    )
+                )
+        for name, found in parts.items():
+            indices, scores = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+            made[name][split] = judge(name, split, indices, scores)
+            if done is not None:
+                done(f"{name} {split}")
+    return made
+
+
+def score_ranker(
+    ranker: TextRanker, dataset: Dataset, k: int = K, done: Done | None = None
+) -> Rankings:
+    """The same for something that ranks texts itself, such as TF-IDF."""
+    judge = Judge(dataset)
+    made: Rankings = {name: {} for name in judge.catalogues}
+    for name, catalogue in judge.catalogues.items():
+        for split in SPLITS:
+            queries, excluded = dataset.splits[split].queries, catalogue.excluded[split]
+            wanted = min(k + _most(excluded), len(catalogue))
+            scores, places = ranker.topk(queries, catalogue.texts, wanted)
+            places, scores = topk_with_filter(places, scores, excluded, min(k, wanted))
+            indices = np.where(places < 0, -1, catalogue.label_ids[places])
+            made[name][split] = judge(name, split, indices, scores)
+            if done is not None:
+                done(f"{name} {split}")
+    return made
+
+
+def validation_check(
+    dataset: Dataset, *, processes: Processes = ALONE, label_shards: int = 1
+) -> Callable[[TextModel], dict[str, float]]:
+    """What the training loop asks for between epochs: P@1, C@.9 and C@.95 on validation.
+
+    Against the open catalogue where there is one, else the closed one. ``processes`` and
+    ``label_shards`` as for :func:`score_model`.
+    """
+    judge = Judge(dataset)
+    name = next(name for name in CATALOGUES if name in judge.catalogues)
+    own = judge.catalogues[name]
+
+    def check(model: TextModel) -> dict[str, float]:
+        shared = SharedSearch(model, processes, label_shards)
+        found = shared.topk(
+            shared.encode_queries(dataset.validation.queries),
+            shared.encode_labels(dataset.labels),
+            1,
+            own.label_ids,
+            _if_any(own.excluded["validation"]),
+            device=_device(model),
+        )
+        judged = judge(name, "validation", *found)
+        made = {"p1": float(judged.correct.mean())}
+        for key, precision in (("coverage_90", 0.9), ("coverage_95", 0.95)):
+            made[key] = float(coverage_at_precision(judged.top_score, judged.correct, precision))
+        return made
+
+    return check
+
+
+class Judge:
+    """Which of the labels found are right, and what they are worth.
+
+    Args:
+        dataset: relations and propensity.
+
+    Raises:
+        DataError: its propensity cannot be computed.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self.catalogues = dataset.catalogues()
+        try:
+            self.inverse = inverse_propensity(dataset.train.relation, *dataset.propensity)  # (L,)
+        except ValueError as error:
+            raise DataError(f"data set {dataset.name!r}, inverse propensity: {error}") from None
+
+    def __call__(
+        self, catalogue: str, split: str, indices: np.ndarray, scores: np.ndarray
+    ) -> Predictions:
+        """Predictions from ``indices`` (n, k), numbers of the whole label list, -1 for none."""
+        relation = self.dataset.splits[split].relation
+        own = self.catalogues[catalogue]
+        # A found label is a candidate, so the whole relation judges it as the catalogue's would.
+        hits = is_member(relation, indices)
+        return Predictions(
+            indices=indices,
+            scores=scores.astype(np.float32),
+            hits=hits,
+            gains=np.where(hits, self.inverse[indices], 0.0),
+            ideal=ideal_gains(own.relations[split], self.inverse[own.label_ids], indices.shape[1]),
+            num_positives=np.diff(own.relations[split].indptr).astype(np.int64),
+            group=self.dataset.splits[split].group_numbers(),
+        )
+
+
+def is_member(relation: csr_matrix, columns: np.ndarray) -> np.ndarray:
+    """(n, k) bool: whether ``columns[i, r]`` (n, k) is in row i of ``relation``; -1 never is."""
+    width = relation.shape[1]
+    rows = np.repeat(np.arange(relation.shape[0], dtype=np.int64), np.diff(relation.indptr))
+    present = rows * width + relation.indices  # int64: row times width passes 2^31
+    asked = np.arange(len(columns), dtype=np.int64)[:, None] * width + columns
+    return np.isin(asked, present) & (columns >= 0)
+
+
+def _most(excluded: csr_matrix) -> int:
+    """The largest number of excluded pairs of a query."""
+    return int(np.diff(excluded.indptr).max(initial=0))
+
+
+def _device(model: TextModel) -> torch.device | None:
+    """Where the model runs, so that the search runs there too; None for what is no module."""
+    weights = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    return None if weights is None else weights.device
+
+
+def _if_any(excluded: csr_matrix) -> csr_matrix | None:
+    """The pairs, or None where there are none and the search need not look for them."""
+    return excluded if excluded.nnz else None

@@ -1,0 +1,116 @@
+"""What a method is: a base loss, and what it adds on the label side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from alc_kernels import DynamicTriplet, Positives, Sigmoid, Softmax, Triplet
+from alc_kernels.trainer.parallel.processes import ALONE, Processes
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+    from alc_kernels.trainer.config import TrainConfig
+
+Base = Triplet | DynamicTriplet | Softmax | Sigmoid
+
+
+class Snapshot(NamedTuple):
+    """All training vectors at one moment, from the encoder alone, in evaluation mode.
+
+    Attributes:
+        queries: (N, d) float32 on the CPU, one row per training query in use.
+        labels: (L, d) float32 on the CPU.
+        relation: (N, L) CSR of those queries.
+    """
+
+    queries: Tensor
+    labels: Tensor
+    relation: csr_matrix
+
+
+class LabelSide(nn.Module):
+    """From the encoder's vectors of label texts to the vectors that queries are compared with.
+
+    This one leaves them as they are. Everything a subclass learns or collects is a parameter or
+    a buffer, so that checkpoints hold it.
+    """
+
+    @property
+    def needs_snapshot(self) -> bool:
+        """Whether :meth:`refresh` has something to learn; may change after a call."""
+        return False
+
+    def forward(self, text: Tensor, label_ids: Tensor) -> Tensor:
+        """Label vectors (m, d) from text vectors (m, d) and label numbers (m,) int64.
+
+        Of the dtype of ``text``; unit length, as the text vectors are. The number -1 stands for a
+        label that the data set does not have.
+        """
+        return text
+
+    def penalty(
+        self,
+        queries: Tensor,
+        text: Tensor,
+        labels: Tensor,
+        positives: Positives,
+        exclude: Positives | None = None,
+        exclude_above: float | None = None,
+        processes: Processes = ALONE,
+    ) -> Tensor | None:
+        """What the method adds to the loss beside its base loss, 0-d, or None.
+
+        Args:
+            queries: (B, d).
+            text: (M, d) the encoder's vectors of the labels.
+            labels: (M, d) what :meth:`forward` made of them.
+            positives: the relation B x M.
+            exclude: pairs that are neither positive nor negative, B x M.
+            exclude_above: false-negative guard, as in :mod:`alc_kernels.losses.functional`.
+            processes: with several, ``queries``, ``text`` and ``labels`` are this one's and the
+                relations have a column for each label of all. The result is the term of the whole
+                batch everywhere; the gradients are shares that add up to its own.
+        """
+        return None
+
+    def refresh(self, snapshot: Snapshot, generator: torch.Generator) -> None:
+        """Take new statistics of the training data; called where ``needs_snapshot`` is true.
+
+        Args:
+            snapshot: current vectors.
+            generator: on the CPU, the only source of randomness.
+        """
+
+    def table_parameters(self) -> list[nn.Parameter]:
+        """Parameters with sparse gradients, which go to the table optimizer."""
+        return []
+
+
+def plain_label_side(config: TrainConfig, dim: int, num_labels: int) -> LabelSide:
+    """Labels are their texts."""
+    return LabelSide()
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to train for extreme multi-label classification.
+
+    Attributes:
+        name: as ``--method`` takes it.
+        title: as reports write it.
+        source: the paper.
+        base_loss: the loss that ``--loss base`` trains alone.
+        label_side: builds the module between label texts and label vectors.
+    """
+
+    name: str
+    title: str
+    source: str
+    base_loss: Callable[[TrainConfig], Base]
+    label_side: Callable[[TrainConfig, int, int], LabelSide] = plain_label_side

@@ -1,0 +1,226 @@
+"""The decision in words: which run, which threshold, what it gives, how sure that is."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+
+from alc_kernels.trainer.data import Dataset
+from alc_kernels.trainer.evaluation.comparison import Decision, Group
+from alc_kernels.trainer.evaluation.judged import percent
+from alc_kernels.trainer.report.examples import examples_table, pick_examples
+from alc_kernels.trainer.report.page import WIDTH, Cell, Table
+from alc_kernels.trainer.report.summary import (
+    RANKING_SHORT,
+    best_of,
+    difference_cell,
+    difference_table,
+    duration,
+    headline_table,
+    per_cent,
+    points,
+    ranking_table,
+    risk_table,
+    row_name,
+    score,
+    score_cell,
+    seed_text,
+    settings_table,
+    share_cell,
+    span,
+    thresholds_table,
+)
+from alc_kernels.trainer.report.support import chosen_text, titles_text, without_right_label
+
+NAMED = 3  # rivals that are named in a sentence
+
+
+def ship_sentence(made: Decision) -> str:
+    """What to do, and what it gives on test."""
+    wanted = f"precision {percent(made.precision)} %"
+    where = f"{titles_text(made.validation_titles)} of the {made.catalogue} catalogue"
+    name = ", ".join(part for part in (made.group.name, seed_text(made.group)) if part)
+    if not made.possible:
+        return (
+            f"Ship none of them yet: with {name}, the best on validation, no score reaches "
+            f"{wanted} on {where}, so nothing should be accepted automatically at it."
+        )
+    open_ended = without_right_label(made.run.predictions, made.catalogue)
+    missing = ", products missing from the catalogue included" if open_ended else ""
+    return (
+        f"Ship {name} with threshold {score(made.threshold.value)}: of the test titles "
+        f"{per_cent(made.coverage.value)} % (interval {span(made.coverage, per_cent)}) score at "
+        f"least that, and {per_cent(made.reached.value)} % of those "
+        f"({span(made.supported, per_cent)}) are right{missing}. The threshold was "
+        f"{chosen_text(made.precision, made.validation_titles)}."
+    )
+
+
+def caution_sentence(made: Decision) -> str:
+    """What test shows of the precision that the threshold was chosen for, and what it does not."""
+    if not made.possible or not math.isfinite(made.reached.low):
+        return ""
+    wanted = f"the {percent(made.precision)} % wanted"
+    shown = made.supported
+    titles = "1 accepted title" if made.accepted == 1 else f"{made.accepted:,} accepted titles"
+    found = (
+        f"{per_cent(shown.value)} % of {titles} on test, between {per_cent(shown.low)} and "
+        f"{per_cent(shown.high)} %"
+    )
+    if shown.low >= made.precision:
+        return f"The precision is kept: {found}, all of it at or above {wanted}."
+    if shown.high < made.precision:
+        return (
+            f"Careful, the precision is not kept: {found}, all of it below {wanted}. "
+            "Choose a higher precision, or the threshold on more validation titles."
+        )
+    return (
+        f"The precision reached is {found}, with {wanted} inside: that shows neither that it is "
+        "kept nor that it is not. More test titles would narrow the interval."
+    )
+
+
+def reason_sentences(made: Decision) -> list[str]:
+    """Why this one: the choice on validation, and which rivals it does not clearly beat."""
+    if not made.possible:
+        return []
+    sentences = []
+    tied = made.tied
+    near = [rival for rival in made.within_noise if rival not in tied]
+    if made.rivals:
+        sentence = (
+            f"Of the {len(made.rivals) + 1} compared it accepts the most validation titles at "
+            f"precision {percent(made.precision)} %: {per_cent(made.validation.value)} % "
+            f"({span(made.validation, per_cent)})"
+        )
+        if tied:
+            others = " and ".join(rival.group.name for rival in tied[:NAMED])
+            if len(tied) > NAMED:
+                others += f" and {len(tied) - NAMED} more"
+            sentence += (
+                f", as many as {others}; of those it was given first, which is what decided. "
+                "Should another be cheaper to train or to run, validation does not speak against it"
+            )
+        sentences.append(f"{sentence}.")
+    if near:
+        told = "; ".join(
+            f"its lead over {rival.group.name} is {points(rival.behind.value)} points, with a "
+            f"paired interval of {points(rival.behind.low)} to {points(rival.behind.high)}"
+            for rival in near[:NAMED]
+        )
+        if len(near) > NAMED:
+            told += f"; {len(near) - NAMED} more are in the table"
+        other = near[0].group.name if len(near) == 1 else "one of these"
+        sentences.append(
+            f"That is within the noise: {told}. Should {other} be cheaper to train or to run, "
+            "validation does not speak against it."
+        )
+    elif made.rivals and not tied:
+        sentences.append("Its lead on validation over every other is clear of the noise.")
+    better = [group.name for group in made.better_yardsticks]
+    if better:
+        sentences.append(
+            f"{' and '.join(better)}, a yardstick that needs no training, accepts more there: so "
+            "far training does not pay."
+        )
+    behind_on_test = [rival.group.name for rival in made.rivals if rival.on_test.high < 0]
+    if behind_on_test:
+        sentences.append(
+            f"On test {', '.join(behind_on_test)} accepted clearly more at its own threshold; test "
+            "titles have no say in the choice, so repeat it with more seeds or validation titles."
+        )
+    return sentences
+
+
+def choice_table(made: Decision, groups: Sequence[Group]) -> Table:
+    """What the choice looked at, and what each would give on test."""
+    name = percent(made.precision)
+    table = Table(
+        ["", "on validation", "lead", "threshold", "accepted", "precision", "training"],
+        caption=f"{made.catalogue.capitalize()} catalogue, precision {name} % wanted, 95 % "
+        "intervals. On validation: coverage, which the choice is made by; lead: points that the "
+        "chosen one is ahead by there, paired, * clear of zero. Then, on test, what the threshold "
+        "of each one's best seed gives, and how long a run trains.",
+    )
+    behind = {id(rival.group): rival for rival in made.rivals}
+    key = f"validation_coverage_{name}"
+    best = best_of([group.figures()[made.catalogue][key].value for group in groups])
+    for group in groups:
+        figures = group.figures()[made.catalogue]
+        shipped = group.shipped.figures()[made.catalogue]
+        rival = behind.get(id(group))
+        lead = Cell("yardstick" if group.reference else "ship", strong=group is made.group)
+        if rival is not None:
+            lead = difference_cell(rival.behind)
+        seconds = [run.seconds["training"] for run in group.runs if run.seconds.get("training")]
+        table.rows.append(
+            [
+                row_name(group),
+                share_cell(figures[key], per_cent(figures[key].value) == best),
+                lead,
+                score_cell(shipped[f"transferred_{name}_threshold"]),
+                share_cell(shipped[f"transferred_{name}_coverage"]),
+                share_cell(shipped[f"transferred_{name}_precision"]),
+                Cell(duration(sum(seconds) / len(seconds)) if seconds else ""),
+            ]
+        )
+    return table
+
+
+def decision_paragraphs(made: Decision) -> list[str]:
+    """The decision in full: what to ship, whether test bears it out, why this one."""
+    parts = [ship_sentence(made), caution_sentence(made), " ".join(reason_sentences(made))]
+    return [part for part in parts if part]
+
+
+# A comparison as text, for a terminal.
+
+
+def figures_text(groups: Sequence[Group]) -> str:
+    """The headline, the measures of risk and of the ranking, and the differences."""
+    ranking = ranking_table(groups, RANKING_SHORT)
+    parts = [
+        headline_table(groups).text(),
+        f"\nRisk over all thresholds\n{risk_table(groups).text()}",
+        f"\nRanking\n{ranking.text()}",
+    ]
+    differences = difference_table(groups)
+    if differences is not None:
+        parts.append(f"\nDifferences\n{differences.text()}")
+    return "\n".join(parts)
+
+
+def decision_text(made: Decision, groups: Sequence[Group]) -> str:
+    """What to ship, and why."""
+    paragraphs = [textwrap.fill(text, WIDTH) for text in decision_paragraphs(made)]
+    return "\n".join([*paragraphs, "", choice_table(made, groups).text()])
+
+
+def comparison_text(
+    made: Decision,
+    groups: Sequence[Group],
+    dataset: Dataset | None = None,
+    without_examples: str = "",
+) -> str:
+    """Everything that the page says, as far as text can say it.
+
+    Args:
+        made: what to ship; it comes first.
+        groups: all that are compared.
+        dataset: the texts, for examples; None leaves them out.
+        without_examples: why there are no texts, for the reader.
+    """
+    contenders = [group for group in groups if not group.reference]
+    parts = [decision_text(made, groups), f"\nCoverage\n{figures_text(groups)}"]
+    parts.append(f"\nThresholds\n{thresholds_table(contenders).text()}")
+    differing = settings_table(contenders)
+    if differing is not None:
+        parts.append(f"\nSettings that differ\n{differing.text()}")
+    if dataset is not None:
+        found = made.run.predictions[made.catalogue]["test"]
+        picked = pick_examples(dataset, found, made.threshold.value)
+        parts.append(f"\nExamples, {made.group.name}\n{examples_table(picked).text()}")
+    elif without_examples:
+        parts.append(f"\nExamples\n{textwrap.fill(without_examples, WIDTH)}")
+    return "\n".join(parts)

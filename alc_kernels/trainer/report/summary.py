@@ -1,0 +1,336 @@
+"""The tables of a report, over one or several groups of runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from alc_kernels.trainer.evaluation.comparison import Group, differing_settings
+from alc_kernels.trainer.evaluation.judged import BY_KEY, PRECISIONS, percent
+from alc_kernels.trainer.evaluation.predictions import Splits, leading_catalogue
+from alc_kernels.trainer.evaluation.results import Estimate, Figures
+from alc_kernels.trainer.report.page import Cell, Table
+from alc_kernels.trainer.report.support import catalogue_title, titles_text
+
+# How figures are written for people.
+
+
+NONE = "\u2013"  # en dash, also between the ends of an interval
+MINUS = "\u2212"
+
+
+def per_cent(value: float | None, digits: int = 1) -> str:
+    """0.6234 -> ``62.3``; the per cent sign stands in the caption."""
+    return NONE if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f}"
+
+
+def score(value: float | None) -> str:
+    """A similarity or threshold."""
+    if value is None or math.isnan(value):
+        return NONE
+    return f"{value:.3f}" if math.isfinite(value) else "none"
+
+
+def points(value: float) -> str:
+    """A difference in percentage points, with its sign."""
+    return NONE if not math.isfinite(value) else f"{100 * value:+.1f}".replace("-", MINUS)
+
+
+def span(e: Estimate, write: Callable[[float], str]) -> str:
+    """The interval of a figure; nothing where there is none."""
+    return "" if math.isnan(e.low) else f"{write(e.low)}{NONE}{write(e.high)}"
+
+
+def share_cell(e: Estimate, strong: bool = False) -> Cell:
+    """A share with its interval below."""
+    return Cell(per_cent(e.value), span(e, per_cent), strong)
+
+
+def score_cell(e: Estimate) -> Cell:
+    """A threshold with its interval below, where there is one."""
+    return Cell(score(e.value), span(e, score) if math.isfinite(e.value) else "")
+
+
+def small_cell(e: Estimate) -> Cell:
+    """A figure much below 1, such as AURC."""
+    if math.isnan(e.value):
+        return Cell(NONE)
+    return Cell(f"{e.value:#.3g}", span(e, "{:#.3g}".format))  # with trailing zeros
+
+
+def count_cell(number: int, right: int) -> Cell:
+    """How many, and how many of them have a right match."""
+    return Cell(f"{number:,}", f"{right:,} right")
+
+
+def difference_cell(e: Estimate) -> Cell:
+    """A difference with its interval below; strong and starred when that leaves out zero."""
+    clear = e.low > 0 or e.high < 0
+    small = "" if math.isnan(e.low) else f"{points(e.low)} to {points(e.high)}"
+    return Cell(points(e.value) + ("*" if clear else ""), small, clear)
+
+
+def duration(seconds: float) -> str:
+    """``95`` -> ``1 min 35 s``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 100:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+HEADLINE = (
+    "p1",
+    "coverage_90",
+    "coverage_95",
+    "transferred_90_coverage",
+    "transferred_90_precision",
+)
+RANKING = (
+    "p1_answerable",
+    "p3",
+    "p5",
+    "ndcg3",
+    "ndcg5",
+    "psp1",
+    "psp3",
+    "psp5",
+    "recall5",
+    "recall10",
+)
+RANKING_SHORT = ("p1_answerable", "p3", "p5", "ndcg5", "psp1", "psp3", "psp5")  # fit a terminal
+DIFFERENCES = (
+    "coverage_90",
+    "coverage_95",
+    "p1",
+    "transferred_90_coverage",
+    "transferred_95_coverage",
+)
+SHORT = {
+    "p1_answerable": "P@1 ans.",
+    "transferred_90_coverage": "accepted .9",
+    "transferred_90_precision": "precision",
+    "transferred_95_coverage": "accepted .95",
+}
+
+
+def _title(key: str) -> str:
+    return SHORT.get(key, BY_KEY[key].title)
+
+
+def _catalogue_title(groups: Sequence[Group], catalogue: str) -> str:
+    return catalogue_title(groups[0].runs[0].predictions, catalogue)
+
+
+def _validation_titles(predictions: Splits) -> str:
+    return titles_text(len(predictions[leading_catalogue(predictions)]["validation"]))
+
+
+def row_name(group: Group) -> Cell:
+    """The group's name with its number of seeds."""
+    return Cell(group.name, f"mean of {len(group.runs)} seeds" if len(group.runs) > 1 else "")
+
+
+def headline_table(groups: Sequence[Group]) -> Table:
+    """The figures that matter, open catalogue first; the best of each strong."""
+    return _figures_table(
+        groups,
+        HEADLINE,
+        "In % of the test titles, with 95 % intervals. accepted .9: at the threshold "
+        "chosen on validation for precision .9; precision: reached there.",
+    )
+
+
+def ranking_table(groups: Sequence[Group], keys: Sequence[str] = RANKING) -> Table:
+    """The measures of the whole ranking, in use for extreme classification."""
+    caption = (
+        "In %, over the test titles that have a right answer, with 95 % intervals. PSP: rare "
+        "products count for more; nDCG and PSP are relative to the best attainable."
+    )
+    test = groups[0].runs[0].predictions["closed"]["test"]
+    if test.num_positives.max(initial=0) == 1:
+        caption += (
+            " No title has more than one right label, so P@3 is at most 33.3 and P@5 at most 20.0."
+        )
+    return _figures_table(groups, keys, caption)
+
+
+def risk_table(groups: Sequence[Group]) -> Table:
+    """AURC and OPIS: what no single threshold shows."""
+    keys = ("aurc", "opis")
+    table = Table(
+        ["", *(_title(key) for key in keys)],
+        caption="Lower is better. AURC: mean error rate among the accepted, over all thresholds, "
+        "with its 95 % interval. OPIS: how much one threshold's utility differs between products, "
+        "of those with 20 right and 20 wrong best matches; a dash where there are none such.",
+    )
+    for catalogue in groups[0].catalogues:
+        table.rows.append(_catalogue_title(groups, catalogue))
+        for group in groups:
+            measured = group.figures()[catalogue]
+            table.rows.append([row_name(group), *(small_cell(measured[key]) for key in keys)])
+    return table
+
+
+def _figures_table(groups: Sequence[Group], keys: Sequence[str], caption: str) -> Table:
+    table = Table(["", *(_title(key) for key in keys)], caption=caption)
+    for catalogue in groups[0].catalogues:
+        table.rows.append(_catalogue_title(groups, catalogue))
+        measured = [group.figures()[catalogue] for group in groups]
+        best = {
+            key: best_of([figures[key].value for figures in measured])
+            for key in keys
+            if BY_KEY[key].higher_is_better
+        }
+        for group, figures in zip(groups, measured, strict=True):
+            cells = (
+                share_cell(figures[key], per_cent(figures[key].value) == best.get(key))
+                for key in keys
+            )
+            table.rows.append([row_name(group), *cells])
+    return table
+
+
+def best_of(values: Sequence[float]) -> str | None:
+    """The largest share as it is written, yardsticks included; None where there is one only."""
+    known = [value for value in values if not math.isnan(value)]
+    return per_cent(max(known)) if len(values) > 1 and known else None
+
+
+def difference_table(groups: Sequence[Group], keys: Sequence[str] = DIFFERENCES) -> Table | None:
+    """Every compared group minus the first; None when there is only one."""
+    first, *others = [group for group in groups if not group.reference]
+    if not others:
+        return None
+    table = Table(
+        ["", *(_title(key) for key in keys)],
+        caption="Percentage points with 95 % interval, paired over products; "
+        "* marks an interval that leaves out zero.",
+    )
+    for catalogue in first.catalogues:
+        table.rows.append(_catalogue_title(groups, catalogue))
+        for group in others:
+            measured = group.difference(first)[catalogue]
+            name = Cell(f"{group.name} minus {first.name}")
+            table.rows.append([name, *(difference_cell(measured[key]) for key in keys)])
+    return table
+
+
+def threshold_table(group: Group) -> Table:
+    """Which score to accept from, and what that gives, for the group's run to ship."""
+    run = group.shipped
+    return precision_table(run.figures(), run.runs[0].predictions, PRECISIONS)
+
+
+def precision_table(
+    measured: Figures, predictions: Splits, precisions: Sequence[float] = PRECISIONS
+) -> Table:
+    """The threshold per wanted precision, and what it gives on test, in shares and counts."""
+    table = Table(
+        ["precision wanted", "accept from score", "accepted %", "precision reached %",
+         "titles accepted", "for review"],
+        caption="Threshold: chosen so that at least the share wanted of the accepted was right "
+        f"among {_validation_titles(predictions)}; the rest is what it gives on test; below each "
+        "its 95 % interval, below the counts how many of these titles' best matches are right.",
+    )  # fmt: skip
+    for catalogue, figures in measured.items():
+        table.rows.append(catalogue_title(predictions, catalogue))
+        test = predictions[catalogue]["test"]
+        for precision in precisions:
+            key = f"transferred_{percent(precision)}"
+            threshold = figures[f"{key}_threshold"]
+            accepted = test.top_score >= threshold.value
+            table.rows.append(
+                [
+                    Cell(f"{percent(precision)} %"),
+                    score_cell(threshold),
+                    share_cell(figures[f"{key}_coverage"]),
+                    share_cell(figures[f"{key}_precision"]),
+                    *(
+                        count_cell(int(part.sum()), int(np.sum(part & test.correct)))
+                        for part in (accepted, ~accepted)
+                    ),
+                ]
+            )
+    return table
+
+
+def thresholds_table(groups: Sequence[Group]) -> Table:
+    """The transferred thresholds of every group's run to ship, side by side."""
+    words = ("from score", "accepted", "precision")
+    header = [f"{f'{p:g}'.removeprefix('0')} {word}" for p in PRECISIONS for word in words]
+    table = Table(
+        ["", *header],
+        caption="For each precision wanted: the threshold chosen on "
+        f"{_validation_titles(groups[0].runs[0].predictions)}, and what it gives on test, in %. Of "
+        "several seeds the one to ship: the best on validation.",
+    )
+    for catalogue in groups[0].catalogues:
+        table.rows.append(_catalogue_title(groups, catalogue))
+        for group in groups:
+            figures = group.shipped.figures()[catalogue]
+            row = [Cell(group.name, seed_text(group))]
+            for precision in PRECISIONS:
+                key = f"transferred_{percent(precision)}"
+                row += [
+                    score_cell(figures[f"{key}_threshold"]),
+                    share_cell(figures[f"{key}_coverage"]),
+                    share_cell(figures[f"{key}_precision"]),
+                ]
+            table.rows.append(row)
+    return table
+
+
+def seed_text(group: Group) -> str:
+    """Which seed is the one to ship; nothing where there is one run only."""
+    if len(group.runs) == 1:
+        return ""
+    return f"seed {group.shipped.runs[0].config.get('seed', '?')}"
+
+
+def full_table(groups: Sequence[Group]) -> Table:
+    """Every measure of every group, one measure per row."""
+    table = Table(["", *(group.name for group in groups)], caption="Shares in %.")
+    for catalogue in groups[0].catalogues:
+        table.rows.append(_catalogue_title(groups, catalogue))
+        measured = [group.figures()[catalogue] for group in groups]
+        for key, measure in BY_KEY.items():
+            write: Callable[[Estimate], Cell] = share_cell
+            if key in ("aurc", "opis"):
+                write = small_cell
+            elif key.endswith("_threshold"):
+                write = score_cell
+            table.rows.append([Cell(measure.title), *(write(m[key]) for m in measured)])
+    return table
+
+
+def settings_table(groups: Sequence[Group]) -> Table | None:
+    """The settings in which the groups differ."""
+    trained = [group for group in groups if group.runs[0].config]
+    rows = differing_settings([group.runs[0].config for group in trained])
+    if not rows:
+        return None
+    table = Table(["setting", *(group.name for group in trained)], prose=True)
+    table.rows += [[name, *(str(value) for value in values)] for name, values in rows.items()]
+    return table
+
+
+def data_line(data: Mapping[str, Any]) -> str:
+    """Name and sizes of the data, in one line."""
+    counts = data.get("counts", {})
+    sizes = [
+        f"{counts[key]:,} {word}"
+        for key, word in (
+            ("train", "training titles"),
+            ("validation", "validation titles"),
+            ("test", "test titles"),
+            ("labels", "products"),
+            ("held_out", "of them missing from the open catalogue"),
+        )
+        if counts.get(key)
+    ]
+    return ": ".join(part for part in (str(data.get("name", "data")), ", ".join(sizes)) if part)
