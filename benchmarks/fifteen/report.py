@@ -160,7 +160,7 @@ def _screening(rows: Sequence[Row]) -> str:
 
 
 def _tiles(rows: Sequence[Row]) -> list[str]:
-    name = "tiles (HOPPER_HALF of triton_backend/config.py, coefficients.tile_for)"
+    name = "tiles (HOPPER_HALF of backends/triton/launch.py, dense/launch.py tile_for)"
     lines = []
     for row in of(rows, "tiles"):
         what = f"{name}: {row['work']}, d = {row['width']}: "

@@ -1,4 +1,4 @@
-// Whether a pair belongs to a sparse relation; kinds and arrays as in triton_backend/relation.py.
+// Whether a pair belongs to a sparse relation; kinds and arrays as in alc_kernels/backends/triton/tile/relation.py.
 #pragma once
 
 #include "api.h"

@@ -19,7 +19,7 @@
 // Bytes. Per row k width d items of labels are gathered, from the L2 cache while K fits it, and
 // 8 M / width bytes of maxima are written and read. Both are least at
 // width = sqrt(8 M / (k d item)): 4 at M = 32,768, d = 768, bf16, k = 10, and 2 at k = 100
-// (alc_kernels/backends/cuda_kernels/subtiles.py chooses). Beside a product at 989 TFLOP/s, with
+// (alc_kernels/backends/cuda/subtiles.py chooses). Beside a product at 989 TFLOP/s, with
 // 5.5 TB/s from the L2 cache and 4 from memory, the model says 0.35 of it for k = 10 and 1.1 for
 // k = 100. These are estimates; nothing is measured yet.
 //

@@ -39,7 +39,7 @@ def test_names_other_dtypes(dtype, device):
 def test_cpu_tensors_need_the_interpreter():
     reason = _in_new_process(
         "import torch\n"
-        "from alc_kernels.backends import triton_backend\n"
+        "from alc_kernels.backends import triton as triton_backend\n"
         "assert not torch.cuda.is_initialized()\n"
         "print(triton_backend.unsupported(torch.empty(1)))"
     )
@@ -56,7 +56,7 @@ def test_cpu_tensors_need_the_interpreter():
 def test_imports_without_a_usable_triton(setup, message):
     reason = _in_new_process(
         f"import sys, torch\n{setup}\n"
-        "from alc_kernels.backends import triton_backend\n"
+        "from alc_kernels.backends import triton as triton_backend\n"
         "print(triton_backend.unsupported(torch.empty(1)))"
     )
     assert message in reason

@@ -110,7 +110,7 @@ def test_every_instruction_set_gives_the_same_loss(level):
     code = (
         "import torch\n"
         "from alc_kernels import functional as f\n"
-        "from alc_kernels.backends import native_backend\n"
+        "from alc_kernels.backends import native as native_backend\n"
         "g = torch.Generator().manual_seed(0)\n"
         "x, y = (torch.randn(90, 33, generator=g, requires_grad=True) for _ in range(2))\n"
         "for name in ('native', 'torch'):\n"

@@ -15,7 +15,7 @@ from alc_kernels.integrations.pytorch_metric_learning.losses import (  # noqa: E
     FusedALCLoss,
     FusedLoss,
     FusedThresholdMarginLoss,
-    HardestMiner,  # noqa: E402
+    HardestMiner,
 )
 
 __all__ = ["FusedALCLoss", "FusedLoss", "FusedThresholdMarginLoss", "HardestMiner"]

@@ -6,15 +6,17 @@ One line changes:
     loss = ALCRankingLoss(model)  # where MultipleNegativesRankingLoss(model) stood
 """
 
+# ruff: noqa: E402 (the package is asked for first)
+
 from alc_kernels.integrations.requirement import require
 
 require("sentence-transformers", "6.0")
 
 from alc_kernels.integrations.sentence_transformers.cached import (
-    CachedALCRankingLoss,  # noqa: E402
-    clip_with_heads,  # noqa: E402
+    CachedALCRankingLoss,
+    clip_with_heads,
 )
-from alc_kernels.integrations.sentence_transformers.evaluator import CoverageEvaluator  # noqa: E402
-from alc_kernels.integrations.sentence_transformers.loss import ALCRankingLoss  # noqa: E402
+from alc_kernels.integrations.sentence_transformers.evaluator import CoverageEvaluator
+from alc_kernels.integrations.sentence_transformers.loss import ALCRankingLoss
 
 __all__ = ["ALCRankingLoss", "CachedALCRankingLoss", "CoverageEvaluator", "clip_with_heads"]
