@@ -62,7 +62,7 @@ def evaluate_globally(
     want_scalars: bool,
     want_head: bool,
 ) -> GlobalEvaluation:
-    """As ``objective.evaluate``, of the global batch.
+    """As ``engine.evaluate``, of the global batch.
 
     Every process must call it, with the same settings. Gradients are of the own rows and labels;
     those of scalars and heads are this process's share, which sum to the global gradient.

@@ -15,12 +15,12 @@ from alc_kernels.distributed.gradients import Gradients, gradients, push_rows
 from alc_kernels.distributed.passes import Part, find_first, make_exchange, make_part, walk_all
 from alc_kernels.distributed.settings import A_TENSOR, Membership
 from alc_kernels.engine.choose import choose_backend
-from alc_kernels.engine.evaluate import Objective
 from alc_kernels.engine.interface import WalkRequest, accumulation_dtype
 from alc_kernels.engine.operator import define
 from alc_kernels.engine.pair_head import PairHead
 from alc_kernels.engine.plan import GradientPlan
 from alc_kernels.engine.prepare import Prepared, prepare
+from alc_kernels.engine.specification import Objective
 from alc_kernels.positives import OVER_ALL_LABELS
 
 Relation = tuple[str, list[Tensor]]  # kind and tensors, as operators take them

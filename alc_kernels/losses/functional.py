@@ -40,7 +40,7 @@ from alc_kernels import checks
 from alc_kernels.distributed.control import refusing
 from alc_kernels.distributed.settings import for_call, membership
 from alc_kernels.engine.choose import check_backend
-from alc_kernels.engine.evaluate import Objective
+from alc_kernels.engine.specification import Objective
 from alc_kernels.ops.dispatch import similarity_loss
 from alc_kernels.ops.mining import hardest_negatives_op
 from alc_kernels.positives import Positives

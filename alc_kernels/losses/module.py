@@ -13,7 +13,7 @@ from alc_kernels import checks
 from alc_kernels.distributed.control import refusing
 from alc_kernels.distributed.settings import membership
 from alc_kernels.engine.choose import check_backend
-from alc_kernels.engine.evaluate import Objective
+from alc_kernels.engine.specification import Objective
 from alc_kernels.settings import (
     Base,
     DynamicTriplet,

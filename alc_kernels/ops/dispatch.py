@@ -12,8 +12,8 @@ from alc_kernels import checks
 from alc_kernels.distributed.control import refusing
 from alc_kernels.distributed.settings import for_call, scalar_text
 from alc_kernels.engine.choose import check_backend
-from alc_kernels.engine.evaluate import Objective
 from alc_kernels.engine.interface import accumulation_dtype
+from alc_kernels.engine.specification import Objective
 from alc_kernels.ops.loss import SimilarityLoss, similarity_loss_op
 from alc_kernels.ops.matryoshka import MatryoshkaResult, matryoshka_loss_op
 from alc_kernels.positives import Positives

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from alc_kernels.distributed.operator import global_loss, join, push_rows_op
 from alc_kernels.distributed.settings import Membership
-from alc_kernels.engine import evaluate
-from alc_kernels.engine.evaluate import Objective
+from alc_kernels.engine.evaluate import evaluate
 from alc_kernels.engine.interface import Problem, accumulation_dtype
 from alc_kernels.engine.operator import below_autograd, define, scale_gradient
 from alc_kernels.engine.pair_head import PairHead
 from alc_kernels.engine.prepare import finish_gradient, plain_arithmetic, prepare
+from alc_kernels.engine.specification import Objective
 
 _VECTORS = ("label_offset", "row_weight")
 

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from alc_kernels.engine.both_sides import poison_unless
 from alc_kernels.engine.choose import choose_backend
-from alc_kernels.engine.evaluate import Objective
 from alc_kernels.engine.interface import accumulation_dtype
 from alc_kernels.engine.matryoshka import SharedWalk, evaluate_widths
 from alc_kernels.engine.operator import below_autograd, define, scale_gradient
 from alc_kernels.engine.prepare import plain_arithmetic, relation
+from alc_kernels.engine.specification import Objective
 from alc_kernels.engine.widths import PrefixRows, prefix_rows
 
 

@@ -1,4 +1,4 @@
-"""The former name of :mod:`alc_kernels.trainer`, for one release: the same modules, with a warning."""
+"""The former name of :mod:`alc_kernels.trainer`, for one release, with a warning."""
 
 from __future__ import annotations
 

@@ -8,9 +8,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from alc_kernels import ALCLoss, Auxiliary, Positives, Softmax, ThresholdMargin
-from alc_kernels.engine.evaluate import Objective
 from alc_kernels.engine.operator import scale_gradient
 from alc_kernels.engine.prepare import finish_gradient
+from alc_kernels.engine.specification import Objective
 from alc_kernels.losses import functional
 from alc_kernels.ops import loss as similarity_loss_module
 from alc_kernels.ops.loss import similarity_loss_op

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from alc_kernels.checks import check_k
 from alc_kernels.engine.choose import check_backend
-from alc_kernels.engine.evaluate import Objective
+from alc_kernels.engine.specification import Objective
 from alc_kernels.integrations.pytorch_metric_learning.relation import (
     ClassRelation,
     Indices,
