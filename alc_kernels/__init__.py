@@ -1,9 +1,8 @@
 """Fused losses for large-batch retrieval: ALC, TCM, mined triplets, softmax, sigmoid."""
 
-from alc_kernels import reference
+from alc_kernels import functional, reference
 from alc_kernels.distributed import GlobalBatch
 from alc_kernels.engine.choose import BackendUnavailableError
-from alc_kernels.losses import functional
 from alc_kernels.losses.alc_loss import ALCLoss
 from alc_kernels.losses.matryoshka import MatryoshkaLoss
 from alc_kernels.positives import Positives

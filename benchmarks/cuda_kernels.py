@@ -20,11 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alc_kernels import functional
 from alc_kernels.backends import triton as triton_backend
 from alc_kernels.backends.cuda.enabled import SWITCH
 from alc_kernels.bench import eager, measure, record
 from alc_kernels.engine.interface import Problem
-from alc_kernels.losses import functional
 from alc_kernels.positives import Positives
 
 Action = Callable[[], Any]

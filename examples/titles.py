@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from alc_kernels.losses.functional import topk_similarity
+from alc_kernels.functional import topk_similarity
 from alc_kernels.metrics import coverage_at_precision
 from alc_kernels.trainer.data import Dataset, generate_catalogue
 

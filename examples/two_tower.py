@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from alc_kernels import Positives
-from alc_kernels.losses.functional import softmax_loss, topk_similarity
+from alc_kernels.functional import softmax_loss, topk_similarity
 from alc_kernels.metrics import paired_bootstrap
 from alc_kernels.selfsupervised import (
     StreamingFrequency,

@@ -10,10 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alc_kernels import ALCLoss, Auxiliary, MatryoshkaLoss, Softmax, ThresholdMargin, Triplet
+from alc_kernels import (
+    ALCLoss,
+    Auxiliary,
+    MatryoshkaLoss,
+    Softmax,
+    ThresholdMargin,
+    Triplet,
+    functional,
+)
 from alc_kernels.bench import chunked, eager, peers
 from alc_kernels.bench.peers import Peer, Step
-from alc_kernels.losses import functional
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ class BackendUnavailableError(RuntimeError):
 
 @cache
 def _module(name: str) -> Backend:
-    return cast(Backend, importlib.import_module(f"alc_kernels.backends.{name}_backend"))
+    return cast(Backend, importlib.import_module(f"alc_kernels.backends.{name}"))
 
 
 def unavailable(name: str, example: Tensor, compute_dtype: torch.dtype) -> str | None:

@@ -132,7 +132,7 @@ class ALCLoss(SimilarityModule):
             labels: (M, d).
             positives: None (query i matches label i), a LongTensor (B,), or :class:`Positives`.
             exclude: pairs that are neither positive nor negative.
-            exclude_above: false-negative guard, see :mod:`alc_kernels.losses.functional`.
+            exclude_above: false-negative guard, see :mod:`alc_kernels.functional`.
             label_offset: (M,) added to a softmax base's logits.
             row_weight: (B,) weights of the base term's rows.
 

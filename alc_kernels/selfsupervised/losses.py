@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from alc_kernels.losses.functional import softmax_loss
+from alc_kernels.functional import softmax_loss
 from alc_kernels.positives import Positives
 from alc_kernels.selfsupervised.masking import (
     check_features,
@@ -29,7 +29,7 @@ def view_contrastive_loss(
 ) -> Tensor:
     """Mean over i of ``-log( exp(cos(z_i, z'_i)/τ) / Σ_j exp(cos(z_i, z'_j)/τ) )``.
 
-    The B x B similarities are never stored (:func:`alc_kernels.losses.functional.softmax_loss`).
+    The B x B similarities are never stored (:func:`alc_kernels.functional.softmax_loss`).
 
     Args:
         first, second: (B, d), the views z and z' of B items, one row each, not normalised.
@@ -37,7 +37,7 @@ def view_contrastive_loss(
         item_ids: (B,) integers. Rows of the same item are then no negatives of each other; None:
             every row is an item of its own.
         symmetric: the mean with the views exchanged as well.
-        backend, process_group: as in ``alc_kernels.losses.functional``.
+        backend, process_group: as in ``alc_kernels.functional``.
 
     Returns:
         0-d. A batch without a negative gives 0.
@@ -186,7 +186,7 @@ def masked_reconstruction_loss(
     """Mean cross-entropy of the hidden values, over all hidden cells (i, f).
 
     ``-log( exp(p_if · e_fx) / Σ_v exp(p_if · e_fv) )`` for the true value x of feature f of item
-    i. The N x V_f logits are never stored (:func:`alc_kernels.losses.functional.softmax_loss`), so
+    i. The N x V_f logits are never stored (:func:`alc_kernels.functional.softmax_loss`), so
     large vocabularies are no trouble.
 
     Args:
@@ -196,7 +196,7 @@ def masked_reconstruction_loss(
         features: (N, F) integers, the true values, in [0, V_f).
         masked: (N, F) bool, or (1, F) for all rows alike: what was hidden. Visible cells do not
             count.
-        backend: as in ``alc_kernels.losses.functional``.
+        backend: as in ``alc_kernels.functional``.
 
     Returns:
         0-d; 0 if nothing is hidden.

@@ -18,9 +18,9 @@ from tests.backends.relations import random_relation
 NATIVE = native_backend.unsupported(torch.empty(1))  # why it cannot run here, or None
 # The native backend is under test where it can run: on CPU tensors, when it is built.
 BACKENDS = (
-    "torch_backend",
-    *(["native_backend"] if NATIVE is None and not torch.cuda.is_available() else []),
-    "triton_backend",
+    "torch",
+    *(["native"] if NATIVE is None and not torch.cuda.is_available() else []),
+    "triton",
 )
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 # Relative error that float32 sums in another order may make whatever plain PyTorch makes.

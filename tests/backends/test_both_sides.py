@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from alc_kernels import reference
+from alc_kernels import functional, reference
 from alc_kernels.backends import triton as triton_backend
 from alc_kernels.backends.triton import launch as workspace
 from alc_kernels.backends.triton.dense import launch as coefficients
@@ -15,7 +15,6 @@ from alc_kernels.backends.triton.launch import Tile
 from alc_kernels.backends.triton.one_pass import both_sides
 from alc_kernels.backends.triton.walk import launch as walk_launch
 from alc_kernels.engine.interface import GradientRequest, Problem, WalkRequest
-from alc_kernels.losses import functional
 from tests.backends.common import error, random_problem
 from tests.backends.dense import dense_walk
 from tests.losses.cases import make_data

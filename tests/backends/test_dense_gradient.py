@@ -213,7 +213,7 @@ def test_float16_coefficients_neither_vanish_nor_overflow(kind, size, device):
     problem = random_problem(37, 53, 24, torch.float16, device, positives="index")
     request = _request(problem, kind, ())
     request = dataclasses.replace(request, row_scale=request.row_scale * size)
-    of_queries, of_labels, _ = _run("triton_backend", problem, request)
+    of_queries, of_labels, _ = _run("triton", problem, request)
     exact = _naive(problem, request, torch.float64)
     assert error(of_queries, exact[0]) < 5e-4 and error(of_labels, exact[1]) < 5e-4
 
@@ -222,10 +222,10 @@ def test_float16_coefficients_neither_vanish_nor_overflow(kind, size, device):
 def test_row_and_column_chunks(dtype, device, monkeypatch):
     problem = random_problem(200, 300, 24, dtype, device, positives="index")
     request = _request(problem, "softmax", ("scalars",))
-    whole = _run("triton_backend", problem, request)
+    whole = _run("triton", problem, request)
     monkeypatch.setattr(workspace, "WORKSPACE_BYTES", 1)
     monkeypatch.setattr(coefficients, "MIN_CHUNK_ROWS", 128)
-    parts = _run("triton_backend", problem, request)
+    parts = _run("triton", problem, request)
     for a, b in zip(parts[:2], whole[:2], strict=True):
         assert error(a, b) < 1e-5
     size = float(request.row_scale.sum())
@@ -272,7 +272,7 @@ def test_no_tensor_of_the_size_of_the_similarities(device, monkeypatch):
     problem = random_problem(140, 2500, 8, torch.float16, device, positives="index")
     request = _request(problem, "softmax", ("scalars",))
     with _Largest() as largest:
-        _run("triton_backend", problem, request)
+        _run("triton", problem, request)
     assert 0 < largest.bytes <= size < 140 * 2500 * 2
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alc_kernels import reference
+from alc_kernels import functional, reference
 from alc_kernels.backends import triton as triton_backend
 from alc_kernels.backends.triton import launch as workspace
 from alc_kernels.backends.triton.dense import launch as coefficients
@@ -17,7 +17,6 @@ from alc_kernels.backends.triton.launch import Tile
 from alc_kernels.backends.triton.one_pass import launch as one_pass
 from alc_kernels.backends.triton.walk import launch as walk_launch
 from alc_kernels.engine.interface import Problem, RowStatistics, WalkGradient, WalkRequest
-from alc_kernels.losses import functional
 from tests.backends.common import error, random_problem
 from tests.backends.dense import negatives_of
 from tests.losses.cases import make_data

@@ -38,7 +38,7 @@ def test_ties_by_smaller_label(k, guard, device):
         18, 7 if k == 16 else 150, 5, torch.float32, device, positives="csr", exclude="index",
         guard=guard,
     )  # fmt: skip
-    check("triton_backend", problem, WalkRequest(top_k=k), tiles=override_tile(TILE))
+    check("triton", problem, WalkRequest(top_k=k), tiles=override_tile(TILE))
 
 
 def test_all_labels_equal(device):
@@ -61,20 +61,20 @@ def test_relations_and_the_other_statistics(positives, exclude, device):
     request = WalkRequest(
         top_k=4, hardest_positive=True, positive_margin=0.61, negative_margin=0.13
     )
-    check("triton_backend", problem, request, tiles=override_tile(TILE))
+    check("triton", problem, request, tiles=override_tile(TILE))
 
 
 def test_one_group_per_tile(device):
     tile = dataclasses.replace(TILE, cols=32)
     problem = integer_problem(18, 75, 5, torch.bfloat16, device, positives="ids")
-    check("triton_backend", problem, WalkRequest(top_k=3), tiles=override_tile(tile))
+    check("triton", problem, WalkRequest(top_k=3), tiles=override_tile(tile))
 
 
 def test_chunks_of_rows_and_several_lists(device, monkeypatch):
     """Groups that do not fit the workspace, beside the bits of active pairs of all rows."""
     problem = random_problem(260, 70, 4, torch.float32, device, positives="index")
     request = WalkRequest(top_k=3, negative_margin=0.13, keep_active=True)
-    whole = check("triton_backend", problem, dataclasses.replace(request, keep_active=False))
+    whole = check("triton", problem, dataclasses.replace(request, keep_active=False))
     monkeypatch.setattr(workspace, "WORKSPACE_BYTES", 52_000)
     found = triton_backend.walk(problem, request)
     launch = walk_launch.WalkLaunch(problem, request, (False, True))

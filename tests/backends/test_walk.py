@@ -28,7 +28,7 @@ every_backend = pytest.mark.parametrize("name", BACKENDS)
 
 def small_tiles(name: str):
     """Many tiles in a small problem (other backends: nothing)."""
-    if name != "triton_backend":
+    if name != "triton":
         return nullcontext()
     from alc_kernels.backends.triton.launch import Tile, override_tile
 
@@ -331,9 +331,9 @@ def test_column_splits(length, device, monkeypatch):
     problem = integer_problem(
         20, 75, 5, torch.float16, device, positives="csr", exclude="ids", guard=True
     )
-    check("triton_backend", problem, everything(problem, top_k=7))
+    check("triton", problem, everything(problem, top_k=7))
     problem = random_problem(20, 75, 24, torch.float32, device, positives="ids", exclude="csr")
-    check("triton_backend", problem, everything(problem, top_k=1, softmax="negatives"))
+    check("triton", problem, everything(problem, top_k=1, softmax="negatives"))
     assert min(seen) > 2
 
 
@@ -370,4 +370,4 @@ def test_shipped_tiles(tile, device):
             exclude="index", guard=True,
         )  # fmt: skip
         request = everything(problem, top_k=2, softmax="negatives")
-        check("triton_backend", problem, request, tiles=override_tile(tile))
+        check("triton", problem, request, tiles=override_tile(tile))

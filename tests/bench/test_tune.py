@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from alc_kernels import functional
 from alc_kernels.backends.triton import launch as config
 from alc_kernels.backends.triton import launch as tuned
 from alc_kernels.backends.triton.launch import Tile, all_tiles
 from alc_kernels.bench import tune
 from alc_kernels.cli import main
 from alc_kernels.cli.bench import KERNELS, tune_all
-from alc_kernels.losses import functional
 
 CPU = torch.device("cpu")
 FIRST, OTHER = Tile(32, 32, 32, 4, 2), Tile(16, 32, 32, 4, 2)

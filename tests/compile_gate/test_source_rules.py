@@ -9,7 +9,7 @@ import pytest
 
 import alc_kernels
 
-KERNELS = Path(alc_kernels.__file__).parent / "backends" / "triton_backend"
+KERNELS = Path(alc_kernels.__file__).parent / "backends" / "triton"
 SOURCES = sorted(KERNELS.glob("*.py"))
 
 

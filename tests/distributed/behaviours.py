@@ -21,11 +21,11 @@ from alc_kernels import (
     Sigmoid,
     Softmax,
     ThresholdMargin,
+    functional,
 )
 from alc_kernels.cached import cached_encode
 from alc_kernels.distributed import control
 from alc_kernels.distributed.passes import Sums
-from alc_kernels.losses import functional
 from tests.distributed.data import KINDS, make_batch
 
 ROWS, LABELS = [6, 9], [8, 5]

@@ -10,8 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from alc_kernels import ALCLoss, GlobalBatch, reference
-from alc_kernels.losses import functional
+from alc_kernels import ALCLoss, GlobalBatch, functional, reference
 from tests.distributed.data import Piece, cuts, make_batch
 from tests.losses.cases import CASES, Case
 from tests.tolerances import TOLERANCES

@@ -8,8 +8,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from alc_kernels import GlobalBatch
-from alc_kernels.losses import functional
+from alc_kernels import GlobalBatch, functional
 from tests.distributed import behaviours
 from tests.distributed.pool import shared_pool
 

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alc_kernels import ALCLoss, Auxiliary, Sigmoid, Softmax, reference
-from alc_kernels.losses import functional
+from alc_kernels import ALCLoss, Auxiliary, Sigmoid, Softmax, functional, reference
 from alc_kernels.trainer.training.optimizers import Optimizers
 from tests.distributed import sharded
 from tests.distributed.pool import shared_pool

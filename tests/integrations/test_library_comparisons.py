@@ -16,8 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.functional import retrieval
 
-from alc_kernels import metrics
-from alc_kernels.losses import functional
+from alc_kernels import functional, metrics
 
 pytestmark = pytest.mark.slow
 

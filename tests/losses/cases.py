@@ -18,7 +18,7 @@ class Case:
     """One loss function with its options."""
 
     name: str
-    function: str  # in alc_kernels.losses.functional and alc_kernels.reference
+    function: str  # in alc_kernels.functional and alc_kernels.reference
     options: dict[str, Any] = field(default_factory=dict)
     offset: bool = False  # pass a label_offset
     weighted: bool = False  # pass row weights

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from alc_kernels import reference
-from alc_kernels.losses import functional
+from alc_kernels import functional, reference
 from tests.backends.common import NATIVE
 from tests.losses.cases import CASES, RELATIONS, Case, Data, make_data
 from tests.tolerances import TOLERANCES, assert_close

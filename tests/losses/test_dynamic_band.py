@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from alc_kernels import ALCLoss, DynamicTriplet, MatryoshkaLoss, Positives, reference
+from alc_kernels import ALCLoss, DynamicTriplet, MatryoshkaLoss, Positives, functional, reference
 from alc_kernels.integrations.xmc import SimilarityCriterion
-from alc_kernels.losses import functional
 from tests.backends.common import NATIVE
 
 BACKENDS = [

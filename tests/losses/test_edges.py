@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from alc_kernels import ALCLoss, Auxiliary, BackendUnavailableError, Positives
-from alc_kernels.losses import functional
+from alc_kernels import ALCLoss, Auxiliary, BackendUnavailableError, Positives, functional
 from tests.losses.cases import CASES, make_data
 
 BACKENDS = ["torch", "triton"]

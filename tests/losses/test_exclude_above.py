@@ -8,9 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from alc_kernels import ALCLoss, MatryoshkaLoss, Positives, Softmax, ThresholdMargin, reference
+from alc_kernels import (
+    ALCLoss,
+    MatryoshkaLoss,
+    Positives,
+    Softmax,
+    ThresholdMargin,
+    functional,
+    reference,
+)
 from alc_kernels.engine.guard import norms, rounding
-from alc_kernels.losses import functional
 from tests.backends.common import NATIVE
 from tests.tolerances import TOLERANCES, assert_close
 

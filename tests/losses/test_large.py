@@ -6,8 +6,7 @@ import sys
 import pytest
 import torch
 
-from alc_kernels import ALCLoss, Auxiliary, Positives
-from alc_kernels.losses import functional
+from alc_kernels import ALCLoss, Auxiliary, Positives, functional
 from tests.losses.cases import make_data
 
 

@@ -7,11 +7,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from alc_kernels import ALCLoss, Auxiliary, Positives, Softmax, ThresholdMargin
+from alc_kernels import ALCLoss, Auxiliary, Positives, Softmax, ThresholdMargin, functional
 from alc_kernels.engine.operator import scale_gradient
 from alc_kernels.engine.prepare import finish_gradient
 from alc_kernels.engine.specification import Objective
-from alc_kernels.losses import functional
 from alc_kernels.ops import loss as similarity_loss_module
 from alc_kernels.ops.loss import similarity_loss_op
 from alc_kernels.ops.mining import hardest_negatives_op, score_gradient_op

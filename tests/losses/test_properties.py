@@ -6,8 +6,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from alc_kernels import reference
-from alc_kernels.losses import functional
+from alc_kernels import functional, reference
 from tests.backends.relations import KINDS, random_relation
 from tests.tolerances import TOLERANCES, assert_close
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from alc_kernels import functional
 from alc_kernels.backends.cuda import enabled
-from alc_kernels.losses import functional
 from alc_kernels.positives import Positives
 from tests.backends.common import assert_close
 

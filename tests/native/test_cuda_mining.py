@@ -10,12 +10,12 @@ import itertools
 import pytest
 import torch
 
+from alc_kernels import functional
 from alc_kernels.backends import triton as triton_backend
 from alc_kernels.backends.cuda import mining, operators
 from alc_kernels.backends.triton import launch as workspace
 from alc_kernels.backends.triton.launch import Tile, override_tile
 from alc_kernels.engine.interface import WalkRequest
-from alc_kernels.losses import functional
 from tests.backends.common import poisoned_memory, random_problem
 from tests.backends.relations import KINDS
 from tests.backends.test_walk import check, everything, integer_problem
@@ -30,7 +30,7 @@ def _poisoned():
 
 
 def walk_and_check(problem, request, calls: list[str], tile: Tile = TILE) -> None:
-    check("triton_backend", problem, request, tiles=override_tile(tile))
+    check("triton", problem, request, tiles=override_tile(tile))
     assert "alc_select_subtiles" in calls
 
 

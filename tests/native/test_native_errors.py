@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from alc_kernels import BackendUnavailableError, Positives
+from alc_kernels import BackendUnavailableError, Positives, functional
 from alc_kernels.backends import native as native_backend
 from alc_kernels.engine.choose import choose_backend
 from alc_kernels.engine.interface import (
@@ -19,7 +19,6 @@ from alc_kernels.engine.interface import (
     WalkGradient,
     WalkRequest,
 )
-from alc_kernels.losses import functional
 from tests.native.common import needs_native
 
 pytestmark = needs_native

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from alc_kernels import Positives, reference
-from alc_kernels.losses import functional
+from alc_kernels import Positives, functional, reference
 from tests.native.common import needs_native
 
 pytestmark = needs_native

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alc_kernels import ALCLoss, Positives
+from alc_kernels import ALCLoss, Positives, functional
 from alc_kernels.backends import native as native_backend
 from alc_kernels.backends import torch as torch_backend
 from alc_kernels.engine.interface import (
@@ -19,7 +19,6 @@ from alc_kernels.engine.interface import (
     WalkGradient,
     WalkRequest,
 )
-from alc_kernels.losses import functional
 from tests.backends.dense import add_margin_totals
 from tests.backends.relations import KINDS, random_relation
 from tests.native.common import LAYOUTS, laid_out, needs_native, threads

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from alc_kernels.losses.functional import softmax_loss
+from alc_kernels.functional import softmax_loss
 from alc_kernels.selfsupervised import StreamingFrequency, count_probabilities, log_q_offset
 
 

@@ -10,6 +10,7 @@ from pytorch_metric_learning.losses import BaseMetricLossFunction
 from pytorch_metric_learning.miners import BaseMiner
 from torch import Tensor
 
+from alc_kernels import functional
 from alc_kernels.checks import check_k
 from alc_kernels.engine.choose import check_backend
 from alc_kernels.engine.specification import Objective
@@ -19,7 +20,6 @@ from alc_kernels.integrations.pytorch_metric_learning.relation import (
     Repeats,
     class_relation,
 )
-from alc_kernels.losses import functional
 from alc_kernels.losses.alc_loss import DEFAULT_AUXILIARY, DEFAULT_BASE, DEFAULT_THRESHOLD, ALCLoss
 from alc_kernels.ops.dispatch import similarity_loss
 from alc_kernels.settings import Auxiliary, Base, Sigmoid, Softmax, ThresholdMargin

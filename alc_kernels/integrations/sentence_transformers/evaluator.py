@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
 from torch import Tensor
 
-from alc_kernels.losses.functional import topk_similarity
+from alc_kernels.functional import topk_similarity
 from alc_kernels.metrics import aurc, coverage_at_precision, transferred_coverage
 
 _log = logging.getLogger("alc_kernels")

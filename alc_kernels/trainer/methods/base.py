@@ -72,7 +72,7 @@ class LabelSide(nn.Module):
             labels: (M, d) what :meth:`forward` made of them.
             positives: the relation B x M.
             exclude: pairs that are neither positive nor negative, B x M.
-            exclude_above: false-negative guard, as in :mod:`alc_kernels.losses.functional`.
+            exclude_above: false-negative guard, as in :mod:`alc_kernels.functional`.
             processes: with several, ``queries``, ``text`` and ``labels`` are this one's and the
                 relations have a column for each label of all. The result is the term of the whole
                 batch everywhere; the gradients are shares that add up to its own.

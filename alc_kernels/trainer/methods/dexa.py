@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from alc_kernels.losses.functional import topk_similarity
+from alc_kernels.functional import topk_similarity
 from alc_kernels.trainer.config import TrainConfig
 from alc_kernels.trainer.methods.base import LabelSide, Method, Snapshot
 from alc_kernels.trainer.methods.ngame import triplet

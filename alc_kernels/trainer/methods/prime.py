@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from alc_kernels import DynamicTriplet, Positives
-from alc_kernels.losses.functional import hardest_negatives, triplet_loss
+from alc_kernels.functional import hardest_negatives, triplet_loss
 from alc_kernels.trainer.config import TrainConfig
 from alc_kernels.trainer.errors import ConfigError
 from alc_kernels.trainer.methods.base import LabelSide, Method, Snapshot

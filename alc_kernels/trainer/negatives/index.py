@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from alc_kernels import Positives
-from alc_kernels.losses.functional import hardest_negatives, topk_similarity
+from alc_kernels.functional import hardest_negatives, topk_similarity
 from alc_kernels.trainer.errors import XMCError
 
 # Sparse relations beside search results: order of the positives, known pairs among the found.
