@@ -1,6 +1,6 @@
 // The C interface of the CUDA kernels. No PyTorch in it: pointers into the device's memory, sizes,
 // a stream (cudaStream_t). Every function queues its work and returns 0, a cudaError_t, or one of
-// the negative codes below. All arrays are contiguous. alc_kernels/backends/cuda_kernels calls it.
+// the negative codes below. All arrays are contiguous. alc_kernels/backends/cuda calls it.
 #pragma once
 
 #include <cstdint>
@@ -37,16 +37,6 @@ int alc_cuda_ready();
 // A sentence for a code that a function returned.
 const char* alc_cuda_message(int code);
 
-// Of each row's lists the k best: score descending, equal scores by smaller label.
-//   values, index  (splits, rows, slots); the label of an entry is index + split * width, and an
-//                  entry with a negative index is none
-//   counts         (splits, rows): entries in use; null: all
-//   scores, labels (rows, k), -inf and -1 where there are no more
-// Labels are below 2^32 - 1.
-int alc_select_lists(const float* values, const int32_t* index, const int32_t* counts, int64_t rows,
-                     int64_t splits, int64_t slots, int64_t width, int64_t k, float* scores,
-                     int64_t* labels, void* stream);
-
 // Of each row of S = Q K^T the k largest over what is in neither relation, from the maxima of its
 // sub-tiles. See select_subtiles.cu for what a sub-tile is.
 //   maxima   (rows, num_subtiles) float32, num_subtiles = ceil(num_labels / tile) * tile / width
@@ -58,20 +48,14 @@ int alc_select_subtiles(const float* maxima, const void* queries, const void* la
                         const int64_t* exclude_row, const int64_t* exclude_col, int64_t k,
                         float* scores, int64_t* labels, void* stream);
 
-// The active entries of a matrix, row by row and by ascending column, with no gap between rows.
-//   offsets   (rows + 1,): row i has entries offsets[i] .. offsets[i + 1], of which those from
-//             ``capacity`` on are not written: offsets[rows] > capacity tells of it
-//   out_row, out_col, out_value  (capacity,)
-//
-// Of scores (rows, cols): those >= margin and above -inf.
-int alc_compact_scores(const float* scores, int64_t rows, int64_t cols, float margin,
-                       int64_t capacity, int64_t* offsets, int64_t* out_row, int64_t* out_col,
-                       float* out_value, void* stream);
-// Of listed pairs, index and coefficient (rows, cols): labels in 0 .. num_labels with a coefficient
-// that is not 0 (NaN is not). out_col is the label, out_value the coefficient.
+// The active entries of listed pairs, row by row and in their order, with no gap between rows: of
+// index and coefficient (rows, cols) the labels in 0 .. num_labels with a coefficient that is not 0
+// (NaN is not).
+//   offsets   (rows + 1,): row i has entries offsets[i] .. offsets[i + 1]
+//   out_row, out_label, out_value  (rows * cols,), written up to offsets[rows]
 int alc_compact_pairs(const int64_t* index, const float* coefficient, int64_t rows, int64_t cols,
-                      int64_t num_labels, int64_t capacity, int64_t* offsets, int64_t* out_row,
-                      int64_t* out_col, float* out_value, void* stream);
+                      int64_t num_labels, int64_t* offsets, int64_t* out_row, int64_t* out_label,
+                      float* out_value, void* stream);
 
 // grad[s] += sum over the entries e of segment s, in their order, of coefficient[o] * source[row[o]]
 // with o = order[e] (null: e). One owner per sum, float32, repeatable.

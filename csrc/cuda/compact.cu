@@ -1,4 +1,4 @@
-// The active entries of a matrix without gaps: count, scan, write.
+// The active entries of listed pairs without gaps: count, scan, write.
 //
 // A warp owns a row: it counts the row's active entries, and, once a scan has said where the row
 // begins, writes them at that place plus their rank within the row. No two threads ever want the
@@ -12,18 +12,7 @@ constexpr int COMPACT_THREADS = 256;
 constexpr int SCAN_THREADS = 1024;
 constexpr int SCAN_EACH = 4;  // rows per thread and step of the scan
 
-// Which entries are active, and what is written of them.
-struct ScoresAbove {
-  const float* scores;
-  float margin;
-
-  __device__ bool active(int64_t at) const {
-    return scores[at] >= margin && scores[at] > -INFINITY;  // false for NaN
-  }
-  __device__ int64_t column(int64_t, int64_t col) const { return col; }
-  __device__ float value(int64_t at) const { return scores[at]; }
-};
-
+// Which entries are active.
 struct ListedPairs {
   const int64_t* index;
   const float* coefficient;
@@ -32,14 +21,11 @@ struct ListedPairs {
   __device__ bool active(int64_t at) const {
     return index[at] >= 0 && index[at] < num_labels && coefficient[at] != 0.0f;  // true for NaN
   }
-  __device__ int64_t column(int64_t at, int64_t) const { return index[at]; }
-  __device__ float value(int64_t at) const { return coefficient[at]; }
 };
 
 // offsets[row + 1] = active entries of the row; offsets[0] = 0.
-template <class Entries>
 __global__ void __launch_bounds__(COMPACT_THREADS)
-    count_active_kernel(Entries entries, int64_t rows, int64_t cols, int64_t* offsets) {
+    count_active_kernel(ListedPairs pairs, int64_t rows, int64_t cols, int64_t* offsets) {
   const int lane = threadIdx.x % WARP;
   const int64_t step = static_cast<int64_t>(gridDim.x) * (COMPACT_THREADS / WARP);
   int64_t row = blockIdx.x * static_cast<int64_t>(COMPACT_THREADS / WARP) + threadIdx.x / WARP;
@@ -48,7 +34,7 @@ __global__ void __launch_bounds__(COMPACT_THREADS)
     int64_t count = 0;
     for (int64_t base = 0; base < cols; base += WARP) {
       const int64_t col = base + lane;
-      const bool active = col < cols && entries.active(row * cols + col);
+      const bool active = col < cols && pairs.active(row * cols + col);
       count += __popc(__ballot_sync(ALL_LANES, active));
     }
     if (lane == 0) offsets[row + 1] = count;
@@ -75,11 +61,9 @@ __global__ void __launch_bounds__(SCAN_THREADS) scan_kernel(int64_t* counts, int
   }
 }
 
-template <class Entries>
 __global__ void __launch_bounds__(COMPACT_THREADS)
-    write_active_kernel(Entries entries, int64_t rows, int64_t cols, int64_t capacity,
-                        const int64_t* offsets, int64_t* out_row, int64_t* out_col,
-                        float* out_value) {
+    write_active_kernel(ListedPairs pairs, int64_t rows, int64_t cols, const int64_t* offsets,
+                        int64_t* out_row, int64_t* out_label, float* out_value) {
   const int lane = threadIdx.x % WARP;
   const int64_t step = static_cast<int64_t>(gridDim.x) * (COMPACT_THREADS / WARP);
   int64_t row = blockIdx.x * static_cast<int64_t>(COMPACT_THREADS / WARP) + threadIdx.x / WARP;
@@ -89,50 +73,34 @@ __global__ void __launch_bounds__(COMPACT_THREADS)
     for (int64_t base = 0; base < cols && next < end; base += WARP) {
       const int64_t col = base + lane;
       const int64_t at = row * cols + col;
-      const bool active = col < cols && entries.active(at);
+      const bool active = col < cols && pairs.active(at);
       const unsigned lanes = __ballot_sync(ALL_LANES, active);
       const int64_t place = next + __popc(lanes & ((1u << lane) - 1));
-      if (active && place < capacity) {
+      if (active) {
         out_row[place] = row;
-        out_col[place] = entries.column(at, col);
-        out_value[place] = entries.value(at);
+        out_label[place] = pairs.index[at];
+        out_value[place] = pairs.coefficient[at];
       }
       next += __popc(lanes);
     }
   }
 }
 
-template <class Entries>
-int compact(const Entries& entries, int64_t rows, int64_t cols, int64_t capacity, int64_t* offsets,
-            int64_t* out_row, int64_t* out_col, float* out_value, void* stream) {
-  if (rows < 0 || cols < 0 || capacity < 0) return ALC_BAD_SIZE;
-  constexpr int64_t warps = COMPACT_THREADS / WARP;
-  const unsigned blocks = blocks_for(rows / warps + 1);
-  ALC_LAUNCH(count_active_kernel<Entries>, blocks, COMPACT_THREADS, 0, stream, entries, rows, cols,
-             offsets);
-  const size_t bytes = SCAN_THREADS / WARP * sizeof(int64_t);
-  ALC_LAUNCH(scan_kernel, 1, SCAN_THREADS, bytes, stream, offsets, rows + 1);
-  ALC_LAUNCH(write_active_kernel<Entries>, blocks, COMPACT_THREADS, 0, stream, entries, rows, cols,
-             capacity, offsets, out_row, out_col, out_value);
-  return cudaGetLastError();
-}
-
 }  // namespace alc
 
-extern "C" {
-
-int alc_compact_scores(const float* scores, int64_t rows, int64_t cols, float margin,
-                       int64_t capacity, int64_t* offsets, int64_t* out_row, int64_t* out_col,
-                       float* out_value, void* stream) {
-  return alc::compact(alc::ScoresAbove{scores, margin}, rows, cols, capacity, offsets, out_row,
-                      out_col, out_value, stream);
+extern "C" int alc_compact_pairs(const int64_t* index, const float* coefficient, int64_t rows,
+                                 int64_t cols, int64_t num_labels, int64_t* offsets,
+                                 int64_t* out_row, int64_t* out_label, float* out_value,
+                                 void* stream) {
+  using namespace alc;
+  if (rows < 0 || cols < 0) return ALC_BAD_SIZE;
+  const ListedPairs pairs{index, coefficient, num_labels};
+  constexpr int64_t warps = COMPACT_THREADS / WARP;
+  const unsigned blocks = blocks_for(rows / warps + 1);
+  ALC_LAUNCH(count_active_kernel, blocks, COMPACT_THREADS, 0, stream, pairs, rows, cols, offsets);
+  const size_t bytes = SCAN_THREADS / WARP * sizeof(int64_t);
+  ALC_LAUNCH(scan_kernel, 1, SCAN_THREADS, bytes, stream, offsets, rows + 1);
+  ALC_LAUNCH(write_active_kernel, blocks, COMPACT_THREADS, 0, stream, pairs, rows, cols, offsets,
+             out_row, out_label, out_value);
+  return cudaGetLastError();
 }
-
-int alc_compact_pairs(const int64_t* index, const float* coefficient, int64_t rows, int64_t cols,
-                      int64_t num_labels, int64_t capacity, int64_t* offsets, int64_t* out_row,
-                      int64_t* out_col, float* out_value, void* stream) {
-  return alc::compact(alc::ListedPairs{index, coefficient, num_labels}, rows, cols, capacity,
-                      offsets, out_row, out_col, out_value, stream);
-}
-
-}  // extern "C"

@@ -12,7 +12,7 @@ __global__ void empty_kernel() {}
 
 extern "C" {
 
-int alc_cuda_interface() { return 1; }
+int alc_cuda_interface() { return 2; }
 
 int alc_cuda_ready() {
 #ifdef ALC_ON_HOST

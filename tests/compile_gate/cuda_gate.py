@@ -45,7 +45,7 @@ def readable(symbol: str) -> str:
     kernel = re.search(r"\d+([a-z][a-z_]*_kernel)", symbol)
     if kernel is None:
         raise ValueError(f"not a kernel's name: {symbol}")
-    types = re.findall(r"BFloat16|Float16|Float32|ScoresAbove|ListedPairs", symbol)
+    types = re.findall(r"BFloat16|Float16|Float32", symbol)
     aligned = {"Lb1E": ["aligned"], "Lb0E": ["unaligned"]}
     flags = [word for mark, words in aligned.items() if mark in symbol for word in words]
     return " ".join([kernel.group(1), *types[:1], *flags])

@@ -10,7 +10,12 @@ import pytest
 import alc_kernels
 
 KERNELS = Path(alc_kernels.__file__).parent / "backends" / "triton"
-SOURCES = sorted(KERNELS.glob("*.py"))
+SOURCES = sorted(KERNELS.rglob("*.py"))
+NAMES = [path.relative_to(KERNELS).as_posix() for path in SOURCES]
+
+
+def test_the_sources_are_found():
+    assert {"walk/kernel.py", "dense/kernel.py", "one_pass/kernel.py"} <= set(NAMES)
 
 
 def _is_call(node: ast.AST, *names: str) -> bool:
@@ -58,7 +63,7 @@ def transposed_products(source: str) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", SOURCES, ids=NAMES)
 def test_no_product_of_a_transposed_result(path):
     assert transposed_products(path.read_text()) == []
 
@@ -76,7 +81,7 @@ def kernel(x_ptr, y):
     assert transposed_products(good) == []
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", SOURCES, ids=NAMES)
 def test_kernels_are_named_and_do_not_specialise_on_batch_sizes(path):
     """A size of the batch as a constexpr, or specialised, recompiles for every last batch."""
     sizes = ("num_", "row_st", "col_st", "per_")

@@ -1,4 +1,4 @@
-"""Compaction of active entries by the CUDA kernels: complete, in order, within its capacity."""
+"""Compaction of active pairs by the CUDA kernels: complete, in order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from alc_kernels.backends.cuda import operators
 from tests.native.cuda import ORDERS, set_order
 
-NAN, INF = float("nan"), float("inf")
+NAN = float("nan")
 SIZES = [(0, 0), (0, 5), (5, 0), (1, 1), (3, 31), (4, 32), (9, 33), (70, 11), (5, 1000)]
 
 
@@ -26,34 +26,6 @@ def check(found: tuple[Tensor, ...], active: Tensor, columns: Tensor, values: Te
     torch.testing.assert_close(
         value[:written], values[expected_row, at][:written], rtol=0, atol=0, equal_nan=True
     )
-
-
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("margin", [0.0, 2.0, 100.0, -INF])
-def test_scores(cuda_device, size, margin):
-    scores = torch.randn(size, generator=torch.Generator().manual_seed(1))
-    scores = torch.where(scores.abs() < 0.3, 0.0, scores)  # many exactly at the margin
-    found = operators.compact_scores(scores.to(cuda_device), margin, scores.numel())
-    columns = torch.arange(size[1]).expand(size)
-    check(found, scores >= margin, columns, scores)
-
-
-def test_special_scores(cuda_device):
-    scores = torch.tensor([[NAN, INF, -INF, 0.0], [-0.0, NAN, NAN, NAN]])
-    columns = torch.arange(4).expand(2, 4)
-    found = operators.compact_scores(scores.to(cuda_device), 0.0, 8)
-    check(found, scores >= 0.0, columns, scores)
-    found = operators.compact_scores(scores.to(cuda_device), -INF, 8)
-    check(found, (scores > -INF), columns, scores)
-
-
-@pytest.mark.parametrize("capacity", [0, 1, 33, 34])
-def test_overflow_is_told_and_writes_nothing_beyond(cuda_device, capacity):
-    scores = torch.ones(2, 17)
-    rows, cols = scores.shape
-    found = operators.compact_scores(scores.to(cuda_device), 0.5, capacity)
-    check(found, scores >= 0.5, torch.arange(cols).expand(rows, cols), scores)
-    assert int(found[0][-1]) == 34
 
 
 def pairs(rows: int, cols: int, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -26,97 +26,6 @@ def best(values: Tensor, labels: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return scores, index
 
 
-def check_lists(values: Tensor, index: Tensor, width: int, k: int, device, counts=None) -> None:
-    """``values`` and ``index`` (splits, rows, slots) against sorting."""
-    splits, _, slots = values.shape
-    offsets = torch.arange(splits)[:, None, None] * width
-    valid = index >= 0
-    if counts is not None:
-        valid &= torch.arange(slots) < counts[..., None]
-    labels = torch.where(valid, index.long() + offsets, -1)
-    expected = best(
-        values.movedim(0, 1).flatten(1), labels.movedim(0, 1).flatten(1), k
-    )  # fmt: skip
-    given = counts.to(device) if counts is not None else None
-    got = operators.select_lists(values.to(device), index.to(device), given, width, k)
-    for mine, theirs in zip(got, expected, strict=True):
-        torch.testing.assert_close(mine.cpu(), theirs, rtol=0, atol=0)
-
-
-def lists(splits: int, rows: int, slots: int, *, distinct: int, seed: int = 0):
-    """Random lists with few distinct values, so that most are tied; some entries are none."""
-    generator = torch.Generator().manual_seed(seed)
-    shape = (splits, rows, slots)
-    values = torch.randint(-distinct, distinct, shape, generator=generator) / 4.0
-    # Each label once in a list, in any order.
-    order = torch.rand(shape, generator=generator).argsort(dim=2)
-    missing = torch.rand(shape, generator=generator) < 0.2
-    return values, torch.where(missing, -1, order).to(torch.int32)
-
-
-@pytest.mark.parametrize("k", [1, 2, 10, 31, 100, 128])
-@pytest.mark.parametrize("size", [(1, 3, 5), (3, 2, 128), (2, 3, 900), (9, 1, 700)])
-def test_lists(cuda_device, size, k):
-    values, index = lists(*size, distinct=50)
-    check_lists(values, index, 1000, k, cuda_device)
-
-
-@pytest.mark.parametrize("order", ORDERS)
-def test_ties_and_the_order_of_threads(cuda_device, order):
-    set_order(order)
-    values, index = lists(2, 7, 1500, distinct=1)
-    check_lists(values, index, 2000, 128, cuda_device)
-    check_lists(torch.zeros_like(values), index, 2000, 40, cuda_device)
-
-
-def test_counted_lists(cuda_device):
-    values, index = lists(4, 5, 40, distinct=20)
-    counts = torch.tensor([[0, 1, 40, 7, 39]] * 4, dtype=torch.int32)
-    counts[2] = 0
-    check_lists(values, index, 64, 10, cuda_device, counts)
-
-
-@pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("k", [2, 128])
-def test_the_worst_order_overflows_the_buffer_again_and_again(cuda_device, order, k):
-    """Ascending values, so that all pass the running threshold; the buffer holds 2,048.
-
-    The first threshold is the k-th best of the 256 threads' bests; here fewer than k threads see
-    all that is large.
-    """
-    set_order(order)
-    at = torch.arange(256 * (24 if k == 128 else 3000))
-    values = torch.where(at % 256 < k - 1, at.float(), -1.0)
-    check_lists(values[None, None], at.to(torch.int32)[None, None], 1, k, cuda_device)
-
-
-def test_what_is_no_candidate(cuda_device):
-    values = torch.tensor([
-        [-INF, float("nan"), -INF, -1.0],  # one candidate
-        [-INF, -INF, float("nan"), -INF],  # none
-        [INF, -3.4028234663852886e38, 0.0, -0.0],  # the zeros are equal
-        [1e-45, 0.0, -1e-45, INF],
-    ])[None]  # fmt: skip
-    index = torch.arange(4, dtype=torch.int32).expand(1, 4, 4).contiguous()
-    check_lists(values, index, 4, 4, cuda_device)
-
-
-def test_nothing_at_all(cuda_device):
-    new = torch.empty((2, 0, 4), device=cuda_device)
-    scores, labels = operators.select_lists(new, new.int(), None, 4, 3)
-    assert scores.shape == labels.shape == (0, 3)
-    new = torch.empty((0, 2, 4), device=cuda_device)
-    scores, labels = operators.select_lists(new, new.int(), None, 4, 3)
-    assert (scores == -INF).all() and (labels == -1).all() and scores.shape == (2, 3)
-
-
-@pytest.mark.parametrize(("k", "width"), [(0, 4), (129, 4), (3, 2**32)])
-def test_refused(cuda_device, k, width):
-    values = torch.zeros((2, 1, 4), device=cuda_device)
-    with pytest.raises(RuntimeError, match=r"k is outside 1 \.\. 128|too large"):
-        operators.select_lists(values, values.int(), None, width, k)
-
-
 def subtile_columns(num_labels: int, tile: int, width: int) -> Tensor:
     """(sub-tiles, width) columns, as the comment of select_subtiles.cu has them."""
     columns = torch.arange(-(-num_labels // tile) * tile)
@@ -218,6 +127,45 @@ def test_many_subtiles(cuda_device, k):
     check_subtiles(queries, labels, 128, 2, none, none, k, cuda_device)
 
 
+def of_values(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Queries and labels whose sub-tiles of two columns have these scores twice."""
+    labels = torch.empty(2 * len(values), 1)
+    labels[subtile_columns(len(labels), 8, 2)] = values[:, None, None]
+    return torch.ones(1, 1), labels
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("k", [2, 125])
+def test_the_worst_order_overflows_the_buffer_again_and_again(cuda_device, order, k):
+    """Ascending values, so that all pass the running threshold; the buffer holds 2,048.
+
+    The first threshold is the worst wanted of the 256 threads' bests; here fewer threads than
+    wanted sub-tiles (k + 3) see all that is large.
+    """
+    set_order(order)
+    at = torch.arange(256 * (24 if k == 125 else 600))
+    queries, labels = of_values(torch.where(at % 256 < k + 2, at.float(), -1.0))
+    none = random_relation("empty", 1, len(labels), torch.Generator())
+    check_subtiles(queries, labels, 8, 2, none, none, k, cuda_device)
+
+
+def test_zeros_are_equal_and_extremes_count(cuda_device):
+    values = torch.tensor([INF, -3.4028234663852886e38, 0.0, -0.0, 1e-45, -1e-45, -INF, -1.0])
+    queries, labels = of_values(values)
+    none = random_relation("empty", 1, len(labels), torch.Generator())
+    check_subtiles(queries, labels, 8, 2, none, none, 16, cuda_device)
+
+
+def test_no_rows(cuda_device):
+    queries = torch.zeros((0, 8), device=cuda_device)
+    none = torch.zeros(1, dtype=torch.int64, device=cuda_device)
+    scores, index = operators.select_subtiles(
+        queries, queries, torch.zeros((8, 8), device=cuda_device), 16, 2, "empty", none, none,
+        "empty", none, none, 3,
+    )  # fmt: skip
+    assert scores.shape == index.shape == (0, 3)
+
+
 def test_rounding_of_scores(cuda_device):
     """Real embeddings: scores within d 2^-24 of exact ones, labels theirs but for near ties."""
     generator = torch.Generator().manual_seed(0)
@@ -258,6 +206,7 @@ def test_overflow_and_nan_are_no_candidates(cuda_device):
     ("change", "message"),
     [
         ({"k": 0}, "k is outside"),
+        ({"k": 129}, "k is outside"),
         ({"width": 3}, "sub-tile width"),
         ({"tile": 12}, "sub-tile width"),
         ({"tile": 256, "width": 64, "k": 100}, "sub-tile width"),

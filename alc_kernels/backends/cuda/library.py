@@ -16,17 +16,15 @@ from torch import Tensor
 PACKAGE = Path(__file__).resolve().parents[2]
 OVERRIDE = "ALC_KERNELS_CUDA_LIBRARY"  # a library built in another way, for tests
 RECORD = "_cuda.json"  # written by setup.py: the library's file name, nvcc, architectures
-INTERFACE = 1  # alc_cuda_interface() of the library that this package calls
+INTERFACE = 2  # alc_cuda_interface() of the library that this package calls
 HOW_TO_BUILD = "pip install --no-build-isolation . in the source tree, with nvcc"
 
-_POINTER, _SIZE, _REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+_POINTER, _SIZE = ctypes.c_void_p, ctypes.c_int64
 # As in csrc/cuda/api.h; the stream comes last.
 SIGNATURES = {
-    "alc_select_lists": [_POINTER] * 3 + [_SIZE] * 5 + [_POINTER] * 3,
     "alc_select_subtiles": [_POINTER] * 3 + [_SIZE] * 6
     + ([_SIZE] + [_POINTER] * 2) * 2 + [_SIZE] + [_POINTER] * 3,
-    "alc_compact_scores": [_POINTER] + [_SIZE] * 2 + [_REAL, _SIZE] + [_POINTER] * 5,
-    "alc_compact_pairs": [_POINTER] * 2 + [_SIZE] * 4 + [_POINTER] * 5,
+    "alc_compact_pairs": [_POINTER] * 2 + [_SIZE] * 3 + [_POINTER] * 5,
     "alc_segment_sum": [_POINTER] * 5 + [_SIZE] * 4 + [_POINTER] * 3,
 }  # fmt: skip
 

@@ -70,7 +70,7 @@ def select(
     """Write the k hardest of the rows from ``start`` on, as many as ``maxima`` has.
 
     Args:
-        positives, exclude: (kind, row_ptr, col_ptr) as ``triton_backend.relation`` has them.
+        positives, exclude: (kind, row_ptr, col_ptr) as ``triton.tile.relation`` has them.
         maxima: (rows, num_subtiles) float32.
         scores, labels: (B, k) float32 and int64, of which these rows are written.
     """

@@ -59,25 +59,6 @@ def _new_top(rows: int, k: int, like: Tensor) -> tuple[Tensor, Tensor]:
     return scores, torch.empty((rows, k), dtype=torch.int64, device=like.device)
 
 
-def select_lists(
-    values: Tensor, index: Tensor, counts: Tensor | None, width: int, k: int
-) -> tuple[Tensor, Tensor]:
-    """(rows, k) scores and labels: the best of lists (splits, rows, slots) of float32, int32.
-
-    No caller yet, see docs/build.md.
-    """
-    splits, rows, slots = values.shape
-    scores, labels = _new_top(rows, k, values)
-    _call(
-        "alc_select_lists", values,
-        _pointer("values", values, torch.float32, values),
-        _pointer("index", index, torch.int32, values),
-        _pointer("counts", counts, torch.int32, values),
-        rows, splits, slots, width, k, scores.data_ptr(), labels.data_ptr(),
-    )  # fmt: skip
-    return scores, labels
-
-
 def select_subtiles(
     maxima: Tensor, queries: Tensor, labels: Tensor, tile: int, width: int, positive_kind: str,
     positive_row: Tensor, positive_col: Tensor, exclude_kind: str, exclude_row: Tensor,
@@ -109,44 +90,19 @@ def select_subtiles(
     return scores, index
 
 
-def _new_pairs(rows: int, capacity: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    def new(size: int, dtype: torch.dtype) -> Tensor:
-        return torch.empty(size, dtype=dtype, device=like.device)
-
-    long = torch.int64
-    return (
-        new(rows + 1, long), new(capacity, long), new(capacity, long), new(capacity, torch.float32)
-    )  # fmt: skip
-
-
-def compact_scores(
-    scores: Tensor, margin: float, capacity: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Entries >= margin of float32 (rows, cols): offsets (rows + 1,), rows, columns, values.
-
-    ``offsets[-1]`` above ``capacity`` tells that not all were written. No caller yet, see
-    docs/build.md.
-    """
-    rows, cols = scores.shape
-    new = _new_pairs(rows, capacity, scores)
-    address = _pointer("scores", scores, torch.float32, scores)
-    pointers = [tensor.data_ptr() for tensor in new]
-    _call("alc_compact_scores", scores, address, rows, cols, margin, capacity, *pointers)
-    return new
-
-
 def compact_pairs(
     index: Tensor, coefficient: Tensor, num_labels: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Listed pairs (rows, t) that matter: offsets (rows + 1,), rows, labels, coefficients."""
     rows, cols = index.shape
-    new = _new_pairs(rows, index.numel(), index)
+    offsets, row, label = (index.new_empty(size) for size in (rows + 1, rows * cols, rows * cols))
+    value = torch.empty_like(coefficient).flatten()
     _call(
         "alc_compact_pairs", index, _pointer("index", index, torch.int64, index),
         _pointer("coefficient", coefficient, torch.float32, index),
-        rows, cols, num_labels, index.numel(), *[tensor.data_ptr() for tensor in new],
+        rows, cols, num_labels, *(found.data_ptr() for found in (offsets, row, label, value)),
     )  # fmt: skip
-    return new
+    return offsets, row, label, value
 
 
 def segment_sum(
@@ -177,13 +133,9 @@ def segment_sum(
 
 
 SCHEMAS = {
-    select_lists: "(Tensor values, Tensor index, Tensor? counts, int width, int k) "
-    "-> (Tensor, Tensor)",
     select_subtiles: "(Tensor maxima, Tensor queries, Tensor labels, int tile, int width, "
     "str positive_kind, Tensor positive_row, Tensor positive_col, str exclude_kind, "
     "Tensor exclude_row, Tensor exclude_col, int k) -> (Tensor, Tensor)",
-    compact_scores: "(Tensor scores, float margin, int capacity) "
-    "-> (Tensor, Tensor, Tensor, Tensor)",
     compact_pairs: "(Tensor index, Tensor coefficient, int num_labels) "
     "-> (Tensor, Tensor, Tensor, Tensor)",
     segment_sum: "(Tensor offsets, Tensor? order, Tensor row, Tensor coefficient, Tensor source, "
