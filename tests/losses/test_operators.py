@@ -288,9 +288,9 @@ def test_the_watch_sees_a_whole_matrix(device, monkeypatch):
 def test_triton_backend_never_makes_the_whole_matrix(case, device, monkeypatch):
     """One tile of rows is the least that a chunk can hold."""
     package = "alc_kernels.backends.triton"
-    monkeypatch.setattr(f"{package}.workspace.WORKSPACE_BYTES", 1 << 19)
-    monkeypatch.setattr(f"{package}.coefficients.MIN_CHUNK_ROWS", 128)
-    monkeypatch.setattr(f"{package}.one_pass.MIN_CHUNK_ROWS", 128)
+    monkeypatch.setattr(f"{package}.launch.WORKSPACE_BYTES", 1 << 19)
+    monkeypatch.setattr(f"{package}.dense.launch.MIN_CHUNK_ROWS", 128)
+    monkeypatch.setattr(f"{package}.one_pass.launch.MIN_CHUNK_ROWS", 128)
     seen = largest_inside(case, "triton", device, monkeypatch)
     assert seen.bytes < 4 * ROWS * COLUMNS // 4
     assert (ROWS, COLUMNS) not in seen.shapes and (COLUMNS, ROWS) not in seen.shapes
