@@ -31,10 +31,10 @@ from alc_kernels.selfsupervised import (
     correlated_mask,
     log_q_offset,
     masked_reconstruction_loss,
+    mutual_information,
     random_mask,
     view_contrastive_loss,
 )
-from alc_kernels.selfsupervised import losses as mutual_information
 
 GROUPS, VALUES, VOCABULARY = 4, 40, 50  # hidden attributes, their values, values of a feature
 FEATURES = 2 * GROUPS

@@ -221,7 +221,7 @@ def test_the_size_of_the_allowance():
             assert rounding(16, torch.float32) == 40 * 2.0**-24 + more
             assert rounding(16, torch.bfloat16) == 40 * 2.0**-24  # its products are exact
             q = torch.eye(2, 4)
-            batch = reference.similarity.prepare(q, q)
+            batch = reference.batch.prepare(q, q)
             assert batch.rounding.item() == pytest.approx(16 * 2.0**-24 + more, rel=1e-6)
     finally:
         torch.set_float32_matmul_precision(before)

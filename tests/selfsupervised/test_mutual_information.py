@@ -5,8 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import mutual_info_score
 
-from alc_kernels.selfsupervised import entropy
-from alc_kernels.selfsupervised import losses as mutual_information
+from alc_kernels.selfsupervised import entropy, mutual_information
 
 
 def features(rows: int = 500) -> torch.Tensor:

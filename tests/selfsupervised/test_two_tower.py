@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from alc_kernels.selfsupervised import losses as mutual_information
+from alc_kernels.selfsupervised import mutual_information
 
 FILE = Path(__file__).parents[2] / "examples" / "two_tower.py"
 
