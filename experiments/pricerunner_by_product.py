@@ -19,8 +19,7 @@ from itertools import islice
 from pathlib import Path
 
 from alc_kernels.cli import main as alc
-from alc_kernels.trainer.data.pricerunner import offers
-from alc_kernels.trainer.data.protocol import text_hash
+from alc_kernels.trainer.data.protocol import offers, text_hash
 
 SIZES = (500, 1500, 5000)
 SPLITS = ("train",) * 6 + ("validation",) + ("test",) * 3  # by the last digit of the key's hash

@@ -19,7 +19,7 @@ from alc_kernels import (
     Triplet,
     functional,
 )
-from alc_kernels.bench import chunked, eager, peers
+from alc_kernels.bench import eager, peers
 from alc_kernels.bench.peers import Peer, Step
 
 
@@ -218,7 +218,7 @@ def works(
             "softmax",
             function(functional.softmax_loss),
             eager.softmax,
-            chunked.softmax,
+            eager.chunked_softmax,
             (
                 *peers.SOFTMAX,
                 *repeatable(
@@ -243,7 +243,7 @@ def works(
             "sigmoid",
             function(functional.sigmoid_loss),
             eager.sigmoid,
-            chunked.sigmoid,
+            eager.chunked_sigmoid,
             peers.SIGMOID,
         ),
         Work(

@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from alc_kernels.cli import bench, compare, data, demo, evaluate, info, train
+from alc_kernels.cli import bench, data, demo, judge, train
 from alc_kernels.cli.arguments import Parser, one_line
 from alc_kernels.cli.matching import export, predict
 from alc_kernels.trainer.errors import BadInput, Interrupted, Missing, ProcessFailed, XMCError
@@ -50,13 +50,18 @@ def tell_torchrun(message: str) -> None:
         get_error_handler().record_exception(brief)
 
 
-COMMANDS = (demo, train, evaluate, predict, export, compare, data, bench, info)
+COMMANDS = {
+    "demo": demo.add_command, "train": train.add_command, "evaluate": judge.add_evaluate,
+    "predict": predict.add_command, "export": export.add_command, "compare": judge.add_compare,
+    "data": data.add_command, "bench": bench.add_command, "info": bench.add_info,
+}  # fmt: skip
 # Package as it is imported: as it is installed, and the extra that brings it.
 EXTRAS = {
     "scipy": ("scipy", "trainer"),
     "sklearn": ("scikit-learn", "trainer"),
     "matplotlib": ("matplotlib", "trainer"),
     "rich": ("rich", "trainer"),
+    "jinja2": ("jinja2", "trainer"),
     "safetensors": ("safetensors", "trainer"),
     "tomli": ("tomli", "trainer"),
     "transformers": ("transformers", "transformers"),
@@ -77,8 +82,8 @@ def build_parser() -> Parser:
         epilog="Start with: alc demo",
     )
     commands = parser.add_subparsers(metavar="COMMAND", dest="command")
-    for module in COMMANDS:
-        module.add_command(commands)
+    for add in COMMANDS.values():
+        add(commands)
     return parser
 
 
@@ -94,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     words = list(sys.argv[1:] if argv is None else argv)
     name = "alc"
-    if words and words[0] in {module.NAME for module in COMMANDS}:
+    if words and words[0] in COMMANDS:
         name = f"alc {words[0]}"
     try:
         if not words:

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alc_kernels.cli.arguments import number
+from alc_kernels.cli.arguments import number, refuse_data_folder
 from alc_kernels.cli.data_convert import add_convert
-from alc_kernels.cli.matching.outputs import refuse_data_folder
 from alc_kernels.trainer.errors import BadInput
 
 if TYPE_CHECKING:
@@ -132,12 +131,9 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-NAME = "data"
-
-
 def add_command(commands: Any) -> None:
     parser = commands.add_parser(
-        NAME,
+        "data",
         help="make or inspect a data folder",
         description="Make a data folder for alc train, or look at one.",
     )

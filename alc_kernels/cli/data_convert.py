@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alc_kernels.cli.arguments import number, one_of
-from alc_kernels.cli.matching.outputs import refuse_data_folder
+from alc_kernels.cli.arguments import number, one_of, refuse_data_folder
 from alc_kernels.cli.matching.tables import add_table_options, table_options
 from alc_kernels.trainer.errors import BadInput
 

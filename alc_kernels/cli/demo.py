@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from alc_kernels.trainer.data import Dataset
     from alc_kernels.trainer.evaluation import Group
 
-NAME = "demo"
 LOSSES = ("base", "alc")
 MARKER = "README.txt"
 BEFORE = (
@@ -61,7 +60,7 @@ SMALL = Size(
 
 def add_command(commands: Any) -> None:
     parser = commands.add_parser(
-        NAME,
+        "demo",
         help="see what the losses do, in a few minutes",
         description="Generate a catalogue of product titles, train a small encoder with the base "
         "loss and with ALC, and show how many titles each can match without a person.",
@@ -76,9 +75,8 @@ def add_command(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from alc_kernels.trainer.config import TrainConfig
     from alc_kernels.trainer.data import generate_catalogue, load_dataset, save_dataset
-    from alc_kernels.trainer.evaluation.evaluate import save_baseline
-    from alc_kernels.trainer.finish import make_baseline, require
-    from alc_kernels.trainer.report.examples import titles_table
+    from alc_kernels.trainer.finish import make_baseline, require, save_baseline
+    from alc_kernels.trainer.report.decision import titles_table
     from alc_kernels.trainer.report.summary import data_line
 
     for package, name in (("matplotlib", ""), ("sklearn", "scikit-learn"), ("rich", "")):
@@ -120,7 +118,7 @@ def _prepare(output: Path) -> None:
 def _train(config: TrainConfig, dataset: Dataset, folder: Path) -> Group:
     from alc_kernels.cli.train import make_progress
     from alc_kernels.trainer.evaluation import loss_name
-    from alc_kernels.trainer.evaluation.evaluate import evaluate_run
+    from alc_kernels.trainer.finish import evaluate_run
     from alc_kernels.trainer.training import train
 
     name = loss_name(config.loss)

@@ -5,7 +5,6 @@ numpy arrays or torch tensors in, Python floats and numpy arrays out.
 """
 
 from alc_kernels.metrics.bootstrap import Interval, bootstrap_interval, paired_bootstrap
-from alc_kernels.metrics.calibration import opis
 from alc_kernels.metrics.certified import CertifiedThreshold, certified_threshold
 from alc_kernels.metrics.coverage import (
     PrecisionCoverageCurve,
@@ -13,16 +12,19 @@ from alc_kernels.metrics.coverage import (
     TransferredCoverage,
     aurc,
     coverage_at_precision,
+    opis,
     precision_coverage_curve,
     sweep,
     threshold_at_precision,
     transferred_coverage,
 )
 from alc_kernels.metrics.monitor import PrecisionMonitor
-from alc_kernels.metrics.propensity import ideal_gains, inverse_propensity, psp_at_k
 from alc_kernels.metrics.ranking import (
+    ideal_gains,
+    inverse_propensity,
     ndcg_at_k,
     precision_at_k,
+    psp_at_k,
     recall_at_k,
     topk_with_filter,
 )

@@ -19,7 +19,9 @@ from alc_kernels.metrics.bootstrap import ClusterDraws
 from alc_kernels.metrics.bounds import (
     design_effect,
     error_p_value,
+    fallback,
     group_sums,
+    plan,
     precision_lower_bound,
     queries_allowing,
 )
@@ -33,7 +35,6 @@ from alc_kernels.metrics.inputs import (
     check_lengths,
 )
 from alc_kernels.metrics.monitor import PrecisionMonitor
-from alc_kernels.metrics.sequence import fallback, plan
 
 if TYPE_CHECKING:
     from alc_kernels.metrics.inputs import ArrayLike

@@ -5,14 +5,12 @@ Two families: contrast of two masked views with log-Q corrected batch softmax (Y
 et al., arXiv 2409.14682). Each is a term to add, times a weight, to the retrieval loss.
 """
 
-from alc_kernels.selfsupervised.frequency import (
-    StreamingFrequency,
-    count_probabilities,
-    log_q_offset,
-)
 from alc_kernels.selfsupervised.losses import (
+    StreamingFrequency,
     cca_loss,
+    count_probabilities,
     entropy,
+    log_q_offset,
     masked_reconstruction_loss,
     mutual_information,
     view_contrastive_loss,

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from alc_kernels.trainer.errors import ConfigError
-from alc_kernels.trainer.words import suggestion
+from alc_kernels.trainer.errors import ConfigError, suggestion
 
 # method -> its defaults where they differ from those below
 METHOD_DEFAULTS: dict[str, dict[str, Any]] = {

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from alc_kernels.cached import cached_chunks
 from alc_kernels.trainer.config import TrainConfig
+from alc_kernels.trainer.encoders import build_encoder
 from alc_kernels.trainer.encoders.base import Encoder
-from alc_kernels.trainer.encoders.registry import build_encoder
 from alc_kernels.trainer.methods import METHODS, LabelSide
 
 LABELS_PER_PASS = 4096

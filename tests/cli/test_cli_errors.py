@@ -9,8 +9,7 @@ from evaluation_cases import make_dataset, make_scored
 from alc_kernels.cli import main
 from alc_kernels.trainer.data import load_dataset, save_dataset
 from alc_kernels.trainer.evaluation import Group
-from alc_kernels.trainer.evaluation.predictions import save_predictions
-from alc_kernels.trainer.evaluation.results import save_results
+from alc_kernels.trainer.evaluation.results import save_predictions, save_results
 
 
 def write_run(folder, scored):
@@ -170,22 +169,22 @@ def test_a_missing_extra_is_named(capsys, tmp_path, monkeypatch):
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    from alc_kernels.cli import evaluate
+    from alc_kernels.cli import judge
 
     def run(arguments):
         import safetensors  # noqa: F401
 
-    monkeypatch.setattr(evaluate, "run", run)
+    monkeypatch.setattr(judge, "run_evaluate", run)
     fails(capsys, ["evaluate", data], "safetensors", "alc-kernels[trainer]")
 
 
 def test_errors_of_the_program_are_told_from_the_users(capsys, tmp_path, monkeypatch):
-    from alc_kernels.cli import info
+    from alc_kernels.cli import bench
 
     def broken(arguments):
         raise RuntimeError("wires\ncrossed")
 
-    monkeypatch.setattr(info, "run", broken)
+    monkeypatch.setattr(bench, "run_info", broken)
     fails(capsys, ["info"], "internal error, RuntimeError: wires crossed", "--debug", code=1)
     assert main(["info", "--debug"]) == 1
     assert "Traceback" in capsys.readouterr().err
@@ -193,7 +192,7 @@ def test_errors_of_the_program_are_told_from_the_users(capsys, tmp_path, monkeyp
     def stopped(arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(info, "run", stopped)
+    monkeypatch.setattr(bench, "run_info", stopped)
     fails(capsys, ["info"], "interrupted", code=130)
 
 

@@ -9,9 +9,9 @@ import torch
 from cli_cases import TINY
 
 from alc_kernels.cli import main
+from alc_kernels.cli.matching.export import whole_ids
 from alc_kernels.trainer.config import TrainConfig
 from alc_kernels.trainer.data import load_dataset
-from alc_kernels.trainer.export import whole_ids
 from alc_kernels.trainer.finish import load_trained
 from alc_kernels.trainer.training import train
 

@@ -15,7 +15,7 @@ from alc_kernels.trainer.data import Dataset, Split, load_dataset, save_dataset
 from alc_kernels.trainer.data.text.sparse import without_labels
 from alc_kernels.trainer.data.text.texts import Digests, find
 from alc_kernels.trainer.evaluation import load_scored
-from alc_kernels.trainer.evaluation.label_numbers import known_labels
+from alc_kernels.trainer.evaluation.matching import known_labels
 from alc_kernels.trainer.training.checkpoint import load_checkpoint
 
 TINY = ["--epochs", "2", "--batch-size", "64", "--embedding-dim", "32", "--hidden-dim", "32",

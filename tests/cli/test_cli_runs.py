@@ -144,7 +144,7 @@ def test_interrupted_training_says_where_the_checkpoint_is_and_resumes(
 
 
 def test_interrupted_scoring_says_how_to_go_on(data, tmp_path, capsys, monkeypatch):
-    from alc_kernels.trainer.evaluation import evaluate
+    from alc_kernels.trainer import finish as evaluate
 
     def press(*arguments, **options):
         raise KeyboardInterrupt
@@ -193,7 +193,7 @@ def test_info_tells_versions_and_reasons(capsys):
 
 
 def test_help_of_every_command(capsys):
-    for words in ([], *([module.NAME] for module in COMMANDS)):
+    for words in ([], *([name] for name in COMMANDS)):
         assert main([*words, "--help"]) == 0
         assert "usage: alc" in capsys.readouterr().out
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alc_kernels.cli.matching.outputs import FORMATS, check_place, table_target
+from alc_kernels.cli.arguments import FORMATS, check_place, table_target
 from alc_kernels.cli.matching.tables import table_writer
 from alc_kernels.trainer.errors import BadInput
 from alc_kernels.whole import whole_file, write_whole

@@ -9,12 +9,13 @@ from scipy import special, stats
 from alc_kernels.metrics.bounds import (
     design_effect,
     error_p_value,
+    fallback,
     group_sums,
     incomplete_beta,
+    plan,
     precision_lower_bound,
     queries_allowing,
 )
-from alc_kernels.metrics.sequence import fallback, plan
 
 
 @pytest.mark.parametrize("x", [0.001, 0.05, 0.5, 0.9, 0.999])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from alc_kernels.backends.cuda import enabled, library
-from alc_kernels.cli import info
+from alc_kernels.cli import bench
 from csrc import flags
 from tests.native.cuda import COMPILE, host_library, no_compiler
 
@@ -92,13 +92,13 @@ def test_the_measured_table_names_parts():
 def test_info(no_override, built_for_host, monkeypatch):
     monkeypatch.delenv(enabled.SWITCH, raising=False)
     if not torch.cuda.is_available():
-        assert info._cuda_kernels().startswith("CUDA kernels: not live: the CUDA kernels were not")
+        assert bench._cuda_kernels().startswith("CUDA kernels: not live: the CUDA kernels were not")
         with host_library(built_for_host):
             assert (
-                info._cuda_kernels()
+                bench._cuda_kernels()
                 == "CUDA kernels: live, not used (ALC_KERNELS_CUDA=1 uses them)"
             )
             monkeypatch.setenv(enabled.SWITCH, "1")
-            assert info._cuda_kernels() == "CUDA kernels: live, used for mining, pair_gradient"
+            assert bench._cuda_kernels() == "CUDA kernels: live, used for mining, pair_gradient"
     else:
-        assert "CUDA kernels: not live" in info._cuda_kernels()
+        assert "CUDA kernels: not live" in bench._cuda_kernels()

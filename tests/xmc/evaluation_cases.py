@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from alc_kernels.trainer.data import Dataset, Split
-from alc_kernels.trainer.data.dataset import relation_from_rows
+from alc_kernels.trainer.data.text.sparse import relation_from_rows
 from alc_kernels.trainer.evaluation import Scored, data_fingerprint, score_model
 from alc_kernels.trainer.evaluation.results import describe_data
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from alc_kernels.trainer.baselines import TfidfBaseline, _topk
 from alc_kernels.trainer.data import generate_catalogue
+from alc_kernels.trainer.evaluation.scoring import TfidfBaseline, _topk
 
 
 @pytest.mark.parametrize("k", [1, 2, 5, 7])

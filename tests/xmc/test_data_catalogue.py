@@ -7,10 +7,10 @@ import hashlib
 import numpy as np
 import pytest
 
-from alc_kernels.trainer.baselines import TfidfBaseline
 from alc_kernels.trainer.data import Dataset, generate_catalogue
 from alc_kernels.trainer.data.protocol import is_held_out, split_of
 from alc_kernels.trainer.errors import DataError
+from alc_kernels.trainer.evaluation.scoring import TfidfBaseline
 
 
 def fingerprint(data: Dataset) -> str:

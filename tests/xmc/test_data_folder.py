@@ -15,7 +15,7 @@ import pytest
 
 from alc_kernels.trainer.data import Dataset, Split, load_dataset, save_dataset
 from alc_kernels.trainer.data.beside import Columns
-from alc_kernels.trainer.data.dataset import relation_from_rows
+from alc_kernels.trainer.data.text.sparse import relation_from_rows
 from alc_kernels.trainer.errors import DataError
 
 LABELS = ["Velmora Nova 8 64GB", "Krellmann Kühlschrank 60cm", "Osakura 55QX80A", "Ibexon 電話"]

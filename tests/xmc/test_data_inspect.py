@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from alc_kernels.trainer.data import Dataset, Split, generate_catalogue, load_dataset, save_dataset
-from alc_kernels.trainer.data.dataset import relation_from_rows
 from alc_kernels.trainer.data.inspect import Inspection, inspect_dataset
+from alc_kernels.trainer.data.text.sparse import relation_from_rows
 
 LABELS = ["fridge", "tv", "fridge", "phone", "KÃ¼hlschrank"]
 

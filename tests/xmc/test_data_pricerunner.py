@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alc_kernels.trainer.baselines import TfidfBaseline
 from alc_kernels.trainer.data import Catalogue, Dataset, read_pricerunner
 from alc_kernels.trainer.errors import DataError
+from alc_kernels.trainer.evaluation.scoring import TfidfBaseline
 
 
 def sha(text: str) -> int:

@@ -19,8 +19,7 @@ from alc_kernels.trainer.data.tables import (
     open_table,
 )
 from alc_kernels.trainer.data.tables.table import Pass, Table
-from alc_kernels.trainer.errors import DataError
-from alc_kernels.trainer.words import counted
+from alc_kernels.trainer.errors import DataError, counted
 
 ROWS = [["kühl, 60; l", "Fridge 60"], ['nova "8"', "Nova 8"], ["two\nlines", "TV|55"], ["", "x\ty"]]
 WANTED = [["kühl, 60; l", "Fridge 60"], ['nova "8"', "Nova 8"], ["two lines", "TV|55"], ["", "x y"]]
@@ -368,7 +367,7 @@ def test_labels_are_known_by_their_normalised_texts() -> None:
 
     import numpy as np
 
-    from alc_kernels.trainer.evaluation.label_numbers import known_labels
+    from alc_kernels.trainer.evaluation.matching import known_labels
     from alc_kernels.trainer.training.training_set import TrainingSet
 
     trained = TrainingSet.__new__(TrainingSet)

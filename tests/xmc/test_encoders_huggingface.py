@@ -15,8 +15,7 @@ import torch
 
 from alc_kernels.trainer.config import TrainConfig
 from alc_kernels.trainer.data import generate_catalogue
-from alc_kernels.trainer.encoders import build_encoder
-from alc_kernels.trainer.encoders.registry import describe, rebuild
+from alc_kernels.trainer.encoders import build_encoder, describe, rebuild
 from alc_kernels.trainer.errors import EncoderError
 from alc_kernels.trainer.training import train
 from alc_kernels.trainer.training.checkpoint import load_encoder

@@ -9,9 +9,15 @@ import pytest
 import torch
 
 from alc_kernels.trainer.config import TrainConfig
-from alc_kernels.trainer.encoders import ConcatTokens, TokenRows, build_encoder, ngrams
+from alc_kernels.trainer.encoders import (
+    ConcatTokens,
+    TokenRows,
+    build_encoder,
+    describe,
+    ngrams,
+    rebuild,
+)
 from alc_kernels.trainer.encoders.ngrams import NgramEncoder, document_frequencies
-from alc_kernels.trainer.encoders.registry import describe, rebuild
 from alc_kernels.trainer.errors import EncoderError
 
 TEXTS = ["Velmora Nova 8 64GB", "nova 8 64 gb", "kühlschrank weiß", "", "電話 x", "- - -"]

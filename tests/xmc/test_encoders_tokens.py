@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from alc_kernels.trainer.data import generate_catalogue, load_dataset, save_dataset
 from alc_kernels.trainer.data.text.texts import TextFile, TextRows
 from alc_kernels.trainer.encoders import ConcatTokens, TokenRows
+from alc_kernels.trainer.encoders.base import RaggedTokens, write_tokens
 from alc_kernels.trainer.encoders.ngrams import NgramEncoder
-from alc_kernels.trainer.encoders.tokens import RaggedTokens, write_tokens
 from alc_kernels.trainer.errors import DataError
 
 TEXTS = ["nova 8 64gb", "kühlschrank weiß", "- -", "電話 x", "nova 8"]

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from alc_kernels.trainer.evaluation import Predictions
-from alc_kernels.trainer.evaluation.judged import replicate
-from alc_kernels.trainer.evaluation.results import estimate
+from alc_kernels.trainer.evaluation.judged import estimate, replicate
 
 # Measure -> value and 95 % interval, as the version of the published PriceRunner table gave them.
 PUBLISHED = {

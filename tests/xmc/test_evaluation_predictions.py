@@ -8,7 +8,7 @@ from evaluation_cases import NAMES, ToyModel, make_dataset, with_several_labels
 
 from alc_kernels.metrics import coverage_at_precision
 from alc_kernels.trainer.data import Split
-from alc_kernels.trainer.data.dataset import relation_from_rows
+from alc_kernels.trainer.data.text.sparse import first_labels, relation_from_rows
 from alc_kernels.trainer.errors import DataError
 from alc_kernels.trainer.evaluation import (
     data_fingerprint,
@@ -17,7 +17,7 @@ from alc_kernels.trainer.evaluation import (
     scoring,
     validation_check,
 )
-from alc_kernels.trainer.evaluation.predictions import (
+from alc_kernels.trainer.evaluation.results import (
     CATALOGUES,
     SPLITS,
     Predictions,
@@ -25,7 +25,7 @@ from alc_kernels.trainer.evaluation.predictions import (
     load_predictions,
     save_predictions,
 )
-from alc_kernels.trainer.evaluation.scoring import first_labels, is_member
+from alc_kernels.trainer.evaluation.scoring import is_member
 
 
 def test_perfect_encoder_is_right_wherever_it_can_be():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from alc_kernels.trainer.words import nearest, suggestion
+from alc_kernels.trainer.errors import nearest, suggestion
 
 OPTIONS = ["--output", "--overwrite", "--loss", "--layout", "--epochs", "--temperature",
            "--query-column", "--label-column", "--learning-rate", "--keep-unmatched"]  # fmt: skip

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix, vstack
 from torch.nn import functional as F
 
-from alc_kernels.trainer.data.dataset import relation_from_rows
+from alc_kernels.trainer.data.text.sparse import relation_from_rows
 from alc_kernels.trainer.negatives import (
     ApproximateIndex,
     ExactIndex,

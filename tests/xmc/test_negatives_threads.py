@@ -8,7 +8,7 @@ import sys
 
 SCRIPT = """
 import torch
-from alc_kernels.trainer.data.dataset import relation_from_rows
+from alc_kernels.trainer.data.text.sparse import relation_from_rows
 from alc_kernels.trainer.negatives import balanced_clusters, index, mine_hard_negatives
 
 index.SCANNED_LABELS = 100  # inverted lists

@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from alc_kernels.trainer.config import TrainConfig
-from alc_kernels.trainer.data.dataset import relation_from_rows
+from alc_kernels.trainer.data.text.sparse import relation_from_rows
 from alc_kernels.trainer.errors import CheckpointError
 from alc_kernels.trainer.methods.base import Snapshot
 from alc_kernels.trainer.negatives import MissingFaiss

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alc_kernels.trainer.errors import BadInput
-from alc_kernels.trainer.words import counted
+from alc_kernels.trainer.errors import BadInput, counted
 
 if TYPE_CHECKING:
     from alc_kernels.trainer.data.tables import TableOptions
@@ -86,8 +85,8 @@ def read_labels(
         BadInput: the run's data are not found, or options do not go together.
         DataError: the file cannot be read; names the line.
     """
-    from alc_kernels.cli.compare import texts_of
-    from alc_kernels.trainer.evaluation.label_numbers import numbers_for
+    from alc_kernels.cli.judge import texts_of
+    from alc_kernels.trainer.evaluation.matching import numbers_for
 
     for option in ("catalogue_column", "catalogue_id_column"):
         if getattr(arguments, option) is not None and arguments.catalogue is None:
@@ -107,7 +106,7 @@ def _read_file(
 ) -> Labels:
     from alc_kernels.trainer.data.text.texts import Digests, member
     from alc_kernels.trainer.errors import DataError
-    from alc_kernels.trainer.evaluation.label_numbers import known_labels
+    from alc_kernels.trainer.evaluation.matching import known_labels
 
     path = arguments.catalogue
     source = _Source(arguments, options)

@@ -13,21 +13,26 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from alc_kernels.cli.arguments import number, one_of
+from alc_kernels.cli.arguments import FORMATS, number, one_of, table_target
 from alc_kernels.cli.matching.catalogue import (
     Labels,
     add_catalogue_options,
     read_labels,
     text_column,
 )
-from alc_kernels.cli.matching.outputs import FORMATS, table_target
 from alc_kernels.cli.matching.tables import add_table_options, table_options
-from alc_kernels.trainer.data.tables import Changes, Table, is_table, normalize_text, open_table
-from alc_kernels.trainer.data.tables.opening import STDIN, copy_of_standard_input
+from alc_kernels.trainer.data.tables import (
+    STDIN,
+    Changes,
+    Table,
+    copy_of_standard_input,
+    is_table,
+    normalize_text,
+    open_table,
+)
 from alc_kernels.trainer.data.tables.table import TableOptions
 from alc_kernels.trainer.data.text.lines import TextInput
-from alc_kernels.trainer.errors import BadInput
-from alc_kernels.trainer.words import counted
+from alc_kernels.trainer.errors import BadInput, counted
 
 if TYPE_CHECKING:
     from alc_kernels.cli.matching.tables import Row
@@ -204,13 +209,12 @@ def _names(table: Table, wanted: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(name for name in names if name))
 
 
-NAME = "predict"
 PRECISION = 0.9
 
 
 def add_command(commands: Any) -> None:
     parser = commands.add_parser(
-        NAME,
+        "predict",
         help="match new titles: label, score, accept or review",
         description="Find the best label of every title in FILE and write, for each, query, rank, "
         "label, score and decision, with ids and further columns where there are some: accept "
@@ -326,7 +330,7 @@ def _row(title: Title, match: Match, titles: Titles, labels: Labels) -> Row:
 def _threshold(arguments: argparse.Namespace, scored: Scored) -> tuple[float, str]:
     """The threshold, and where it is from, in words."""
     from alc_kernels.trainer.evaluation.matching import validation_threshold
-    from alc_kernels.trainer.report.support import chosen_text, titles_text
+    from alc_kernels.trainer.report.summary import chosen_text, titles_text
 
     if arguments.threshold is not None:
         return arguments.threshold, f"{arguments.threshold:g}, as given{_outside(arguments)}"
@@ -355,7 +359,7 @@ def _outside(arguments: argparse.Namespace) -> str:
 
 def _beyond(arguments: argparse.Namespace, scored: Scored, threshold: float) -> str:
     """How the catalogue differs from the one that the threshold was chosen on, in words."""
-    from alc_kernels.trainer.evaluation.predictions import leading_catalogue
+    from alc_kernels.trainer.evaluation.results import leading_catalogue
 
     if arguments.threshold is not None or not np.isfinite(threshold):
         return ""

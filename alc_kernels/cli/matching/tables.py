@@ -26,7 +26,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from alc_kernels.cli.matching.outputs import Target
+from alc_kernels.cli.arguments import Target
 from alc_kernels.trainer.errors import BadInput, Missing
 from alc_kernels.whole import whole_file
 

@@ -2,8 +2,8 @@
 
 from alc_kernels.trainer.data.dataset import SPLITS, Catalogue, Dataset, Split
 from alc_kernels.trainer.data.folder import load_dataset, save_dataset
-from alc_kernels.trainer.data.generated.catalogue import generate_catalogue
-from alc_kernels.trainer.data.pricerunner import read_pricerunner
+from alc_kernels.trainer.data.generated import generate_catalogue
+from alc_kernels.trainer.data.protocol import read_pricerunner
 from alc_kernels.trainer.data.shapes import PairOptions, ProductTables, find_pairs, find_products
 from alc_kernels.trainer.data.tables import TableOptions
 

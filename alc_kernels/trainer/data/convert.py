@@ -31,8 +31,7 @@ from alc_kernels.trainer.data.text.sparse import (
     write_sparse_text,
 )
 from alc_kernels.trainer.data.text.texts import Digests, TextFile
-from alc_kernels.trainer.errors import DataError
-from alc_kernels.trainer.words import counted
+from alc_kernels.trainer.errors import DataError, counted
 
 DROPPED = -1
 _KINDS = {

@@ -13,7 +13,7 @@ import numpy as np
 from alc_kernels.trainer.data.dataset import Dataset, Split
 from alc_kernels.trainer.data.tables import normalize_text
 from alc_kernels.trainer.data.text.texts import Digests, TextFile, group, member
-from alc_kernels.trainer.words import counted
+from alc_kernels.trainer.errors import counted
 
 # Parts of a data set that are too small for what they are there for.
 

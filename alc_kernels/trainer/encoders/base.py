@@ -4,27 +4,229 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from alc_kernels.trainer.data.text.texts import TextRows, fingerprint
-from alc_kernels.trainer.encoders.tokens import (
-    Chunk,
-    Collate,
-    RaggedTokens,
-    TokenizedTexts,
-    TokenRows,
-    open_tokens,
-    ragged,
-    write_tokens,
-)
+from alc_kernels.trainer.data.text.texts import MappedFile, TextRows, fingerprint
+from alc_kernels.trainer.errors import DataError
+
+# Tokenised texts: one ragged array of ids, and views over several or over some of them.
+
+
+Collate = Callable[[np.ndarray, np.ndarray], Any]
+
+
+class TokenizedTexts(ABC):
+    """Texts made ready once; batches are then only slices of it.
+
+    Attributes:
+        collate: from ``ids`` and ``offsets`` of some texts, as :meth:`gather` returns them, to
+            the batch that the encoder takes.
+    """
+
+    collate: Collate
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def gather(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of the given rows.
+
+        Args:
+            rows: (n,) int64, repeats allowed.
+
+        Returns:
+            ids (nnz,) int64 and offsets (n + 1,) int64: row i owns
+            ``ids[offsets[i]:offsets[i + 1]]``.
+        """
+
+    def select(self, rows: np.ndarray) -> Any:
+        """The batch of the given rows (int64 (n,)), as :meth:`Encoder.forward` takes it."""
+        return self.collate(*self.gather(rows))
+
+    def __deepcopy__(self, memo: Any) -> TokenizedTexts:
+        return self  # never changes, and a copy of a mapped file would be read into memory
+
+
+class RaggedTokens(TokenizedTexts):
+    """Ids of many texts as one ragged array, in memory or mapped from a file.
+
+    Args:
+        ids: (nnz,) of an integer type.
+        offsets: (n + 1,) int64: text i owns ``ids[offsets[i]:offsets[i + 1]]``.
+        collate: see :class:`TokenizedTexts`.
+        file: what ``ids`` is mapped from, if it is.
+    """
+
+    def __init__(
+        self,
+        ids: np.ndarray,
+        offsets: np.ndarray,
+        collate: Collate,
+        file: MappedFile | None = None,
+    ) -> None:
+        self.ids, self.offsets, self.collate, self._file = ids, offsets, collate, file
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def gather(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        starts = self.offsets[rows]
+        lengths = self.offsets[rows + 1] - starts
+        offsets = _offsets(lengths)
+        if self._file is not None:
+            return self._file.read(starts, lengths).astype(np.int64), offsets
+        at = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+        return self.ids[at].astype(np.int64), offsets
+
+
+class TokenRows(TokenizedTexts):
+    """Some rows of other tokenised texts, without a copy.
+
+    Args:
+        tokens: the others.
+        rows: (n,) int64 indices into them.
+    """
+
+    def __init__(self, tokens: TokenizedTexts, rows: np.ndarray) -> None:
+        self.tokens, self.rows, self.collate = tokens, np.asarray(rows, np.int64), tokens.collate
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def gather(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.tokens.gather(self.rows[rows])
+
+
+class ConcatTokens(TokenizedTexts):
+    """Several tokenised texts as one, in order, without a copy.
+
+    Row i of the second is row ``len(first) + i`` of the whole. So a batch of queries and labels
+    is a single pass of the encoder.
+
+    Args:
+        *parts: at least one, all from the same encoder.
+    """
+
+    def __init__(self, *parts: TokenizedTexts) -> None:
+        if len({part.collate for part in parts}) != 1:
+            raise ValueError("expected one or more parts, all tokenised by the same encoder")
+        self.parts, self.collate = parts, parts[0].collate
+        self._starts = _offsets(np.array([len(part) for part in parts]))
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def gather(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        owner = np.searchsorted(self._starts, rows, side="right") - 1  # (n,)
+        lengths = np.zeros(len(rows), np.int64)
+        found = []
+        for number, part in enumerate(self.parts):
+            places = np.flatnonzero(owner == number)
+            ids, offsets = part.gather(rows[places] - self._starts[number])
+            lengths[places] = np.diff(offsets)
+            found.append(ids)
+        # Each part's ids fill the places of its rows, in their order.
+        whole = _offsets(lengths)
+        by_id = np.repeat(owner, lengths)
+        made = np.empty(whole[-1], np.int64)
+        for number, ids in enumerate(found):
+            made[by_id == number] = ids
+        return made, whole
+
+
+def ragged(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """One pair (ids, offsets) of several pairs (ids, lengths of the texts)."""
+    ids = np.concatenate([ids for ids, _ in parts]) if parts else np.zeros(0, np.int64)
+    lengths = np.concatenate([lengths for _, lengths in parts]) if parts else np.zeros(0, np.int64)
+    return ids, _offsets(lengths)
+
+
+def _offsets(lengths: np.ndarray) -> np.ndarray:
+    """(n + 1,) int64 running sums, beginning with 0."""
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+# Ids and offsets of tokenised texts in memory-mapped files, written once.
+#
+#     CACHE/KEY/ids.npy        (nnz,) of the smallest integer type that holds them
+#     CACHE/KEY/offsets.npy    (n + 1,) int64
+#
+# KEY is a digest of the tokenisation's settings and of the texts, so that a change of either makes
+# new files. A folder takes its name only when it is complete.
+
+
+Chunk = tuple[np.ndarray, np.ndarray]  # ids, and the number of ids of each text
+
+
+def open_tokens(folder: Path, count: int) -> tuple[MappedFile, np.ndarray] | None:
+    """Ids, mapped, and offsets of ``count`` texts; None where they are missing or damaged."""
+    try:
+        offsets = np.load(folder / "offsets.npy")
+        with (folder / "ids.npy").open("rb") as file:
+            np.lib.format.read_magic(file)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            start = file.tell()
+        ids = MappedFile(folder / "ids.npy", dtype, start)
+    except (OSError, EOFError, ValueError):  # no such file; an empty or truncated one; no .npy
+        return None
+    if offsets.shape != (count + 1,) or not ids.array.shape == shape == (int(offsets[-1]),):
+        return None
+    return ids, offsets
+
+
+def write_tokens(folder: Path, chunks: Iterable[Chunk], dtype: np.dtype) -> None:
+    """Write the ids and lengths of texts, chunk by chunk.
+
+    Raises:
+        DataError: the folder cannot be written (no space, no permission).
+    """
+    part = folder.with_name(f"{folder.name}.part-{os.getpid()}")
+    try:
+        part.mkdir(parents=True, exist_ok=True)
+        ids_file, offsets_file = (part / "ids.npy").open("wb"), (part / "offsets.npy").open("wb")
+        with ids_file, offsets_file:
+            _header(ids_file, 0, dtype)
+            _header(offsets_file, 0, np.dtype(np.int64))
+            num_ids, num_texts = 0, 0
+            np.zeros(1, np.int64).tofile(offsets_file)
+            for ids, lengths in chunks:
+                ids.astype(dtype, copy=False).tofile(ids_file)
+                (num_ids + np.cumsum(lengths, dtype=np.int64)).tofile(offsets_file)
+                num_ids += len(ids)
+                num_texts += len(lengths)
+            _header(ids_file, num_ids, dtype)
+            _header(offsets_file, num_texts + 1, np.dtype(np.int64))
+        shutil.rmtree(folder, ignore_errors=True)  # a damaged one
+        part.rename(folder)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written ({error.strerror})") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _header(file: IO[bytes], count: int, dtype: np.dtype) -> None:
+    """Write the header of a one-dimensional array at the file's start.
+
+    NumPy leaves room in it for the length to grow, so a later one takes the same bytes.
+    """
+    file.seek(0)
+    about = {"descr": dtype.str, "fortran_order": False, "shape": (count,)}
+    np.lib.format.write_array_header_1_0(file, about)
+    file.flush()
+
 
 REMEMBERED = 6  # tokenised texts that an encoder keeps at hand
 

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from alc_kernels.trainer.encoders.base import Encoder
-from alc_kernels.trainer.encoders.tokens import Chunk
+from alc_kernels.trainer.encoders.base import Chunk, Encoder
 from alc_kernels.trainer.errors import EncoderError
 
 ASSETS = "huggingface"

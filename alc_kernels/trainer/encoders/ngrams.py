@@ -22,8 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from alc_kernels.trainer.encoders.base import Encoder
-from alc_kernels.trainer.encoders.tokens import Chunk, TokenizedTexts
+from alc_kernels.trainer.encoders.base import Chunk, Encoder, TokenizedTexts
 
 # Texts to hashed features: words, word pairs and character n-grams, all in NumPy.
 #

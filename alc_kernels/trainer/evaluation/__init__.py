@@ -8,14 +8,23 @@ from alc_kernels.trainer.evaluation.comparison import (
     group_runs,
     loss_name,
 )
-from alc_kernels.trainer.evaluation.judged import BY_KEY, MEASURES, PRECISIONS, Measure
-from alc_kernels.trainer.evaluation.predictions import (
+from alc_kernels.trainer.evaluation.judged import (
+    BY_KEY,
+    MEASURES,
+    PRECISIONS,
+    Estimate,
+    Measure,
+    figures,
+)
+from alc_kernels.trainer.evaluation.results import (
     CATALOGUES,
     Predictions,
+    RunError,
+    Scored,
     data_fingerprint,
     leading_catalogue,
+    load_scored,
 )
-from alc_kernels.trainer.evaluation.results import Estimate, RunError, Scored, figures, load_scored
 from alc_kernels.trainer.evaluation.scoring import score_model, score_ranker, validation_check
 from alc_kernels.trainer.evaluation.search import topk_labels
 

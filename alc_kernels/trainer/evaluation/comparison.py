@@ -12,14 +12,21 @@ import numpy as np
 
 from alc_kernels.metrics import coverage_at_precision
 from alc_kernels.metrics.bounds import precision_lower_bound
-from alc_kernels.trainer.evaluation.judged import PRECISIONS, REPLICATES, Judged, percent, replicate
-from alc_kernels.trainer.evaluation.predictions import CATALOGUES, leading_catalogue
-from alc_kernels.trainer.evaluation.results import (
-    UNIMPORTANT,
+from alc_kernels.trainer.evaluation.judged import (
+    PRECISIONS,
+    REPLICATES,
     Estimate,
+    Judged,
+    estimate,
+    percent,
+    replicate,
+)
+from alc_kernels.trainer.evaluation.results import (
+    CATALOGUES,
+    UNIMPORTANT,
     RunError,
     Scored,
-    estimate,
+    leading_catalogue,
     settings_key,
 )
 from alc_kernels.trainer.methods import METHODS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,7 +11,7 @@ import numpy as np
 
 from alc_kernels.metrics import Sweep, opis, precision_coverage_curve, sweep
 from alc_kernels.metrics.bootstrap import ClusterDraws, percentile_bounds
-from alc_kernels.trainer.evaluation.predictions import Predictions
+from alc_kernels.trainer.evaluation.results import Predictions, Splits
 
 # The figures of a run: what each is called and what it means.
 
@@ -282,6 +283,40 @@ def interval(values: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float,
     """The central ``confidence`` of the (R,) values, NaN left out; NaN if nothing remains."""
     low, high, _ = percentile_bounds(values, confidence)
     return low, high
+
+
+# Figures with their intervals.
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and the bounds of its 95 % bootstrap interval; NaN where it is undefined."""
+
+    value: float
+    low: float
+    high: float
+
+
+Figures = Mapping[str, Mapping[str, Estimate]]  # catalogue -> measure -> estimate
+
+
+def estimate(value: float, replicates: np.ndarray | None) -> Estimate:
+    """A point value with the interval of its replicates (R,)."""
+    low, high = (math.nan, math.nan) if replicates is None else interval(replicates)
+    return Estimate(value, low, high)
+
+
+def figures(
+    predictions: Splits,
+    precisions: tuple[float, ...] = PRECISIONS,
+    replicates: int = REPLICATES,
+) -> dict[str, dict[str, Estimate]]:
+    """Every measure of a run, on test, with its interval."""
+    made = {}
+    for catalogue, splits in predictions.items():
+        point, drawn = replicate(splits, precisions, replicates)
+        made[catalogue] = {key: estimate(v, drawn.get(key)) for key, v in point.items()}
+    return made
 
 
 # The precision-coverage curve with the band that its bootstrap gives.

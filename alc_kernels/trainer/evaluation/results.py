@@ -2,53 +2,175 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from alc_kernels.trainer.data import Dataset
+from alc_kernels.trainer.data.text.texts import add_texts
 from alc_kernels.trainer.errors import XMCError
-from alc_kernels.trainer.evaluation.judged import PRECISIONS, REPLICATES, interval, replicate
-from alc_kernels.trainer.evaluation.predictions import Splits, load_predictions
-from alc_kernels.whole import write_whole
+from alc_kernels.whole import whole_file, write_whole
 
-FORMAT = 1
+if TYPE_CHECKING:
+    from alc_kernels.trainer.evaluation.judged import Estimate
+
+# What a run predicted: the nearest labels of every query, kept in ``RUN/predictions.npz``.
+#
+# Every figure and picture of a report comes from this file, so a run can be judged again, at
+# another precision or against another run, without its encoder and without its data.
+
+
+CATALOGUES = ("open", "closed")
+SPLITS = ("validation", "test")
+PREDICTIONS_FORMAT = 2
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A figure and the bounds of its 95 % bootstrap interval; NaN where it is undefined."""
+class Predictions:
+    """The answers to one split's queries against one catalogue.
 
-    value: float
-    low: float
-    high: float
+    Attributes:
+        indices: (N, k) int64 label numbers, best first; -1 where the catalogue ran out.
+        scores: (N, k) float32 similarities; -inf there.
+        hits: (N, k) bool, whether that label is right.
+        gains: (N, k) float64, the inverse propensity of a label that is right, else 0.
+        ideal: (N, k) float64, what the best ranking gains: column r is the sum of the r + 1
+            largest inverse propensities of the query's right labels in the catalogue.
+        num_positives: (N,) int64, how many right labels the catalogue holds for the query.
+        group: (N,) int64, the query's product, in the catalogue or not: its first true label, or
+            a number above all labels'; the unit of the bootstrap. -1 where none is known.
+    """
+
+    indices: np.ndarray
+    scores: np.ndarray
+    hits: np.ndarray
+    gains: np.ndarray
+    ideal: np.ndarray
+    num_positives: np.ndarray
+    group: np.ndarray
+
+    @property
+    def top_score(self) -> np.ndarray:
+        """(N,) float64 score of each query's best label."""
+        return self.scores[:, 0].astype(np.float64)
+
+    @property
+    def correct(self) -> np.ndarray:
+        """(N,) bool, whether the best label is right."""
+        return self.hits[:, 0]
+
+    @property
+    def answerable(self) -> np.ndarray:
+        """(N,) bool, whether the catalogue holds a right label."""
+        return self.num_positives > 0
+
+    def __len__(self) -> int:
+        return len(self.indices)
 
 
-Figures = Mapping[str, Mapping[str, Estimate]]  # catalogue -> measure -> estimate
+Splits = Mapping[str, Mapping[str, Predictions]]  # catalogue -> split -> predictions
 
 
-def estimate(value: float, replicates: np.ndarray | None) -> Estimate:
-    """A point value with the interval of its replicates (R,)."""
-    low, high = (math.nan, math.nan) if replicates is None else interval(replicates)
-    return Estimate(value, low, high)
+def leading_catalogue(predictions: Splits) -> str:
+    """The catalogue that figures are read off first: ``"open"`` where there is one."""
+    return next(name for name in CATALOGUES if name in predictions)
 
 
-def figures(
-    predictions: Splits,
-    precisions: tuple[float, ...] = PRECISIONS,
-    replicates: int = REPLICATES,
-) -> dict[str, dict[str, Estimate]]:
-    """Every measure of a run, on test, with its interval."""
-    made = {}
-    for catalogue, splits in predictions.items():
-        point, drawn = replicate(splits, precisions, replicates)
-        made[catalogue] = {key: estimate(v, drawn.get(key)) for key, v in point.items()}
-    return made
+def save_predictions(path: Path, predictions: Splits, fingerprint: str) -> None:
+    """Write ``predictions`` to ``path``, whole or not at all."""
+    arrays = {
+        f"{catalogue}/{split}/{field.name}": getattr(splits[split], field.name)
+        for catalogue, splits in predictions.items()
+        for split in SPLITS
+        for field in fields(Predictions)
+    }
+    arrays["catalogues"] = np.array([name for name in CATALOGUES if name in predictions])
+    arrays["fingerprint"] = np.array(fingerprint)
+    arrays["format"] = np.array(PREDICTIONS_FORMAT)
+    with whole_file(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def load_predictions(path: Path) -> tuple[dict[str, dict[str, Predictions]], str]:
+    """Read what :func:`save_predictions` wrote: predictions and the data's fingerprint.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged or of another format; the message names it.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if int(archive["format"]) != PREDICTIONS_FORMAT:
+                raise ValueError(
+                    f"{path}: written by another version of alc; score the run again: "
+                    f"alc evaluate {path.parent} --data DIR"
+                )
+            catalogues = [str(name) for name in archive["catalogues"]]
+            loaded = {
+                catalogue: {
+                    split: Predictions(
+                        *(archive[f"{catalogue}/{split}/{f.name}"] for f in fields(Predictions))
+                    )
+                    for split in SPLITS
+                }
+                for catalogue in catalogues
+            }
+            fingerprint = str(archive["fingerprint"])
+    except (KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path}: damaged or not a predictions file ({error})") from error
+    if not loaded or not set(loaded) <= set(CATALOGUES):
+        raise ValueError(
+            f"{path}: found catalogues {', '.join(loaded) or 'none'}, expected some of "
+            f"{', '.join(CATALOGUES)}"
+        )
+    for catalogue, splits in loaded.items():
+        for split, part in splits.items():
+            _check(part, f"{path}: {catalogue} {split}")
+    return loaded, fingerprint
+
+
+def _check(part: Predictions, where: str) -> None:
+    shape = part.indices.shape
+    ranked = (part.scores, part.hits, part.gains, part.ideal)
+    if len(shape) != 2 or any(array.shape != shape for array in ranked):
+        raise ValueError(f"{where}: indices, scores, hits and gains differ in shape")
+    if part.num_positives.shape != shape[:1] or part.group.shape != shape[:1]:
+        raise ValueError(f"{where}: {shape[0]} queries, but the counts per query do not match")
+
+
+# A short name for what runs are scored on, so that only like is compared with like.
+
+
+def data_fingerprint(dataset: Dataset) -> str:
+    """16 hexadecimal digits over labels, held-out labels, and the queries and pairs scored.
+
+    The training split is left out: two runs that were trained on different queries and are scored
+    on the same ones may be compared.
+    """
+    digest = hashlib.sha256()
+    add_texts(digest, dataset.labels)
+    digest.update(np.packbits(dataset.held_out).tobytes())
+    for name in SPLITS:
+        split = dataset.splits[name]
+        add_texts(digest, split.queries)
+        digest.update(split.relation.indptr.astype("<i8").tobytes())
+        digest.update(split.relation.indices.astype("<i8").tobytes())
+        if split.excluded is not None and split.excluded.nnz:
+            digest.update(b"excluded")
+            digest.update(split.excluded.indptr.astype("<i8").tobytes())
+            digest.update(split.excluded.indices.astype("<i8").tobytes())
+    return digest.hexdigest()[:16]
+
+
+FORMAT = 1
 
 
 def describe_data(dataset: Dataset, fingerprint: str) -> dict[str, Any]:
@@ -66,7 +188,7 @@ def describe_data(dataset: Dataset, fingerprint: str) -> dict[str, Any]:
 
 def save_results(
     path: Path,
-    measured: Figures,
+    measured: Mapping[str, Mapping[str, Estimate]],
     *,
     data: Mapping[str, Any],
     config: Mapping[str, Any],

@@ -1,8 +1,7 @@
 """The methods, by name."""
 
-from alc_kernels.trainer.methods.base import LabelSide, Method, Snapshot
+from alc_kernels.trainer.methods.base import DEXML, NGAME, LabelSide, Method, Snapshot
 from alc_kernels.trainer.methods.dexa import DEXA
-from alc_kernels.trainer.methods.ngame import DEXML, NGAME
 from alc_kernels.trainer.methods.prime import PRIME
 
 METHODS: dict[str, Method] = {method.name: method for method in (NGAME, DEXA, DEXML, PRIME)}

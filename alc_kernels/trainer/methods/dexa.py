@@ -16,8 +16,7 @@ from torch.nn import functional as F
 
 from alc_kernels.functional import topk_similarity
 from alc_kernels.trainer.config import TrainConfig
-from alc_kernels.trainer.methods.base import LabelSide, Method, Snapshot
-from alc_kernels.trainer.methods.ngame import triplet
+from alc_kernels.trainer.methods.base import LabelSide, Method, Snapshot, triplet
 from alc_kernels.trainer.negatives.clusters import balanced_clusters
 
 # Learned vectors shared by clusters of labels (DEXA's auxiliary vectors, PRIME's free vectors).

@@ -1,7 +1,10 @@
 """Where negatives come from: clusters of similar vectors, label indexes, hard negatives."""
 
-from alc_kernels.trainer.negatives.clusters import balanced_clusters
-from alc_kernels.trainer.negatives.hard import draw_hard_negatives, mine_hard_negatives
+from alc_kernels.trainer.negatives.clusters import (
+    balanced_clusters,
+    draw_hard_negatives,
+    mine_hard_negatives,
+)
 from alc_kernels.trainer.negatives.index import (
     ApproximateIndex,
     ExactIndex,

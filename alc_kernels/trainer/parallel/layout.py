@@ -19,8 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from alc_kernels.trainer.model import Model
-from alc_kernels.trainer.parallel.processes import Processes
-from alc_kernels.trainer.parallel.sharded import is_sharded
+from alc_kernels.trainer.parallel.processes import Processes, is_sharded
 from alc_kernels.trainer.training.optimizers import sparse_rows
 
 # Sums of gradients over the processes, where no wrapper takes care of them.

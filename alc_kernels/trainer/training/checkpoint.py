@@ -27,8 +27,8 @@ from typing import Any
 from torch import Tensor
 
 from alc_kernels.trainer.config import TrainConfig
+from alc_kernels.trainer.encoders import describe, rebuild
 from alc_kernels.trainer.encoders.base import Encoder
-from alc_kernels.trainer.encoders.registry import describe, rebuild
 from alc_kernels.trainer.errors import CheckpointError, ConfigError, EncoderError
 from alc_kernels.trainer.model import Model, build_model
 from alc_kernels.trainer.training.state import Packed, Part, Position, unpack

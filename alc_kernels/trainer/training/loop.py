@@ -17,8 +17,7 @@ from alc_kernels.trainer.data.dataset import Dataset
 from alc_kernels.trainer.errors import ConfigError, Interrupted, TrainingDiverged
 from alc_kernels.trainer.model import Model, build_model
 from alc_kernels.trainer.parallel.layout import make_layout
-from alc_kernels.trainer.parallel.processes import Processes
-from alc_kernels.trainer.parallel.sharded import Weights, is_sharded
+from alc_kernels.trainer.parallel.processes import Processes, Weights, is_sharded
 from alc_kernels.trainer.training.batch_loss import (
     TERMS,
     BatchLoss,

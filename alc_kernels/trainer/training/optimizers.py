@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from alc_kernels.trainer.parallel.sharded import is_sharded, like, local, whole
+from alc_kernels.trainer.parallel.processes import is_sharded, like, local, whole
 
 
 class RowAdagrad(Optimizer):

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from alc_kernels.trainer.config import TrainConfig
 from alc_kernels.trainer.errors import CheckpointError, TrainingDiverged
 from alc_kernels.trainer.model import Model
-from alc_kernels.trainer.parallel.processes import ALONE, Processes
-from alc_kernels.trainer.parallel.sharded import Weights, local, whole
+from alc_kernels.trainer.parallel.processes import ALONE, Processes, Weights, local, whole
 from alc_kernels.trainer.training.checkpoint import (
     CURRENT,
     MODEL,

@@ -24,8 +24,12 @@ from torch import Tensor
 
 from alc_kernels.trainer.config import TrainConfig
 from alc_kernels.trainer.errors import CheckpointError
-from alc_kernels.trainer.negatives.clusters import deal_clusters, divide
-from alc_kernels.trainer.negatives.hard import draw_hard_negatives, mine_hard_negatives
+from alc_kernels.trainer.negatives.clusters import (
+    deal_clusters,
+    divide,
+    draw_hard_negatives,
+    mine_hard_negatives,
+)
 from alc_kernels.trainer.negatives.index import QUERIES_PER_PASS, load_faiss
 from alc_kernels.trainer.parallel.processes import ALONE, Processes
 

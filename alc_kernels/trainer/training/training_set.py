@@ -20,8 +20,7 @@ from alc_kernels.trainer.data.dataset import Dataset
 from alc_kernels.trainer.data.tables import normalize_text
 from alc_kernels.trainer.data.text.texts import Digests
 from alc_kernels.trainer.data.text.texts import fingerprint as text_fingerprint
-from alc_kernels.trainer.encoders.base import Encoder
-from alc_kernels.trainer.encoders.tokens import ConcatTokens, TokenRows
+from alc_kernels.trainer.encoders.base import ConcatTokens, Encoder, TokenRows
 from alc_kernels.trainer.errors import DataError
 from alc_kernels.trainer.methods import Snapshot
 from alc_kernels.trainer.model import Model

@@ -11,10 +11,16 @@ import numpy as np
 
 from alc_kernels.trainer.data.beside import Record
 from alc_kernels.trainer.data.protocol import SHARE_STEPS, sha1_of
-from alc_kernels.trainer.data.shapes.catalogue import column_texts
-from alc_kernels.trainer.data.shapes.options import AUTO, BY_LABEL, BY_QUERY, PairOptions
-from alc_kernels.trainer.data.shapes.queries import QUERY, SPLITS, QueryRows
-from alc_kernels.trainer.data.shapes.units import Links, choose, steps_together
+from alc_kernels.trainer.data.shapes.queries import QUERY, SPLITS, QueryRows, column_texts
+from alc_kernels.trainer.data.shapes.units import (
+    AUTO,
+    BY_LABEL,
+    BY_QUERY,
+    Links,
+    PairOptions,
+    choose,
+    steps_together,
+)
 from alc_kernels.trainer.data.source import Part, Relation, Source, TextStream
 from alc_kernels.trainer.data.text.sparse import relation_from_pairs
 from alc_kernels.trainer.data.text.texts import Digests, group

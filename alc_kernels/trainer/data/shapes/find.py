@@ -10,21 +10,28 @@ import numpy as np
 
 from alc_kernels.trainer.data.beside import SEPARATOR
 from alc_kernels.trainer.data.shapes.build import BY_COLUMN, BY_MATCHES, Pairs, TableSource
-from alc_kernels.trainer.data.shapes.catalogue import ProductCatalogue, cells_at, column_texts
-from alc_kernels.trainer.data.shapes.options import (
+from alc_kernels.trainer.data.shapes.queries import (
+    OWN_ID,
+    QUERY,
+    SPLIT,
+    KeyColumn,
+    ProductCatalogue,
+    QueryRows,
+    cells_at,
+    column_texts,
+)
+from alc_kernels.trainer.data.shapes.units import (
     AUTO,
     BY_LABEL,
     BY_QUERY,
     PairOptions,
     ProductTables,
+    near_ids,
 )
-from alc_kernels.trainer.data.shapes.queries import OWN_ID, QUERY, SPLIT, KeyColumn, QueryRows
-from alc_kernels.trainer.data.shapes.units import near_ids
 from alc_kernels.trainer.data.source import Source
 from alc_kernels.trainer.data.tables import Table, TableOptions, open_table
 from alc_kernels.trainer.data.text.texts import Digests, group
-from alc_kernels.trainer.errors import DataError
-from alc_kernels.trainer.words import counted
+from alc_kernels.trainer.errors import DataError, counted
 
 LABEL, LABEL_ID, PRODUCT = "label", "label id", "product"  # roles of columns
 

@@ -21,8 +21,7 @@ from alc_kernels.trainer.data.tables.table import (
     normalize_text,
     short_list,
 )
-from alc_kernels.trainer.errors import DataError
-from alc_kernels.trainer.words import counted, suggestion
+from alc_kernels.trainer.errors import DataError, counted, suggestion
 
 BLOCK = 1 << 20
 SHOWN = 10  # names of sheets in a message

@@ -12,8 +12,7 @@ import numpy as np
 
 from alc_kernels.trainer.data.text.opening import check_encoding
 from alc_kernels.trainer.data.text.texts import Digests, group
-from alc_kernels.trainer.errors import DataError
-from alc_kernels.trainer.words import counted, suggestion
+from alc_kernels.trainer.errors import DataError, counted, suggestion
 
 # The one form in which a text is compared, hashed, split and written.
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from alc_kernels.trainer.data.dataset import Dataset
-from alc_kernels.trainer.data.generated.words import (
+from alc_kernels.trainer.data.generated_words import (
     BRANDS,
     CATEGORIES,
     COLOURS,

@@ -1,1 +1,0 @@
-"""The catalogue that is made up, for demonstrations and tests."""
