@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from alc_kernels.cli import bench, data, demo, judge, train
 from alc_kernels.cli.arguments import Parser, one_line
 from alc_kernels.cli.matching import export, predict
-from alc_kernels.trainer.errors import BadInput, Interrupted, Missing, ProcessFailed, XMCError
+from alc_kernels.trainer.errors import BadInput, Interrupted, ProcessFailed, XMCError, missing_text
 
 # What an error's message says where ``torchrun`` started the command several times.
 
@@ -123,8 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         package = (error.name or "").partition(".")[0]
         if package not in EXTRAS:
             return _internal(name, error, words)
-        missing = Missing(*EXTRAS[package], "this command")
-        return _fail(name, error, BAD_INPUT, words, str(missing))
+        return _fail(name, error, BAD_INPUT, words, missing_text("this command", *EXTRAS[package]))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(name, error, BAD_INPUT, words, f"{where}{error.strerror or error}")

@@ -6,8 +6,9 @@ import dataclasses
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -23,9 +24,49 @@ METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
 LOSSES = ("base", "alc", "tcm", "alc+tcm", "alc-pair", "alc-batch")
 
 
-def setting(default: Any, help: str, *, group: str, choices: tuple[str, ...] | None = None) -> Any:
+# When a setting does something, given the others, and that in words.
+When = tuple[Callable[["TrainConfig"], bool], str]
+NGRAMS: When = (lambda c: c.encoder == "ngrams", "encoder ngrams")
+HUGGING_FACE: When = (lambda c: c.encoder != "ngrams", "a Hugging Face encoder")
+TABLES: When = (
+    lambda c: c.encoder == "ngrams" or c.method in ("dexa", "prime"),
+    "encoder ngrams or method dexa or prime",
+)
+TRIPLET: When = (lambda c: c.method in ("ngame", "dexa"), "method ngame or dexa")
+MINED: When = (lambda c: c.method != "dexml", "method ngame, dexa or prime")
+DEXML: When = (lambda c: c.method == "dexml", "method dexml")
+PRIME: When = (lambda c: c.method == "prime", "method prime")
+FREE_VECTORS: When = (lambda c: c.method in ("dexa", "prime"), "method dexa or prime")
+PAIR_PART: When = (
+    lambda c: c.loss in ("alc", "alc+tcm", "alc-pair"), "loss alc, alc-pair or alc+tcm"
+)  # fmt: skip
+BATCH_PART: When = (
+    lambda c: c.loss in ("alc", "alc+tcm", "alc-batch"), "loss alc, alc-batch or alc+tcm"
+)  # fmt: skip
+TCM: When = (lambda c: c.loss in ("tcm", "alc+tcm"), "loss tcm or alc+tcm")
+HARD: When = (lambda c: c.hard_negatives > 0, "hard_negatives above 0")
+REFRESHED: When = (
+    lambda c: c.cluster_size > 1 or c.hard_negatives > 0 or c.method == "prime",
+    "cluster_size above 1, hard_negatives above 0 or method prime",
+)
+
+
+def setting(
+    group: str,
+    default: Any,
+    help: str,
+    choices: tuple[str, ...] | None = None,
+    when: When | None = None,
+) -> Any:
     """A field whose help text serves the TOML file and the command line alike."""
-    return field(default=default, metadata={"help": help, "group": group, "choices": choices})
+    about = {"help": help, "group": group, "choices": choices, "when": when}
+    return field(default=default, metadata=about)
+
+
+_run, _training, _encoder, _batches, _loss, _label_side, _processes = (
+    partial(setting, group)
+    for group in ("run", "training", "encoder", "batches", "loss", "label side", "processes")
+)
 
 
 @dataclass(frozen=True)
@@ -36,159 +77,130 @@ class TrainConfig:
         ConfigError: a value of the wrong type or out of range.
     """
 
-    method: str = setting(
-        "ngame", "method, which also sets defaults", group="run", choices=tuple(METHOD_DEFAULTS)
+    method: str = _run("ngame", "method, which also sets defaults", choices=tuple(METHOD_DEFAULTS))
+    loss: str = _run("alc+tcm", "loss terms", choices=LOSSES)
+    encoder: str = _run("ngrams", "ngrams, or path or hub name of a Hugging Face text model")
+    seed: int = _run(0, "seed of everything random")
+    backend: str = _run(
+        "auto", "backend of the loss", choices=("auto", "triton", "native", "torch")
     )
-    loss: str = setting("alc+tcm", "loss terms", group="run", choices=LOSSES)
-    encoder: str = setting(
-        "ngrams", "ngrams, or path or hub name of a Hugging Face text model", group="run"
-    )
-    seed: int = setting(0, "seed of everything random", group="run")
-    backend: str = setting(
-        "auto", "backend of the loss", group="run", choices=("auto", "triton", "native", "torch")
-    )
-    device: str = setting("auto", "auto, cpu, cuda or cuda:N", group="run")
+    device: str = _run("auto", "auto, cpu, cuda or cuda:N")
 
-    epochs: int = setting(10, "passes over the training queries", group="training")
-    batch_size: int = setting(1024, "queries per batch", group="training")
-    accumulate: int = setting(1, "batches per optimizer step", group="training")
-    cache_chunk: int = setting(
+    epochs: int = _training(10, "passes over the training queries")
+    batch_size: int = _training(1024, "queries per batch")
+    accumulate: int = _training(1, "batches per optimizer step")
+    cache_chunk: int = _training(
         0,
         "texts encoded at a time, and again in the backward pass, for batches that do not fit; "
         "0 for the whole batch at once",
-        group="training",
     )
-    precision: str = setting(
-        "fp32", "arithmetic of the encoder", group="training", choices=("fp32", "bf16", "fp16")
+    precision: str = _training(
+        "fp32", "arithmetic of the encoder", choices=("fp32", "bf16", "fp16")
     )
-    learning_rate: float = setting(
-        1e-3, "peak learning rate of the dense layers (2e-4 suits MiniLM)", group="training"
+    learning_rate: float = _training(
+        1e-3, "peak learning rate of the dense layers (2e-4 suits MiniLM)"
     )
-    embedding_learning_rate: float = setting(
-        1e-2, "peak learning rate of sparse tables (n-grams, free vectors)", group="training"
+    embedding_learning_rate: float = _training(
+        1e-2, "peak learning rate of sparse tables (n-grams, free vectors)", when=TABLES
     )
-    weight_decay: float = setting(0.01, "AdamW weight decay of the dense layers", group="training")
-    warmup: float = setting(0.1, "share of the steps with rising learning rate", group="training")
-    schedule: str = setting(
-        "linear",
-        "learning rate after the rise",
-        group="training",
-        choices=("linear", "cosine", "constant"),
+    weight_decay: float = _training(0.01, "AdamW weight decay of the dense layers")
+    warmup: float = _training(0.1, "share of the steps with rising learning rate")
+    schedule: str = _training(
+        "linear", "learning rate after the rise", choices=("linear", "cosine", "constant")
     )
-    clip_norm: float = setting(0.0, "gradient norm limit, 0 for none", group="training")
-    ema: float = setting(
-        0.0, "decay per step of the weights' moving average, 0 for none", group="training"
-    )
-    keep_unmatched: bool = setting(False, "also train on queries without a label", group="training")
-    evaluate_every: int = setting(1, "epochs between validations, 0 for never", group="training")
-    early_stopping: int = setting(
+    clip_norm: float = _training(0.0, "gradient norm limit, 0 for none")
+    ema: float = _training(0.0, "decay per step of the weights' moving average, 0 for none")
+    keep_unmatched: bool = _training(False, "also train on queries without a label")
+    evaluate_every: int = _training(1, "epochs between validations, 0 for never")
+    early_stopping: int = _training(
         0,
         "validations without a gain in C@.9 until training stops and the best epoch's weights "
         "are used, 0 for never",
-        group="training",
     )
-    checkpoint_every: int = setting(
-        0, "steps between checkpoints beside those at epoch ends, 0 for none", group="training"
+    checkpoint_every: int = _training(
+        0, "steps between checkpoints beside those at epoch ends, 0 for none"
     )
-    tensorboard: bool = setting(False, "also write RUN/tensorboard", group="training")
+    tensorboard: bool = _training(False, "also write RUN/tensorboard")
 
-    embedding_dim: int = setting(256, "width of the vectors (n-grams)", group="encoder")
-    ngram_buckets: int = setting(2**17, "rows of the n-gram table", group="encoder")
-    hidden_dim: int = setting(512, "width of the residual MLP (n-grams)", group="encoder")
-    dropout: float = setting(0.0, "share of a text's n-grams dropped in training", group="encoder")
-    pooling: str = setting(
-        "mean", "pooling (Hugging Face)", group="encoder", choices=("mean", "cls")
+    embedding_dim: int = _encoder(256, "width of the vectors (n-grams)", when=NGRAMS)
+    ngram_buckets: int = _encoder(2**17, "rows of the n-gram table", when=NGRAMS)
+    hidden_dim: int = _encoder(512, "width of the residual MLP (n-grams)", when=NGRAMS)
+    dropout: float = _encoder(0.0, "share of a text's n-grams dropped in training", when=NGRAMS)
+    pooling: str = _encoder(
+        "mean", "pooling (Hugging Face)", choices=("mean", "cls"), when=HUGGING_FACE
     )
-    max_length: int = setting(64, "tokens per text (Hugging Face)", group="encoder")
-    gradient_checkpointing: bool = setting(
-        False, "recompute layers in the backward pass (Hugging Face)", group="encoder"
-    )
-
-    cluster_size: int = setting(
-        1,
-        "largest cluster of similar queries that a batch is made of, 1 to shuffle",
-        group="batches",
-    )
-    refresh_every: int = setting(
-        1, "epochs between new clusters, hard negatives and centroids", group="batches"
-    )
-    hard_negatives: int = setting(
-        0, "labels per query, mined across all labels, added to the batch", group="batches"
-    )
-    hard_negative_pool: int = setting(
-        100, "nearest labels from which they are drawn", group="batches"
-    )
-    index: str = setting(
-        "exact", "search for them", group="batches", choices=("exact", "approximate")
-    )
-    false_negative_margin: float = setting(
-        -2.0,
-        "leave out negatives that score above the positive less this; -2 leaves out none",
-        group="batches",
-    )
-    all_labels: bool = setting(
-        False, "compare with all labels, those outside the batch from a cache", group="batches"
+    max_length: int = _encoder(64, "tokens per text (Hugging Face)", when=HUGGING_FACE)
+    gradient_checkpointing: bool = _encoder(
+        False, "recompute layers in the backward pass (Hugging Face)", when=HUGGING_FACE
     )
 
-    margin: float = setting(0.3, "margin of the triplet loss", group="loss")
-    min_margin: float = setting(0.1, "smallest margin of the dynamic triplet loss", group="loss")
-    max_margin: float = setting(0.3, "largest margin of the dynamic triplet loss", group="loss")
-    num_negatives: int = setting(10, "hardest negatives per query", group="loss")
-    weight_temperature: float = setting(0.1, "temperature of the negatives' weights", group="loss")
-    temperature: float = setting(0.05, "temperature of the softmax losses", group="loss")
-    pair_weight: float = setting(1.0, "weight of ALC's pair part", group="loss")
-    batch_weight: float = setting(1.0, "weight of ALC's batch part", group="loss")
+    cluster_size: int = _batches(
+        1, "largest cluster of similar queries that a batch is made of, 1 to shuffle"
+    )
+    refresh_every: int = _batches(
+        1, "epochs between new clusters, hard negatives and centroids", when=REFRESHED
+    )
+    hard_negatives: int = _batches(
+        0, "labels per query, mined across all labels, added to the batch"
+    )
+    hard_negative_pool: int = _batches(100, "nearest labels from which they are drawn", when=HARD)
+    index: str = _batches("exact", "search for them", choices=("exact", "approximate"), when=HARD)
+    false_negative_margin: float = _batches(
+        -2.0, "leave out negatives that score above the positive less this; -2 leaves out none"
+    )
+    all_labels: bool = _batches(
+        False, "compare with all labels, those outside the batch from a cache"
+    )
+
+    margin: float = _loss(0.3, "margin of the triplet loss", when=TRIPLET)
+    min_margin: float = _loss(0.1, "smallest margin of the dynamic triplet loss", when=PRIME)
+    max_margin: float = _loss(0.3, "largest margin of the dynamic triplet loss", when=PRIME)
+    num_negatives: int = _loss(10, "hardest negatives per query", when=MINED)
+    weight_temperature: float = _loss(0.1, "temperature of the negatives' weights", when=MINED)
+    temperature: float = _loss(0.05, "temperature of the softmax losses", when=DEXML)
+    pair_weight: float = _loss(1.0, "weight of ALC's pair part", when=PAIR_PART)
+    batch_weight: float = _loss(1.0, "weight of ALC's batch part", when=BATCH_PART)
     # Groups of 256 did as well on validation as 1024, in a third of the time on a CPU.
-    context_size: int = setting(256, "queries per attention group, ALC batch part", group="loss")
-    context_dropout: float = setting(0.1, "dropout of ALC's batch part", group="loss")
-    tcm_weight: float = setting(1.0, "weight of both sides of the threshold margin", group="loss")
-    tcm_scope: str = setting(
-        "hardest",
-        "negatives of the threshold margin",
-        group="loss",
-        choices=("hardest", "all"),
+    context_size: int = _loss(256, "queries per attention group, ALC batch part", when=BATCH_PART)
+    context_dropout: float = _loss(0.1, "dropout of ALC's batch part", when=BATCH_PART)
+    tcm_weight: float = _loss(1.0, "weight of both sides of the threshold margin", when=TCM)
+    tcm_scope: str = _loss(
+        "hardest", "negatives of the threshold margin", choices=("hardest", "all"), when=TCM
     )
-    tcm_reduction: str = setting(
-        "rows",
-        "what the threshold margin is averaged over",
-        group="loss",
-        choices=("rows", "active"),
+    tcm_reduction: str = _loss(
+        "rows", "what the threshold margin is averaged over", choices=("rows", "active"), when=TCM
     )
-    positive_margin: float = setting(0.9, "threshold margin for positives", group="loss")
-    negative_margin: float = setting(0.5, "threshold margin for negatives", group="loss")
+    positive_margin: float = _loss(0.9, "threshold margin for positives", when=TCM)
+    negative_margin: float = _loss(0.5, "threshold margin for negatives", when=TCM)
 
-    label_cluster_size: int = setting(
-        8, "labels that share a free vector (DEXA, PRIME)", group="label side"
+    label_cluster_size: int = _label_side(
+        8, "labels that share a free vector (DEXA, PRIME)", when=FREE_VECTORS
     )
-    prototype_layers: int = setting(
-        1, "layers of the prototype network (PRIME)", group="label side"
+    prototype_layers: int = _label_side(1, "layers of the prototype network (PRIME)", when=PRIME)
+    prototype_heads: int = _label_side(4, "its attention heads (PRIME)", when=PRIME)
+    prototype_weight: float = _label_side(
+        1.0, "weight of the text part beside the prototypes (PRIME)", when=PRIME
     )
-    prototype_heads: int = setting(4, "its attention heads (PRIME)", group="label side")
-    prototype_weight: float = setting(
-        1.0, "weight of the text part beside the prototypes (PRIME)", group="label side"
+    prototype_regularizer: float = _label_side(
+        0.1, "weight of: prototypes must beat texts by prototype_margin (PRIME)", when=PRIME
     )
-    prototype_regularizer: float = setting(
-        0.1, "weight of: prototypes must beat texts by prototype_margin (PRIME)", group="label side"
-    )
-    prototype_margin: float = setting(0.1, "margin by which they must (PRIME)", group="label side")
-    prototype_dropout: float = setting(
-        0.8, "share of labels per step trained as if they were unseen (PRIME)", group="label side"
+    prototype_margin: float = _label_side(0.1, "margin by which they must (PRIME)", when=PRIME)
+    prototype_dropout: float = _label_side(
+        0.8, "share of labels per step trained as if they were unseen (PRIME)", when=PRIME
     )
 
-    parallel: str = setting(
+    parallel: str = _processes(
         "ddp",
         "under torchrun: the whole encoder in every process, or a part of it in each",
-        group="processes",
         choices=("ddp", "fsdp"),
     )
-    process_timeout: float = setting(
-        600.0, "seconds until a process that waits for another gives up", group="processes"
+    process_timeout: float = _processes(
+        600.0, "seconds until a process that waits for another gives up"
     )
-    label_shards: int = setting(
+    label_shards: int = _processes(
         1,
         "parts in which labels are ranked, each by processes of its own where there are several; "
         "a GPU holds the vectors of one part",
-        group="processes",
     )
 
     def __post_init__(self) -> None:
@@ -289,6 +301,12 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not UTF-8 text, expected a TOML file") from None
     except ValueError as error:  # TOMLDecodeError; its text names line and column
         raise ConfigError(f"{path}: not TOML ({error})") from None
+
+
+def without_effect(config: TrainConfig, names: Iterable[str]) -> dict[str, str]:
+    """Those of the settings ``names`` that change nothing, each with what it takes instead."""
+    rules = {spec.name: spec.metadata["when"] for spec in dataclasses.fields(config)}
+    return {name: rules[name][1] for name in names if rules[name] and not rules[name][0](config)}
 
 
 # (names, smallest value, what is expected)

@@ -5,7 +5,8 @@ A command line catches :class:`XMCError`, prints ``str(error)`` and exits with c
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class XMCError(Exception):
@@ -48,6 +49,11 @@ class ProcessFailed(XMCError):
         self.told = told
 
 
+def first_line(error: BaseException) -> str:
+    """What another library says, in one line; the error's type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def describe(error: BaseException) -> str:
     """An error in one line, with its type where it is none of ours."""
     text = " ".join(str(error).split())
@@ -65,10 +71,21 @@ class BadInput(Exception):
 class Missing(BadInput):
     """An optional package is not installed."""
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(
-            f"{purpose} needs the package {package}: pip install 'alc-kernels[{extra}]'"
-        )
+
+def missing_text(purpose: str, package: str, extra: str) -> str:
+    """Which package ``purpose`` needs, and how to install it."""
+    return f"{purpose} needs the package {package}: pip install 'alc-kernels[{extra}]'"
+
+
+@contextmanager
+def needs(
+    purpose: str, package: str, extra: str, kind: type[Exception] = Missing
+) -> Iterator[None]:
+    """Around imports of an optional package: where it is not installed, ``kind`` says so."""
+    try:
+        yield
+    except ImportError:
+        raise kind(missing_text(purpose, package, extra)) from None
 
 
 # Counts in sentences.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alc_kernels.trainer.data import Dataset
-from alc_kernels.trainer.errors import BadInput, Interrupted, Missing
+from alc_kernels.trainer.errors import BadInput, Interrupted, Missing, missing_text
 from alc_kernels.trainer.evaluation.comparison import Group
 from alc_kernels.trainer.evaluation.results import (
     BASELINE,
@@ -113,7 +113,7 @@ EXTRA = "trainer"
 def require(package: str, purpose: str, name: str = "") -> None:
     """Raise :class:`Missing` unless ``package`` imports; pip knows it as ``name``."""
     if importlib.util.find_spec(package) is None:
-        raise Missing(name or package, EXTRA, purpose)
+        raise Missing(missing_text(purpose, name or package, EXTRA))
 
 
 def require_matplotlib() -> None:

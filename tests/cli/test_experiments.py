@@ -11,8 +11,7 @@ import torch
 
 from alc_kernels import ALCLoss, Positives, ThresholdMargin
 from alc_kernels.cli import main
-from alc_kernels.cli.train import without_effect
-from alc_kernels.trainer.config import TrainConfig
+from alc_kernels.trainer.config import TrainConfig, without_effect
 from alc_kernels.trainer.data import load_dataset
 from alc_kernels.trainer.training.checkpoint import checkpoint_folder, load_checkpoint
 from alc_kernels.trainer.training.sampler import Sampler

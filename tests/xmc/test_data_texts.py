@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from alc_kernels.trainer.data.text import lines as text_lines
 from alc_kernels.trainer.data.text import texts
 from alc_kernels.trainer.data.text import texts as mapped
-from alc_kernels.trainer.data.text.lines import LineWriter, iter_lines
+from alc_kernels.trainer.data.text.lines import iter_lines, line_writer
 from alc_kernels.trainer.data.text.texts import MappedFile, TextFile, TextRows, fingerprint
 from alc_kernels.trainer.errors import DataError
 
@@ -116,17 +116,17 @@ def test_latin_1_where_it_is_said(tmp_path: Path) -> None:
 def test_a_writer_leaves_nothing_half_written(tmp_path: Path) -> None:
     path = write(tmp_path / "names.txt", b"old\n")
     opened = TextFile(path, what="names")
-    with pytest.raises(DataError, match=r"names\.txt, line 2: found ''"), LineWriter(path) as file:
-        file.write("new")
-        file.write("")
+    with pytest.raises(DataError, match=r"names\.txt, line 2: found ''"), line_writer(path) as put:
+        put("new")
+        put("")
     assert [p.name for p in tmp_path.iterdir()] == ["names.txt"] and path.read_bytes() == b"old\n"
     with (
         pytest.raises(DataError, match=r"line 1: found a lone surrogate"),
-        LineWriter(path) as file,
+        line_writer(path) as put,
     ):
-        file.write("\ud83d")
-    with LineWriter(path) as file:
-        file.write("newer and longer")
+        put("\ud83d")
+    with line_writer(path) as put:
+        put("newer and longer")
     assert opened[0] == "old"  # the mapped file was replaced, not written over
 
 
@@ -141,7 +141,7 @@ def test_pieces_of_a_file(
     path.write_bytes(b"head" + numbers.tobytes())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mapped, "MAPPED", limit)
-        file = MappedFile(path, numbers.dtype, offset=4)
+        file = MappedFile(np.memmap(path, numbers.dtype, "r", offset=4))
     np.testing.assert_array_equal(file.array, numbers)
     assert not file.array.flags.writeable
     starts = np.array(data.draw(st.lists(st.integers(0, len(numbers) - 1), max_size=8)), np.int64)
@@ -157,10 +157,8 @@ def test_pieces_of_a_file(
 
 def test_a_file_of_another_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "ids", bytes(12))
-    with pytest.raises(ValueError, match="8 bytes, expected a multiple of 3"):
-        MappedFile(path, np.dtype("S3"), offset=4)
     monkeypatch.setattr(mapped, "MAPPED", 0)
-    file = MappedFile(path, np.dtype(np.int32))
+    file = MappedFile(np.memmap(path, np.int32, "r"))
     path.write_bytes(bytes(8))
     with pytest.raises(OSError, match="ids: became shorter while it was read"):
         file.read(np.array([0]), np.array([3]))

@@ -20,7 +20,7 @@ from alc_kernels.cli.matching.catalogue import Labels, add_catalogue_options, re
 from alc_kernels.cli.matching.tables import add_table_options, table_options
 from alc_kernels.trainer.encoders.base import Encoder
 from alc_kernels.trainer.encoders.huggingface import HuggingFaceEncoder
-from alc_kernels.trainer.errors import BadInput, EncoderError, XMCError
+from alc_kernels.trainer.errors import BadInput, EncoderError, XMCError, needs
 
 if TYPE_CHECKING:
     from alc_kernels.trainer.training.checkpoint import Checkpoint
@@ -55,18 +55,9 @@ def save_sentence_transformer(encoder: Encoder, folder: Path) -> float:
             "that hashes n-grams: npy and faiss export its label vectors, alc predict encodes "
             "titles"
         )
-    try:
+    with needs("this", "sentence-transformers", "sentence-transformers", EncoderError):
         from sentence_transformers import SentenceTransformer
-        from sentence_transformers.sentence_transformer.modules import (
-            Normalize,
-            Pooling,
-            Transformer,
-        )
-    except ImportError:
-        raise EncoderError(
-            "this needs the package sentence-transformers: "
-            "pip install 'alc-kernels[sentence-transformers]'"
-        ) from None
+        from sentence_transformers.sentence_transformer import modules
     tokenizer = encoder.tokenizer
     # The encoder pads on the right, with whatever is masked; the other side would shift positions.
     tokenizer.padding_side = "right"
@@ -75,9 +66,9 @@ def save_sentence_transformer(encoder: Encoder, folder: Path) -> float:
     with _quiet(), tempfile.TemporaryDirectory() as parts:
         encoder.model.save_pretrained(parts)
         tokenizer.save_pretrained(parts)
-        body = Transformer(parts, max_seq_length=encoder.max_length)
-        pooling = Pooling(encoder.dim, pooling_mode=encoder.pooling)
-        made = SentenceTransformer(modules=[body, pooling, Normalize()], device="cpu")
+        body = modules.Transformer(parts, max_seq_length=encoder.max_length)
+        pooling = modules.Pooling(encoder.dim, pooling_mode=encoder.pooling)
+        made = SentenceTransformer(modules=[body, pooling, modules.Normalize()], device="cpu")
         made.save(str(folder), create_model_card=False)
         loaded = SentenceTransformer(str(folder), device="cpu")
         found = loaded.encode(list(SAMPLE), show_progress_bar=False)

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from alc_kernels.cli.arguments import Target
-from alc_kernels.trainer.errors import BadInput, Missing
+from alc_kernels.trainer.errors import BadInput, needs
 from alc_kernels.whole import whole_file
 
 if TYPE_CHECKING:
@@ -154,11 +154,9 @@ def _jsonl(file: IO[str], target: Target, columns: Mapping[str, type]) -> Iterat
 
 @contextmanager
 def _parquet(file: IO[bytes], target: Target, columns: Mapping[str, type]) -> Iterator[Write]:
-    try:
+    with needs(".parquet", "pyarrow", "tables"):
         import pyarrow
         from pyarrow.parquet import ParquetWriter
-    except ImportError:
-        raise Missing("pyarrow", "tables", ".parquet") from None
     types = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64()}
     schema = pyarrow.schema([(name, types[kind]) for name, kind in columns.items()])
     waiting: list[Row] = []
@@ -182,11 +180,9 @@ def _parquet(file: IO[bytes], target: Target, columns: Mapping[str, type]) -> It
 
 @contextmanager
 def _xlsx(file: IO[bytes], target: Target, columns: Mapping[str, type]) -> Iterator[Write]:
-    try:
+    with needs(".xlsx", "openpyxl", "tables"):
         from openpyxl import Workbook
         from openpyxl.cell import WriteOnlyCell
-    except ImportError:
-        raise Missing("openpyxl", "tables", ".xlsx") from None
     book = Workbook(write_only=True)
     sheet = book.create_sheet("Sheet1")
     count = 1
@@ -223,10 +219,8 @@ def _open(path: Path, packing: str) -> Iterator[IO[bytes]]:
             with gzip.GzipFile("", "wb", fileobj=plain, mtime=0) as packed:
                 yield cast("IO[bytes]", packed)
         elif packing == "zst":
-            try:
+            with needs(".zst", "zstandard", "tables"):
                 import zstandard
-            except ImportError:
-                raise Missing("zstandard", "tables", ".zst") from None
             with zstandard.ZstdCompressor().stream_writer(plain, closefd=False) as packed:
                 yield packed
         else:

@@ -11,23 +11,29 @@ Each file may be missing; one that is there has a line per label or query.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 from alc_kernels.trainer.data.tables.table import normalize_text
-from alc_kernels.trainer.data.text.lines import LineWriter
-from alc_kernels.trainer.data.text.texts import Digests, TextFile, group
+from alc_kernels.trainer.data.text.lines import line_writer, write_lines
+from alc_kernels.trainer.data.text.sparse import first_labels
+from alc_kernels.trainer.data.text.texts import Digests, Rows, TextFile, group
 from alc_kernels.trainer.errors import DataError
+
+if TYPE_CHECKING:
+    from alc_kernels.trainer.data.source import Source
 
 Record = dict[str, str]
 LABEL_IDS = "labels.ids.txt"
 SEPARATOR = "\t"  # between the ids of one label; an id holds none
 
 
-class Columns(Sequence[Record]):
+class Columns(Rows[Record]):
     """Further columns of queries, parsed when they are asked for.
 
     Args:
@@ -46,17 +52,8 @@ class Columns(Sequence[Record]):
     def __len__(self) -> int:
         return len(self.lines)
 
-    @overload
-    def __getitem__(self, index: int) -> Record: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Record]: ...
-    def __getitem__(self, index: int | slice) -> Record | list[Record]:
-        if isinstance(index, slice):
-            return [json.loads(line) for line in self.lines[index]]
-        return dict(json.loads(self.lines[index]))
-
-    def __iter__(self) -> Iterator[Record]:
-        return (json.loads(line) for line in self.lines)
+    def _read(self, start: int, stop: int) -> list[Record]:
+        return [json.loads(line) for line in self.lines[start:stop]]
 
 
 def column_line(record: Record) -> str:
@@ -161,8 +158,63 @@ def first_id(line: str) -> str:
 
 def write_beside(path: Path, lines: Sequence[str] | None) -> None:
     """Write such a file, where there are lines."""
-    if lines is None:
+    if lines is not None:
+        write_lines(path, lines, allow_blank=True)
+
+
+@contextmanager
+def query_writer(
+    folder: Path, name: str, source: Source
+) -> Iterator[Callable[[str, str, Record], None]]:
+    """A function that appends a query, with its id and further columns, to the files of a split.
+
+    SPLIT.raw.txt, and SPLIT.ids.txt and SPLIT.columns.jsonl where the source has such.
+
+    Args:
+        folder: of the data set.
+        name: of the split.
+        source: says what there is beside the texts.
+    """
+    kinds = {
+        "raw.txt": True, "ids.txt": source.has_query_ids,
+        "columns.jsonl": bool(source.column_names),
+    }  # fmt: skip
+    with ExitStack() as stack:
+        files = [
+            stack.enter_context(line_writer(folder / f"{name}.{end}", allow_blank=end == "ids.txt"))
+            if wanted
+            else None
+            for end, wanted in kinds.items()
+        ]
+
+        def write(text: str, own_id: str, record: Record) -> None:
+            beside = column_line(record) if kinds["columns.jsonl"] else ""
+            for file, line in zip(files, (text, own_id, beside), strict=True):
+                if file is not None:
+                    file(line)
+
+        yield write
+
+
+def write_groups(
+    folder: Path, name: str, source: Source, relation: csr_matrix, absent: np.ndarray | None
+) -> None:
+    """Write SPLIT.groups.txt: the id, else the text, of the first product of each query.
+
+    Args:
+        folder: of the data set, whose labels are written.
+        name: of the split.
+        source: names the products that are no labels.
+        relation: (n, L) of its queries, labels that are held out included.
+        absent: (n,) as in :class:`Part`; None where the source knows no products beside labels.
+    """
+    if absent is None:
         return
-    with LineWriter(path, allow_blank=True) as file:
-        for line in lines:
-            file.write(line)
+    texts = TextFile(folder / "labels.txt", what="label texts")
+    with line_writer(folder / f"{name}.groups.txt", allow_blank=True) as write:
+        for label, lost in zip(first_labels(relation).tolist(), absent.tolist(), strict=True):
+            if label >= 0:
+                ids = split_ids(source.id_lines[label]) if source.id_lines is not None else ()
+                write(ids[0] if ids else texts[label])
+            else:
+                write(source.absent[lost] if lost >= 0 else "")

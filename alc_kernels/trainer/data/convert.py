@@ -12,17 +12,18 @@ from scipy.sparse import csr_matrix
 
 from alc_kernels.trainer.data.beside import (
     LABEL_IDS,
+    query_writer,
     read_label_ids,
     read_split_beside,
     write_beside,
+    write_groups,
 )
 from alc_kernels.trainer.data.dataset import PROPENSITIES, Dataset, Split, token_cache
 from alc_kernels.trainer.data.folder import in_use, whole_dataset, write_about
 from alc_kernels.trainer.data.inspect import overlaps, small_parts
 from alc_kernels.trainer.data.protocol import SHARE_STEPS, in_share, sha1_of, text_hash
-from alc_kernels.trainer.data.query_files import QueryFiles, write_groups
 from alc_kernels.trainer.data.source import Part, Relation, Source
-from alc_kernels.trainer.data.text.lines import LineWriter
+from alc_kernels.trainer.data.text.lines import line_writer, write_lines
 from alc_kernels.trainer.data.text.sparse import (
     read_filter,
     without,
@@ -158,9 +159,9 @@ class _Conversion:
         """Write labels.txt and held_out.txt; (L,) bool, which labels are held out."""
         labels, share = self.source.labels, self.options.hold_out_share
         held_out = bytearray()
-        with LineWriter(self.output / "labels.txt") as file:
+        with line_writer(self.output / "labels.txt") as write:
             for text in labels:
-                file.write(text)
+                write(text)
                 held_out.append(in_share(text, share))
         write_beside(self.output / LABEL_IDS, self.source.id_lines)
         self.notes += labels.notes
@@ -172,9 +173,7 @@ class _Conversion:
                 f"{labels.path}: a hold-out share of {share:g} holds out {int(made.sum())} of "
                 f"{len(made)} labels, expected some and not all"
             )
-        with LineWriter(self.output / "held_out.txt") as file:
-            for label in np.flatnonzero(made):
-                file.write(str(label))
+        write_lines(self.output / "held_out.txt", map(str, np.flatnonzero(made)))
         return made
 
     def _write_part(self, name: str, part: Part) -> None:
@@ -234,8 +233,9 @@ class _Conversion:
         count, limit = 0, round(self.options.validation_share * SHARE_STEPS)
         beside = part.beside() if part.beside is not None else repeat(("", {}))
         with ExitStack() as stack:
-            files = [
-                stack.enter_context(QueryFiles(self.output, name, self.source)) for name in targets
+            writers = [
+                stack.enter_context(query_writer(self.output, name, self.source))
+                for name in targets
             ]
             for count, (text, (own_id, record)) in enumerate(zip(part.texts, beside), 1):  # noqa: B905
                 if count > len(target):
@@ -248,7 +248,7 @@ class _Conversion:
                 if to == 0 and dropped[count - 1]:
                     to = DROPPED
                 else:
-                    files[to].write(text, own_id, record)
+                    writers[to](text, own_id, record)
                     if self.digests:
                         digests[to].add(text)
                 target[count - 1] = to
@@ -257,7 +257,8 @@ class _Conversion:
                     f"{part.texts.path}: found {count} texts, expected {len(target)} (rows of "
                     f"{relation.path.name}; truncated?)"
                 )
-            self._check_counts(part, [file.count for file in files], targets, dropped)
+            counts = [int((target == at).sum()) for at in range(len(targets))]
+            self._check_counts(part, counts, targets, dropped)
         self.notes += part.texts.notes
         return target
 

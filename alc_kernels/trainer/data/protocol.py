@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from alc_kernels.trainer.data.dataset import Dataset, Split
-from alc_kernels.trainer.data.text.lines import decode, read_bytes
+from alc_kernels.trainer.data.text.lines import decode, line_blocks
 from alc_kernels.trainer.data.text.sparse import relation_from_rows
 from alc_kernels.trainer.errors import DataError
 
@@ -153,7 +153,7 @@ def read_pricerunner(csv: str | Path, *, keep_unmatched: bool = False) -> Datase
 
 def offers(path: Path) -> Iterator[tuple[str, str]]:
     """(title, cluster label) of every row of pricerunner_aggregate.csv, stripped."""
-    text = decode(path, read_bytes(path))
+    text = decode(path, b"".join(line_blocks(path)))
     reader = csv_module.reader(io.StringIO(text, newline=""), strict=True)
     try:
         for row in reader:

@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 
 from alc_kernels.trainer.data.beside import Record
 from alc_kernels.trainer.data.tables.table import normalize_text
-from alc_kernels.trainer.errors import DataError
+from alc_kernels.trainer.errors import DataError, first_line
 
 TEXTS = ("title", "title+content")
 
@@ -183,7 +183,7 @@ def read_npz(path: Path, num_labels: int, origin: str) -> Relation:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file, expected it in the data set") from None
     except Exception as error:  # zip, header, pickle and shape faults, each of its own class
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise DataError(f"{path}: not a sparse matrix that scipy saved ({reason})") from None
     if matrix.shape[1] != num_labels:
         raise DataError(

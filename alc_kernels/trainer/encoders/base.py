@@ -175,14 +175,10 @@ def open_tokens(folder: Path, count: int) -> tuple[MappedFile, np.ndarray] | Non
     """Ids, mapped, and offsets of ``count`` texts; None where they are missing or damaged."""
     try:
         offsets = np.load(folder / "offsets.npy")
-        with (folder / "ids.npy").open("rb") as file:
-            np.lib.format.read_magic(file)
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-            start = file.tell()
-        ids = MappedFile(folder / "ids.npy", dtype, start)
+        ids = MappedFile(np.load(folder / "ids.npy", mmap_mode="r"))
     except (OSError, EOFError, ValueError):  # no such file; an empty or truncated one; no .npy
         return None
-    if offsets.shape != (count + 1,) or not ids.array.shape == shape == (int(offsets[-1]),):
+    if offsets.shape != (count + 1,) or ids.array.shape != (int(offsets[-1]),):
         return None
     return ids, offsets
 

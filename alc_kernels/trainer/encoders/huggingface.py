@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from alc_kernels.trainer.encoders.base import Chunk, Encoder
-from alc_kernels.trainer.errors import EncoderError
+from alc_kernels.trainer.errors import EncoderError, first_line, needs
 
 ASSETS = "huggingface"
 CONFIG = "config.json"
@@ -24,13 +24,8 @@ CHUNK = 4096  # texts tokenised at once
 
 
 def _transformers() -> Any:
-    try:
+    with needs("a Hugging Face encoder", "transformers", "transformers", EncoderError):
         import transformers
-    except ImportError:
-        raise EncoderError(
-            "a Hugging Face encoder needs the package transformers: "
-            "pip install 'alc-kernels[transformers]'"
-        ) from None
     return transformers
 
 
@@ -111,9 +106,9 @@ class HuggingFaceEncoder(Encoder):
         # Loading fails in many ways (no such folder, no network, a broken file); all are
         # the user's to solve, and the first line of the reason says which it is.
         except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise EncoderError(
-                f"encoder {name!r}: neither 'ngrams' nor a loadable Hugging Face model ({reason})"
+                f"encoder {name!r}: neither 'ngrams' nor a loadable Hugging Face model "
+                f"({first_line(error)})"
             ) from None
         limit = min(
             getattr(model.config, "max_position_embeddings", None) or max_length,
@@ -215,9 +210,8 @@ class HuggingFaceEncoder(Encoder):
             settings = transformers.AutoConfig.from_pretrained(assets)
             model = transformers.AutoModel.from_config(settings)
         except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise EncoderError(
-                f"{assets}: tokenizer or model settings unreadable ({reason})"
+                f"{assets}: tokenizer or model settings unreadable ({first_line(error)})"
             ) from None
         encoder = cls.__new__(cls)
         encoder._setup(

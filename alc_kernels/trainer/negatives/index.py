@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from alc_kernels import Positives
 from alc_kernels.functional import hardest_negatives, topk_similarity
-from alc_kernels.trainer.errors import XMCError
+from alc_kernels.trainer.errors import XMCError, needs
 
 # Sparse relations beside search results: order of the positives, known pairs among the found.
 
@@ -111,12 +111,8 @@ def load_faiss(purpose: str) -> Any:
     Raises:
         MissingFaiss: it is not installed; names the extra to install.
     """
-    try:
+    with needs(purpose, "faiss", "faiss-cpu", MissingFaiss):
         import faiss
-    except ImportError:
-        raise MissingFaiss(
-            f"{purpose} needs the package faiss: pip install 'alc-kernels[faiss-cpu]'"
-        ) from None
     return faiss
 
 

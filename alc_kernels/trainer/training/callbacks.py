@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from alc_kernels.trainer.errors import ConfigError
+from alc_kernels.trainer.errors import ConfigError, needs
 
 
 class Progress:
@@ -51,13 +51,8 @@ class Board:
         self._make: Any = None
         if not enabled:
             return
-        try:
+        with needs("tensorboard = true", "tensorboard", "tensorboard", ConfigError):
             from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise ConfigError(
-                "tensorboard = true needs the package tensorboard: "
-                "pip install 'alc-kernels[tensorboard]'"
-            ) from None
         self._make = SummaryWriter
 
     def start(self, first_step: int) -> None:

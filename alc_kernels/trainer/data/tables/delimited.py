@@ -147,8 +147,6 @@ class DelimitedTable(Table):
             columns = cells
         if not columns:
             raise DataError(f"{name}, line 1: the file is empty, expected a header of column names")
-        if not options.header:
-            columns = [str(number) for number in range(1, len(columns) + 1)]
         super().__init__(name, columns, header=options.header)
         self.num_columns = len(columns)
         self._assumed = assumed

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from alc_kernels.trainer.data.tables.number_format import plain_number, show_date, show_number
-from alc_kernels.trainer.data.tables.parquet import first_line
 from alc_kernels.trainer.data.tables.table import (
     ABOVE_HEADER,
     Pass,
@@ -21,7 +20,7 @@ from alc_kernels.trainer.data.tables.table import (
     normalize_text,
     short_list,
 )
-from alc_kernels.trainer.errors import DataError, counted, suggestion
+from alc_kernels.trainer.errors import DataError, counted, first_line, needs, suggestion
 
 BLOCK = 1 << 20
 SHOWN = 10  # names of sheets in a message
@@ -34,13 +33,8 @@ class ExcelTable(Table):
 
     def __init__(self, path: Path, options: TableOptions) -> None:
         self.path, self.options = path, options
-        try:
+        with needs(f"{path}: an .xlsx file", "openpyxl", "tables", DataError):
             import openpyxl  # noqa: F401
-        except ImportError:
-            raise DataError(
-                f"{path}: an .xlsx file needs the package openpyxl: pip install "
-                "'alc-kernels[tables]'"
-            ) from None
         self.formulas = self._holds_formulas()
         with self._workbook() as workbook:
             titles = [sheet.title for sheet in workbook.worksheets]
@@ -66,10 +60,7 @@ class ExcelTable(Table):
             raise DataError(
                 f"{name}: the sheet is empty, expected a header of column names{self._sheets()}"
             )
-        columns = header[1]
-        if not options.header:
-            columns = [str(number) for number in range(1, len(columns) + 1)]
-        super().__init__(name, columns, header=options.header)
+        super().__init__(name, header[1], header=options.header)
         self._assumed = assumed
 
     def _cells(self, columns: Sequence[int], found: Pass) -> Iterator[tuple[int, list[str]]]:

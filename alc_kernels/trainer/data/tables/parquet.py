@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from alc_kernels.trainer.data.tables.table import Pass, Table, short_list
-from alc_kernels.trainer.errors import DataError
+from alc_kernels.trainer.errors import DataError, first_line, needs
 
 # Columns of Arrow, Parquet and data frames as texts, exactly as they stand.
 
@@ -42,8 +43,7 @@ def texts_of(values: Any, seen: set[str]) -> list[str]:
     try:
         return _texts(values, seen)
     except ArrowException as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise NotText(f"{values.type} that cannot be read ({reason})") from None
+        raise NotText(f"{values.type} that cannot be read ({first_line(error)})") from None
 
 
 def _texts(values: Any, seen: set[str]) -> list[str]:
@@ -151,7 +151,53 @@ def parts_of(folder: Path) -> list[Path]:
     return found
 
 
-class ParquetTable(Table):
+class ArrowTable(Table):
+    """Columns that come as chunks of Arrow."""
+
+    names_all_rows = False  # whether a fault of a whole column is that of a row
+
+    @abstractmethod
+    def _batches(self, columns: Sequence[int]) -> Iterator[tuple[str, list[list[Any]]]]:
+        """What messages call it, and each column's chunks: arrays, or lists of texts."""
+
+    def _cells(self, columns: Sequence[int], found: Pass) -> Iterator[tuple[int, list[str]]]:
+        number = 0
+        for name, batch in self._batches(columns):
+            cells = []
+            for column, chunks in zip(columns, batch, strict=True):
+                texts: list[str] = []
+                for values in chunks:
+                    try:
+                        plain = isinstance(values, list)
+                        texts += values if plain else texts_of(values, found.kinds[column])
+                    except NotText as error:
+                        at = number + len(texts) + max(error.row, 0) + 1
+                        where = f", row {at}" if error.row >= 0 or self.names_all_rows else ""
+                        raise DataError(
+                            f"{name}{where}: column {self.columns[column]!r} holds "
+                            f"{error.found}, expected text"
+                        ) from None
+                cells.append(texts)
+            for row in zip(*cells, strict=True):
+                number += 1
+                yield number, list(row)
+
+    def _pass_notes(self, found: Pass) -> list[str]:
+        """A sentence for each column whose values were no texts and may have been meant as such."""
+        notes = []
+        for column, kinds in found.kinds.items():
+            name = self.columns[column]
+            if "floats" in kinds:
+                notes.append(
+                    f"{self.name}: column {name!r} holds floats, of which whole ones are read "
+                    "without .0"
+                )
+            if "bytes" in kinds:
+                notes.append(f"{self.name}: column {name!r} holds bytes, read as UTF-8")
+        return notes
+
+
+class ParquetTable(ArrowTable):
     """One file, or all parts of a folder in the order of their names.
 
     A folder ``key=value`` on the way to a part is a column (as Hive and Spark write them). Every
@@ -179,28 +225,12 @@ class ParquetTable(Table):
                 cells.append((unquote(key), "" if value == ABSENT else unquote(value)))
         return cells
 
-    def _cells(self, columns: Sequence[int], found: Pass) -> Iterator[tuple[int, list[str]]]:
-        number = 0
+    def _batches(self, columns: Sequence[int]) -> Iterator[tuple[str, list[list[Any]]]]:
         for part in self.parts:
-            for batch in self._batches(part, columns):
-                cells = []
-                for column, values in zip(columns, batch, strict=True):
-                    if isinstance(values, list):
-                        cells.append(values)
-                        continue
-                    try:
-                        cells.append(texts_of(values, found.kinds[column]))
-                    except NotText as error:
-                        where = "" if error.row < 0 else f", row {number + error.row + 1}"
-                        raise DataError(
-                            f"{part}{where}: column {self.columns[column]!r} holds "
-                            f"{error.found}, expected text"
-                        ) from None
-                for row in zip(*cells, strict=True):
-                    number += 1
-                    yield number, list(row)
+            for batch in self._of_part(part, columns):
+                yield str(part), [[values] for values in batch]
 
-    def _batches(self, part: Path, columns: Sequence[int]) -> Iterator[list[Any]]:
+    def _of_part(self, part: Path, columns: Sequence[int]) -> Iterator[list[Any]]:
         """The columns asked for, batch by batch; those that a folder stands for as lists."""
         from pyarrow import ArrowException
 
@@ -230,44 +260,11 @@ class ParquetTable(Table):
         except (ArrowException, OSError) as error:
             raise DataError(f"{part}: cannot be read ({first_line(error)})") from None
 
-    def _pass_notes(self, found: Pass) -> list[str]:
-        return value_notes(self, found)
-
-
-def value_notes(table: Table, found: Pass) -> list[str]:
-    """A sentence for each column whose values were no texts and may have been meant as such."""
-    notes = []
-    for column, kinds in found.kinds.items():
-        name = table.columns[column]
-        if "floats" in kinds:
-            notes.append(
-                f"{table.name}: column {name!r} holds floats, of which whole ones are read "
-                "without .0"
-            )
-        if "bytes" in kinds:
-            notes.append(f"{table.name}: column {name!r} holds bytes, read as UTF-8")
-    return notes
-
-
-def first_line(error: BaseException) -> str:
-    """What another library says, in one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def need_pyarrow(what: str) -> None:
-    """Raise :class:`DataError` where pyarrow is not installed."""
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError:
-        raise DataError(
-            f"{what} needs the package pyarrow: pip install 'alc-kernels[tables]'"
-        ) from None
-
 
 def _open(path: Path) -> Any:
-    need_pyarrow(f"{path}: a Parquet file")
-    from pyarrow import ArrowException
-    from pyarrow.parquet import ParquetFile
+    with needs(f"{path}: a Parquet file", "pyarrow", "tables", DataError):
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
 
     try:
         return ParquetFile(path, memory_map=True)
@@ -283,12 +280,14 @@ def _open(path: Path) -> Any:
 NAME = "data frame"
 
 
-class FrameTable(Table):
+class FrameTable(ArrowTable):
     """A data frame; a column is turned into Arrow when it is read, the others never are."""
 
+    names_all_rows = True
+
     def __init__(self, frame: Any) -> None:
-        need_pyarrow("a data frame")
-        import pyarrow as pa
+        with needs("a data frame", "pyarrow", "tables", DataError):
+            import pyarrow as pa
 
         # pandas: columns may be of mixed types
         self._by_place = hasattr(frame, "iloc") and hasattr(frame, "columns")
@@ -320,23 +319,6 @@ class FrameTable(Table):
             ) from None
         return made.chunks if isinstance(made, pa.ChunkedArray) else [made]
 
-    def _cells(self, columns: Sequence[int], found: Pass) -> Iterator[tuple[int, list[str]]]:
+    def _batches(self, columns: Sequence[int]) -> Iterator[tuple[str, list[list[Any]]]]:
         for start in range(0, len(self._frame), BATCH):
-            cells = []
-            for column in columns:
-                texts: list[str] = []
-                for values in self._column(column, start):
-                    try:
-                        texts += texts_of(values, found.kinds[column])
-                    except NotText as error:
-                        at = start + len(texts) + max(error.row, 0) + 1
-                        raise DataError(
-                            f"{self.name}, row {at}: column {self.columns[column]!r} holds "
-                            f"{error.found}, expected text"
-                        ) from None
-                cells.append(texts)
-            for number, row in enumerate(zip(*cells, strict=True), start + 1):
-                yield number, list(row)
-
-    def _pass_notes(self, found: Pass) -> list[str]:
-        return value_notes(self, found)
+            yield self.name, [self._column(column, start) for column in columns]

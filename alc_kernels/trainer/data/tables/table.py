@@ -98,7 +98,8 @@ class Table(ABC):
 
     def __init__(self, name: str, columns: Sequence[str], *, header: bool = True) -> None:
         self.name = name
-        self.columns = tuple(normalize_text(column) for column in columns)
+        given = columns if header else map(str, range(1, len(columns) + 1))
+        self.columns = tuple(normalize_text(column) for column in given)
         self.has_header = header
         self._assumed: list[str] = []  # on opening
         self._found: list[str] = []  # in the last full pass

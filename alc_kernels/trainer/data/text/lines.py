@@ -7,22 +7,18 @@ or ``.zst`` is decompressed on the way.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 from alc_kernels.trainer.data.text.opening import find_encoding, read_blocks
 from alc_kernels.trainer.errors import DataError
+from alc_kernels.whole import whole_file
 
 BLOCK = 1 << 20  # bytes read at once
 BLOCK_LETTERS = 1 << 20  # without any line break in so many letters, none will come
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SWAPPED = str.maketrans("\r\n", "\n\r")
-
-
-def read_bytes(path: Path) -> bytes:
-    """The file's bytes, or a :class:`DataError` that says why not."""
-    return b"".join(_reads(path))
 
 
 def decode(path: Path, raw: bytes, *, first_line: int = 1, encoding: str = "utf-8") -> str:
@@ -229,56 +225,46 @@ def read_lines(
     return list(iter_lines(path, what=what, allow_blank=allow_blank, allow_empty=allow_empty))
 
 
-class LineWriter:
-    """A UTF-8 file with one text per line, which takes its name only when it is complete.
+@contextmanager
+def line_writer(path: Path, *, allow_blank: bool = False) -> Iterator[Callable[[str], None]]:
+    """A function that appends a line to a UTF-8 file; one that could not be read back raises.
 
-    A context manager. The former file of that name, which may be mapped into memory, is replaced
-    and not written over.
+    The file takes its name only when it is complete. The former file of that name, which may be
+    mapped into memory, is replaced and not written over.
 
     Args:
         path: the file.
         allow_blank: admit lines of white space only.
+
+    Raises:
+        DataError: by line.
     """
+    with whole_file(path) as partial, partial.open("wb") as file:
+        count = 0
 
-    def __init__(self, path: Path, *, allow_blank: bool = False) -> None:
-        self.path, self.allow_blank, self.count = path, allow_blank, 0
-        self._part = path.with_name(path.name + ".part")
-        self._file: IO[bytes] | None = None
+        def write(line: str) -> None:
+            nonlocal count
+            count += 1
+            if "\n" in line or line.endswith("\r") or not (allow_blank or line.strip()):
+                raise DataError(
+                    f"{path}, line {count}: found {line[:40]!r}, expected a text without line "
+                    "break that is not blank"
+                )
+            try:
+                file.write(f"{line}\n".encode())
+            except UnicodeEncodeError:
+                raise DataError(
+                    f"{path}, line {count}: found a lone surrogate, expected valid Unicode"
+                ) from None
 
-    def __enter__(self) -> LineWriter:
-        self._file = self._part.open("wb")
-        return self
-
-    def write(self, line: str) -> None:
-        """Append a line; one that could not be read back raises :class:`DataError`."""
-        assert self._file is not None
-        self.count += 1
-        if "\n" in line or line.endswith("\r") or not (self.allow_blank or line.strip()):
-            raise DataError(
-                f"{self.path}, line {self.count}: found {line[:40]!r}, expected a text without "
-                "line break that is not blank"
-            )
-        try:
-            self._file.write(f"{line}\n".encode())
-        except UnicodeEncodeError:
-            raise DataError(
-                f"{self.path}, line {self.count}: found a lone surrogate, expected valid Unicode"
-            ) from None
-
-    def __exit__(self, kind: object, *rest: object) -> None:
-        assert self._file is not None
-        self._file.close()
-        if kind is None:
-            self._part.replace(self.path)
-        else:
-            self._part.unlink(missing_ok=True)
+        yield write
 
 
-def write_lines(path: Path, lines: Iterable[str]) -> None:
+def write_lines(path: Path, lines: Iterable[str], *, allow_blank: bool = False) -> None:
     """Write one item per line; an item that could not be read back raises."""
-    with LineWriter(path) as file:
+    with line_writer(path, allow_blank=allow_blank) as write:
         for line in lines:
-            file.write(line)
+            write(line)
 
 
 def _reads(path: Path) -> Iterator[bytes]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
-from alc_kernels.trainer.errors import DataError
+from alc_kernels.trainer.errors import DataError, needs
 
 COMPRESSED = (".gz", ".zip", ".zst")
 # What a compressed file begins with, whatever its name says.
@@ -101,12 +101,8 @@ def _zip(path: Path, size: int) -> Iterator[bytes]:
 
 
 def _zstandard(path: Path, size: int) -> Iterator[bytes]:
-    try:
+    with needs(f"{path}: a .zst file", "zstandard", "tables", DataError):
         import zstandard
-    except ImportError:
-        raise DataError(
-            f"{path}: a .zst file needs the package zstandard: pip install 'alc-kernels[tables]'"
-        ) from None
     # stream_reader() ends quietly where a file was cut; an object per frame knows its end.
     unpack = zstandard.ZstdDecompressor(max_window_size=1 << 31)
     frame = None

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from alc_kernels.trainer.data.text.lines import LineWriter, iter_lines, text_blocks
+from alc_kernels.trainer.data.text.lines import iter_lines, line_writer, text_blocks, write_lines
 from alc_kernels.trainer.errors import DataError
 
 # Sparse relations between queries and labels: CSR of float32 ones, sorted, without repeats.
@@ -194,14 +194,14 @@ def _is_positive(text: str) -> bool:
 def write_sparse_text(path: Path, relation: csr_matrix) -> None:
     """Write a relation (rows, cols) with value 1 for every pair."""
     rows, cols = relation.shape
-    with LineWriter(path, allow_blank=True) as file:
-        file.write(f"{rows} {cols}")
+    with line_writer(path, allow_blank=True) as write:
+        write(f"{rows} {cols}")
         for start in range(0, rows, ROWS_PER_WRITE):
             bounds = relation.indptr[start : start + ROWS_PER_WRITE + 1].tolist()
             labels = relation.indices[bounds[0] : bounds[-1]].tolist()
             for begin, end in pairwise(bounds):
                 row = labels[begin - bounds[0] : end - bounds[0]]
-                file.write(" ".join([f"{label}:1" for label in row]))
+                write(" ".join([f"{label}:1" for label in row]))
 
 
 # Filter files: one "row label" pair per line, which is neither right nor wrong.
@@ -242,6 +242,4 @@ def read_filter(path: Path, shape: tuple[int, int]) -> csr_matrix:
 def write_filter(path: Path, excluded: csr_matrix) -> None:
     """Write the pairs, row by row."""
     pairs = excluded.tocoo()
-    with LineWriter(path) as file:
-        for row, label in zip(pairs.row, pairs.col, strict=True):
-            file.write(f"{row} {label}")
+    write_lines(path, (f"{row} {one}" for row, one in zip(pairs.row, pairs.col, strict=True)))

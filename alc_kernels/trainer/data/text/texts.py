@@ -7,12 +7,11 @@ eight bytes each, and the operating system's cache holds what is used.
 from __future__ import annotations
 
 import hashlib
-import mmap
 import os
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 
@@ -33,30 +32,16 @@ class MappedFile:
     at their positions instead, some microseconds each, out of the same file cache.
 
     Args:
-        path: the file; it must not change while it is open.
-        dtype: of the array.
-        offset: bytes before it.
+        array: (n,) mapped, of a file that must not change while it is open.
 
     Attributes:
-        array: (n,) read-only, all of the file behind ``offset``, mapped.
-
-    Raises:
-        OSError: unreadable.
-        ValueError: the file is empty, or holds a part of an element.
+        array: the same as a plain array.
     """
 
-    def __init__(self, path: Path, dtype: np.dtype, offset: int = 0) -> None:
-        file = path.open("rb")
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        size = len(mapped) - offset
-        if size < 0 or size % dtype.itemsize:
-            file.close()
-            raise ValueError(f"{path}: {size} bytes, expected a multiple of {dtype.itemsize}")
-        self.array = np.frombuffer(mapped, dtype, size // dtype.itemsize, offset)
-        self._path, self._offset = path, offset
-        self._file = file if size > MAPPED and hasattr(os, "preadv") else None
-        if self._file is None:
-            file.close()
+    def __init__(self, array: np.memmap) -> None:
+        self.array, self._offset = np.asarray(array), array.offset
+        large = array.nbytes > MAPPED and hasattr(os, "preadv")
+        self._file = open(str(array.filename), "rb") if large else None  # noqa: SIM115
 
     def read(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """``array[start:start + length]`` of every pair (both (n,) int64), one after the other."""
@@ -75,15 +60,41 @@ class MappedFile:
             if end > begin:
                 got = os.preadv(descriptor, [view[begin:end]], place)
                 if got != end - begin:
-                    raise OSError(f"{self._path}: became shorter while it was read")
+                    raise OSError(f"{self._file.name}: became shorter while it was read")
             begin = end
         return made
 
 
-CHUNK = 8192  # texts decoded at once when all are read
+T = TypeVar("T")
+CHUNK = 8192  # items read at once when all are
 
 
-class Texts(Sequence[str]):
+class Rows(Sequence[T]):
+    """Items that are read when they are asked for, several at a time where that is cheaper."""
+
+    @abstractmethod
+    def _read(self, start: int, stop: int) -> list[T]:
+        """Items start to stop - 1, at least one."""
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[T]: ...
+    def __getitem__(self, index: int | slice) -> T | list[T]:
+        if not isinstance(index, slice):
+            at = range(len(self))[index]
+            return self._read(at, at + 1)[0]
+        rows = range(len(self))[index]
+        if rows.step == 1:
+            return self._read(rows.start, rows.stop) if len(rows) else []
+        return [self[row] for row in rows]
+
+    def __iter__(self) -> Iterator[T]:
+        for start in range(0, len(self), CHUNK):
+            yield from self[start : start + CHUNK]
+
+
+class Texts(Rows[str]):
     """Texts that know a fingerprint of their content; equal to any sequence of equal texts.
 
     Attributes:
@@ -96,17 +107,6 @@ class Texts(Sequence[str]):
     @abstractmethod
     def fingerprint(self) -> str:
         """Hexadecimal digits over the content."""
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    @abstractmethod
-    def __getitem__(self, index: int | slice) -> str | list[str]: ...
-
-    def __iter__(self) -> Iterator[str]:
-        for start in range(0, len(self), CHUNK):
-            yield from self[start : start + CHUNK]
 
     def __eq__(self, other: Any) -> bool:
         if not isinstance(other, Sequence) or isinstance(other, str):
@@ -164,7 +164,7 @@ class TextFile(Texts):
         if not lines:
             raise DataError(f"{path}, line 1: the file is empty, expected {what}")
         self._starts = np.concatenate([[first], *ends])  # (n + 1,), the last one is the file's end
-        self._file = MappedFile(path, np.dtype(np.uint8))
+        self._file = MappedFile(np.memmap(path, np.uint8, "r"))
         self._fingerprint = digest.hexdigest()
 
     @property
@@ -174,21 +174,7 @@ class TextFile(Texts):
     def __len__(self) -> int:
         return len(self._starts) - 1
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if not isinstance(index, slice):
-            at = range(len(self))[index]
-            return self._read(at, at + 1)[0]
-        rows = range(len(self))[index]
-        if rows.step == 1:
-            return self._read(rows.start, rows.stop) if len(rows) else []
-        return [self[row] for row in rows]
-
     def _read(self, start: int, stop: int) -> list[str]:
-        """Texts start to stop - 1, at least one."""
         first, end = self._starts[start : start + 1], self._starts[stop] - 1  # without the last LF
         raw = self._file.read(first, end - first).tobytes()
         return [line.removesuffix("\r") for line in raw.decode("utf-8").split("\n")]
@@ -225,14 +211,8 @@ class TextRows(Texts):
     def __len__(self) -> int:
         return len(self.rows)
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self.texts[row] for row in self.rows[index].tolist()]
-        return self.texts[int(self.rows[index])]
+    def _read(self, start: int, stop: int) -> list[str]:
+        return [self.texts[row] for row in self.rows[start:stop].tolist()]
 
 
 def add_texts(digest: hashlib._Hash, texts: Iterable[str]) -> None:
