@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import inf
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from alc_kernels.trainer.errors import BadInput, suggestion
+
+T = TypeVar("T")
 
 
 def one_line(message: str) -> str:
@@ -51,6 +53,12 @@ class Parser(argparse.ArgumentParser):
                     near = suggestion(word, choices) or f"; the commands are {', '.join(choices)}"
                     raise BadInput(f"unknown command {word!r}{near}")
                 return  # the rest is the command's own
+
+
+def options_of(kind: type[T], arguments: argparse.Namespace, **more: Any) -> T:
+    """A dataclass of options, each field from the argument of its name unless ``more`` has it."""
+    names = [one.name for one in fields(kind) if one.name not in more]  # type: ignore[arg-type]
+    return kind(**{name: getattr(arguments, name) for name in names}, **more)
 
 
 def one_of(options: Sequence[str]) -> Callable[[str], str]:

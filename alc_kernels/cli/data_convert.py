@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alc_kernels.cli.arguments import number, one_of, refuse_data_folder
+from alc_kernels.cli.arguments import number, one_of, options_of, refuse_data_folder
 from alc_kernels.cli.matching.tables import add_table_options, table_options
 from alc_kernels.trainer.errors import BadInput
 
@@ -164,18 +164,8 @@ def run_convert(arguments: argparse.Namespace) -> None:
     source = _recognise(arguments)
     _refuse_idle(arguments, source)
     refuse_data_folder(output, arguments.overwrite)
-    made = convert(
-        source,
-        output,
-        ConvertOptions(
-            name=arguments.name,
-            validation_share=arguments.validation_share,
-            hold_out_share=arguments.hold_out_share,
-            keep_unmatched=arguments.keep_unmatched,
-            propensity=arguments.propensity,
-        ),
-        overwrite=arguments.overwrite,
-    )
+    options = options_of(ConvertOptions, arguments)
+    made = convert(source, output, options, overwrite=arguments.overwrite)
     for note in made.notes:
         print(f"  {note}")
     print(data_line({"name": made.dataset.name, "counts": made.dataset.counts()}))
@@ -210,7 +200,7 @@ def _recognise(arguments: argparse.Namespace) -> Source:
     _refuse_shapes(arguments)
     if layout == "pairs":
         raise BadInput(f"{path}: is a folder, expected a table of pairs")
-    options = ReadOptions(arguments.text, table.encoding, arguments.replace_blank)
+    options = options_of(ReadOptions, arguments, encoding=table.encoding)
     source, others = find_source(path, layout, options)
     print(f"Layout: {source.layout} ({', '.join(_short(file, path) for file in source.files)})")
     if others:
@@ -232,16 +222,8 @@ def _tables(arguments: argparse.Namespace, table: TableOptions) -> Source:
     for option, needed in NEEDS.items():
         if getattr(arguments, option) is not None and getattr(arguments, needed) is None:
             raise BadInput(f"{_flag(option)} needs {_flag(needed)}")
-    options = PairOptions(
-        query_column=arguments.query_column,
-        label_column=arguments.label_column,
-        split_column="" if arguments.split_column == "none" else arguments.split_column,
-        test_share=arguments.test_share,
-        split_by=arguments.split_by,
-        query_id_column=arguments.query_id_column,
-        label_id_column=arguments.label_id_column,
-        keep_columns=arguments.keep_columns,
-    )
+    column = "" if arguments.split_column == "none" else arguments.split_column
+    options = options_of(PairOptions, arguments, split_column=column)
     if arguments.catalogue is None:
         return find_pairs(arguments.source, options, table)
     if arguments.id_column is None:
@@ -251,13 +233,7 @@ def _tables(arguments: argparse.Namespace, table: TableOptions) -> Source:
     columns = arguments.match_columns
     if columns is not None and len(columns) != 2:
         raise BadInput(f"--match-columns: found {len(columns)} names, expected QUERY,PRODUCT")
-    products = ProductTables(
-        arguments.catalogue,
-        arguments.id_column,
-        arguments.catalogue_id_column,
-        arguments.matches,
-        columns,
-    )
+    products = options_of(ProductTables, arguments)
     return find_products(arguments.source, products, options, table)
 
 

@@ -1,6 +1,7 @@
 """Figures against values worked out by hand, their bootstrap, and the comparison of runs."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,9 +23,9 @@ from alc_kernels.trainer.evaluation import (
 from alc_kernels.trainer.evaluation.comparison import differing_settings, group_names
 from alc_kernels.trainer.evaluation.judged import (
     Judged,
-    LabelDraws,
     curve_band,
     interval,
+    label_draws,
     percent,
     replicate,
 )
@@ -234,9 +235,9 @@ def test_a_draw_without_any_query_of_a_split_is_undefined():
 
 
 def test_draws_keep_a_label_together_in_both_splits():
-    draws = LabelDraws(np.array([3, 3, 7, -1, -1]), np.array([7, 3, -1]), replicates=400)
-    assert draws.units == 5  # labels 3 and 7, and three queries of their own
-    pairs = list(draws)
+    groups = {"validation": np.array([3, 3, 7, -1, -1]), "test": np.array([7, 3, -1])}
+    splits = {name: SimpleNamespace(group=group) for name, group in groups.items()}
+    pairs = list(label_draws(splits, replicates=400))
     validation = np.concatenate([v for v, _ in pairs])
     test = np.concatenate([t for _, t in pairs])
     assert validation.shape == (400, 5) and test.shape == (400, 3)
@@ -247,7 +248,7 @@ def test_draws_keep_a_label_together_in_both_splits():
     one_of_each = validation[:, [0, 2, 3, 4]].sum(axis=1) + test[:, 2]
     assert (one_of_each == 5).all()
     assert abs(validation.mean() - 1) < 0.1
-    again = np.concatenate([v for v, _ in draws])
+    again = np.concatenate([v for v, _ in label_draws(splits, replicates=400)])
     np.testing.assert_array_equal(validation, again)
 
 

@@ -7,6 +7,7 @@ import pytest
 from evaluation_cases import NAMES, ToyModel, make_dataset, with_several_labels
 
 from alc_kernels.metrics import coverage_at_precision
+from alc_kernels.metrics.inputs import as_relation
 from alc_kernels.trainer.data import Split
 from alc_kernels.trainer.data.text.sparse import first_labels, relation_from_rows
 from alc_kernels.trainer.errors import DataError
@@ -25,7 +26,6 @@ from alc_kernels.trainer.evaluation.results import (
     load_predictions,
     save_predictions,
 )
-from alc_kernels.trainer.evaluation.scoring import is_member
 
 
 def test_perfect_encoder_is_right_wherever_it_can_be():
@@ -67,7 +67,11 @@ def test_a_ranker_is_read_in_the_catalogues_own_numbering():
 def test_membership_and_first_labels_with_empty_and_crowded_rows():
     relation = relation_from_rows([[4, 1], [], [2]], 5)
     columns = np.array([[1, 0], [-1, 4], [2, -1]])
-    assert is_member(relation, columns).tolist() == [[True, False], [False, False], [True, False]]
+    assert as_relation(relation, "relation").contains(columns).tolist() == [
+        [True, False],
+        [False, False],
+        [True, False],
+    ]
     assert first_labels(relation).tolist() == [1, -1, 2]
 
 
@@ -110,7 +114,7 @@ def test_membership_is_counted_in_64_bits():
     relation.indices = relation.indices.astype(np.int32)
     relation.indptr = relation.indptr.astype(np.int32)
     columns = np.full((4096, 2), [5, width - 1], np.int64)
-    found = is_member(relation, columns)
+    found = as_relation(relation, "relation").contains(columns)
     assert found[-1].all() and not found[:-1].any()
 
 

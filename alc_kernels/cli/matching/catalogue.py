@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ import numpy as np
 from alc_kernels.trainer.errors import BadInput, counted
 
 if TYPE_CHECKING:
-    from alc_kernels.trainer.data.tables import TableOptions
+    from alc_kernels.trainer.data.tables import Table, TableOptions
     from alc_kernels.trainer.evaluation import Scored
     from alc_kernels.trainer.training.checkpoint import Checkpoint
 
@@ -104,25 +104,27 @@ def read_labels(
 def _read_file(
     arguments: argparse.Namespace, checkpoint: Checkpoint, options: TableOptions | None
 ) -> Labels:
+    from alc_kernels.trainer.data.tables import LinesTable
     from alc_kernels.trainer.data.text.texts import Digests, member
     from alc_kernels.trainer.errors import DataError
     from alc_kernels.trainer.evaluation.matching import known_labels
 
-    path = arguments.catalogue
-    source = _Source(arguments, options)
+    path, table, places = arguments.catalogue, *_open(arguments, options)
+    has_ids = len(places) > 1
     ids_of: dict[str, list[str]] = {}
     line_of: dict[str, int] = {}
     read = 0
-    for number, text, one in source:
+    for number, (text, *beside) in table.rows(places):
         read += 1
-        where = f"{path}, {source.unit} {number}"
+        one = beside[0] if has_ids else ""
+        where = f"{path}, {table.unit} {number}"
         if not text:
             raise DataError(f"{where}: found a blank label, expected a text")
         ids = ids_of.setdefault(text, [])
         if one and one not in ids:
             if one in line_of:
                 raise DataError(
-                    f"{where}: found the id {one[:40]!r}, which {source.unit} {line_of[one]} has "
+                    f"{where}: found the id {one[:40]!r}, which {table.unit} {line_of[one]} has "
                     "with another label, expected an id to name one label"
                 )
             line_of[one] = number
@@ -130,15 +132,15 @@ def _read_file(
     if not ids_of:
         raise DataError(f"{path}: found no label, expected at least 1")
     texts = list(ids_of)
-    notes = list(source.notes())
+    notes = [] if isinstance(table, LinesTable) else list(table.notes)
     if len(texts) < read:
         notes.append(
             f"{path}: "
             + counted(read - len(texts), "labels stand", "label stands")
             + " there more than once, each counts once"
-            + (", with all its ids" if source.has_ids else "")
+            + (", with all its ids" if has_ids else "")
         )
-    together = [IDS_BETWEEN.join(ids) for ids in ids_of.values()] if source.has_ids else None
+    together = [IDS_BETWEEN.join(ids) for ids in ids_of.values()] if has_ids else None
     numbers = known_labels(checkpoint, texts, together)
     trained = checkpoint.parts["data"].get("labels")
     told = f"{counted(len(texts), 'labels')} of {path.name}"
@@ -148,38 +150,17 @@ def _read_file(
     return Labels(texts, numbers, together, told, notes)
 
 
-class _Source:
-    """(number of its line or row, label, id) of every label of a file."""
+def _open(arguments: argparse.Namespace, options: TableOptions | None) -> tuple[Table, list[int]]:
+    """The catalogue as a table, and the columns of labels and of ids where there are some."""
+    from alc_kernels.trainer.data.tables import LinesTable, is_table, open_table
 
-    def __init__(self, arguments: argparse.Namespace, options: TableOptions | None) -> None:
-        from alc_kernels.trainer.data.tables import is_table, open_table
-
-        path, column = arguments.catalogue, arguments.catalogue_column
-        id_column = arguments.catalogue_id_column
-        self.path, self.unit, self.table = path, "line", None
-        self.encoding = None if options is None else options.encoding
-        self.places: list[int] = []
-        self.has_ids = id_column is not None
-        if not is_table(path) and column is None and id_column is None:
-            return
-        self.table = table = open_table(path, options)
-        self.unit = table.unit
-        ids = [] if id_column is None else [table.find(id_column, "--catalogue-id-column")]
-        self.places = [text_column(table, column, "--catalogue-column", LABEL, ids), *ids]
-
-    def __iter__(self) -> Iterator[tuple[int, str, str]]:
-        if self.table is None:
-            from alc_kernels.trainer.data.tables import normalize_text
-            from alc_kernels.trainer.data.text.lines import TextInput
-
-            for number, line in TextInput(self.path, self.encoding).lines():
-                yield number, normalize_text(line), ""
-            return
-        for number, cells in self.table.rows(self.places):
-            yield number, cells[0], cells[1] if self.has_ids else ""
-
-    def notes(self) -> Sequence[str]:
-        return [] if self.table is None else self.table.notes
+    path, column = arguments.catalogue, arguments.catalogue_column
+    id_column = arguments.catalogue_id_column
+    if not is_table(path) and column is None and id_column is None:
+        return LinesTable(path, None if options is None else options.encoding), [0]
+    table = open_table(path, options)
+    ids = [] if id_column is None else [table.find(id_column, "--catalogue-id-column")]
+    return table, [text_column(table, column, "--catalogue-column", LABEL, ids), *ids]
 
 
 def text_column(

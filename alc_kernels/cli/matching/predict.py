@@ -6,7 +6,6 @@ import argparse
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,14 +23,12 @@ from alc_kernels.cli.matching.tables import add_table_options, table_options
 from alc_kernels.trainer.data.tables import (
     STDIN,
     Changes,
+    LinesTable,
     Table,
-    copy_of_standard_input,
     is_table,
-    normalize_text,
     open_table,
 )
 from alc_kernels.trainer.data.tables.table import TableOptions
-from alc_kernels.trainer.data.text.lines import TextInput
 from alc_kernels.trainer.errors import BadInput, counted
 
 if TYPE_CHECKING:
@@ -108,8 +105,6 @@ class Titles:
         self.source, self.options = arguments.file, table_options(arguments)
         self.has_ids = arguments.query_id_column is not None
         self.kept: tuple[str, ...] = ()
-        self.table: Table | None = None
-        self._line_notes: list[str] = []
         if self.source != STDIN and not Path(self.source).exists():
             raise BadInput(f"{self.source}: no such file")
         beside = {"--query-id-column": self.has_ids, "--keep-columns": any(arguments.keep_columns)}
@@ -121,20 +116,19 @@ class Titles:
                 f"{self.source}: has a title per line, no columns for {wanted[0]} (--column NAME "
                 "or --delimiter CHARACTER reads it as a table)"
             )
+        self.table: Table
         if by_name or said:
             self.table = open_table(self.source, self.options)
             self.table.keep_empty_rows = True  # each row of the file has one in the output
             self._find_columns(self.table, arguments)
-        elif self.options != self._of_text and not arguments.catalogue:
+            return
+        encoding = self.options.encoding
+        if self.options != TableOptions(encoding=encoding) and not arguments.catalogue:
             raise BadInput(
                 f"{self.source}: is read as one title per line, so of the options for tables only "
                 "--encoding has an effect; --column NAME reads a table"
             )
-
-    @property
-    def _of_text(self) -> TableOptions:
-        """What of the options a text file takes."""
-        return TableOptions(encoding=self.options.encoding)
+        self.table, self.places = LinesTable(self.source, encoding), [0]
 
     def options_for(self, catalogue: Path | None) -> TableOptions | None:
         """How to read the catalogue: like the titles where both are of one kind.
@@ -145,7 +139,8 @@ class Titles:
             return None
         if catalogue.suffix.lower() == Path(self.source).suffix.lower():
             return self.options
-        return None if self.table is not None else replace(self.options, encoding=None)
+        lines = isinstance(self.table, LinesTable)
+        return replace(self.options, encoding=None) if lines else None
 
     def _find_columns(self, table: Table, arguments: argparse.Namespace) -> None:
         ids = [table.find(arguments.query_id_column, "--query-id-column")] if self.has_ids else []
@@ -162,26 +157,13 @@ class Titles:
     @property
     def notes(self) -> list[str]:
         """What was assumed or found in reading; complete when all titles were read."""
-        return self._line_notes if self.table is None else self.table.notes
+        return self.table.notes
 
     def __iter__(self) -> Iterator[Title]:
-        if self.table is None:
-            yield from self._lines()
-            return
         raw, first = _Raw(), 1 + self.has_ids
         for _, cells in self.table.rows(self.places, raw):
             given = raw.cells_as_given(cells)
             yield Title(cells[0], given[0], given[1] if self.has_ids else "", tuple(given[first:]))
-
-    def _lines(self) -> Iterator[Title]:
-        with ExitStack() as stack:
-            path, name = Path(self.source), None
-            if self.source == STDIN:
-                path, name = stack.enter_context(copy_of_standard_input()), "standard input"
-            file = TextInput(path, self.options.encoding, name)
-            self._line_notes = file.notes
-            for _, line in file.lines():
-                yield Title(normalize_text(line), line)
 
 
 class _Raw(Changes):

@@ -26,7 +26,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from alc_kernels.cli.arguments import Target
+from alc_kernels.cli.arguments import Target, options_of
 from alc_kernels.trainer.errors import BadInput, needs
 from alc_kernels.whole import whole_file
 
@@ -268,9 +268,4 @@ def table_options(arguments: argparse.Namespace) -> TableOptions:
             TableOptions(**{name: options[name]})
         except ValueError as error:
             raise BadInput(f"argument --{name}: {error}") from None
-    return TableOptions(
-        **options,
-        quoting=arguments.quoting,
-        header=not arguments.no_header,
-        sheet=arguments.sheet,
-    )
+    return options_of(TableOptions, arguments, header=not arguments.no_header)

@@ -99,9 +99,20 @@ class Files:
         name = self.folder.resolve().name
         return Source(layout, name, labels, parts, tuple(self.used), unused)
 
-    def relations(self) -> dict[str, RelationReader]:
-        """Readers of the files that hold the relations, of either kind."""
-        return {split: _relation_reader(self.find(*names)) for split, names in RELATIONS.items()}
+    def with_texts(
+        self, layout: str, names: Mapping[str, tuple[str, ...]], texts: Callable[..., TextStream]
+    ) -> Source | None:
+        """A source of a text file per split and one of labels, with the relations beside them.
+
+        Args:
+            layout: its name.
+            names: "train", "test" and "labels" -> what the file may be called.
+            texts: from a path and what it holds to its texts.
+        """
+        queries = {one: texts(self.find(*names[one]), "query texts") for one in ("train", "test")}
+        labels = texts(self.find(*names["labels"]), "label texts")
+        relations = {one: _relation_reader(self.find(*of)) for one, of in RELATIONS.items()}
+        return self.source(layout, labels, queries, relations)
 
 
 def _relation_reader(path: Path) -> RelationReader:
@@ -230,21 +241,19 @@ def _targets(
 # The layout of trn_X.txt, tst_X.txt and Y.txt with one text per line, and relations beside.
 
 
-LINE_TEXTS = {"train": ("trn_X.txt", "X.trn.txt"), "test": ("tst_X.txt", "X.tst.txt")}
+LINE_TEXTS = {
+    "train": ("trn_X.txt", "X.trn.txt"), "test": ("tst_X.txt", "X.tst.txt"),
+    "labels": ("Y.txt", "output-items.txt"),
+}  # fmt: skip
 _COUNTS = re.compile(r"\s*[0-9]+\s+[0-9]+\s*")
 _FEATURES = re.compile(r"\s*(?:[0-9]+:[-+.0-9eE]+\s*)+")
 
 
 def lines_source(files: Files, options: ReadOptions) -> Source | None:
     """The source, or None with ``files.lacking``."""
-    queries = {
-        split: _checked_texts(line_texts(files.find(*names), "query texts", options))
-        for split, names in LINE_TEXTS.items()
-    }
-    labels = _checked_texts(
-        line_texts(files.find("Y.txt", "output-items.txt"), "label texts", options)
+    return files.with_texts(
+        "lines", LINE_TEXTS, lambda path, what: _checked_texts(line_texts(path, what, options))
     )
-    return files.source("lines", labels, queries, files.relations())
 
 
 def _checked_texts(texts: TextStream) -> TextStream:
@@ -270,17 +279,13 @@ def _checked_texts(texts: TextStream) -> TextStream:
 RAW_TEXTS = {
     "train": ("trn.raw.txt", "train.raw.txt"),
     "test": ("tst.raw.txt", "test.raw.txt"),
+    "labels": ("lbl.raw.txt", "label.raw.txt"),
 }
 
 
 def raw_source(files: Files, options: ReadOptions) -> Source | None:
     """The source, or None with ``files.lacking``. The field's tools write Latin-1 here."""
-    queries = {
-        split: line_texts(files.find(*names), "query texts", options)
-        for split, names in RAW_TEXTS.items()
-    }
-    labels = line_texts(files.find("lbl.raw.txt", "label.raw.txt"), "label texts", options)
-    return files.source("raw", labels, queries, files.relations())
+    return files.with_texts("raw", RAW_TEXTS, lambda path, what: line_texts(path, what, options))
 
 
 # name -> its reader: a source, or None after it has noted in ``files.lacking`` what it misses

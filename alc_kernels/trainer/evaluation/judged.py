@@ -233,36 +233,17 @@ REPLICATES = 1000
 CONFIDENCE = 0.95
 
 
-class LabelDraws:
-    """Weights of the validation and test queries, some replicates at a time; equal on every pass.
+def label_draws(
+    splits: Mapping[str, Predictions], replicates: int = REPLICATES, seed: int = 0
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Weights (S, N) of the validation and (S, M) of the test queries, some replicates at a time.
 
-    Args:
-        validation_group, test_group: (N,) first true label of each query; a query without one
-            (-1) is its own unit.
-        replicates: how many times to draw.
-        seed: of the draws.
+    Equal on every pass. A query's unit is its first true label; one without (-1) is its own.
     """
-
-    def __init__(
-        self,
-        validation_group: np.ndarray,
-        test_group: np.ndarray,
-        replicates: int = REPLICATES,
-        seed: int = 0,
-    ) -> None:
-        groups = np.concatenate([validation_group, test_group]).astype(np.int64)
-        self._draws = ClusterDraws(groups, len(groups), replicates, seed)
-        self._num_validation = len(validation_group)
-
-    @property
-    def units(self) -> int:
-        """How many labels, and queries without one, are drawn from."""
-        return self._draws.num_clusters
-
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Pairs of weights (S, N) and (S, M); the S add up to ``replicates``."""
-        for weights in self._draws:
-            yield weights[:, : self._num_validation], weights[:, self._num_validation :]
+    validation, test = splits["validation"].group, splits["test"].group
+    groups = np.concatenate([validation, test]).astype(np.int64)
+    for weights in ClusterDraws(groups, len(groups), replicates, seed):
+        yield weights[:, : len(validation)], weights[:, len(validation) :]
 
 
 def replicate(
@@ -271,11 +252,9 @@ def replicate(
     replicates: int = REPLICATES,
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """One catalogue's figures, and their (replicates,) values under the bootstrap."""
-    validation, test = splits["validation"], splits["test"]
-    judged = Judged(validation, test, precisions)
+    judged = Judged(splits["validation"], splits["test"], precisions)
     point = judged.values()
-    draws = LabelDraws(validation.group, test.group, replicates)
-    parts = [judged.replicates(*weights) for weights in draws]
+    parts = [judged.replicates(*weights) for weights in label_draws(splits, replicates)]
     return point, {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
@@ -351,7 +330,7 @@ def curve_band(
     scores, correct = test.top_score[order], test.correct[order]
     ends = np.append(scores[1:] != scores[:-1], True)  # last query of each tied run
     drawn = []
-    for _, weights in LabelDraws(splits["validation"].group, test.group, replicates):
+    for _, weights in label_draws(splits, replicates):
         for row in weights[:, order]:
             accepted, right = np.cumsum(row)[ends], np.cumsum(row * correct)[ends]
             if accepted[-1] == 0:  # no test query in this replicate

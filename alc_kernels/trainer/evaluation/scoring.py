@@ -16,6 +16,7 @@ from alc_kernels.metrics import (
     inverse_propensity,
     topk_with_filter,
 )
+from alc_kernels.metrics.inputs import as_relation
 from alc_kernels.trainer.data.dataset import Dataset
 from alc_kernels.trainer.data.text.texts import TextRows
 from alc_kernels.trainer.errors import DataError
@@ -233,7 +234,7 @@ class Judge:
         relation = self.dataset.splits[split].relation
         own = self.catalogues[catalogue]
         # A found label is a candidate, so the whole relation judges it as the catalogue's would.
-        hits = is_member(relation, indices)
+        hits = as_relation(relation, "relation").contains(indices)
         return Predictions(
             indices=indices,
             scores=scores.astype(np.float32),
@@ -243,15 +244,6 @@ class Judge:
             num_positives=np.diff(own.relations[split].indptr).astype(np.int64),
             group=self.dataset.splits[split].group_numbers(),
         )
-
-
-def is_member(relation: csr_matrix, columns: np.ndarray) -> np.ndarray:
-    """(n, k) bool: whether ``columns[i, r]`` (n, k) is in row i of ``relation``; -1 never is."""
-    width = relation.shape[1]
-    rows = np.repeat(np.arange(relation.shape[0], dtype=np.int64), np.diff(relation.indptr))
-    present = rows * width + relation.indices  # int64: row times width passes 2^31
-    asked = np.arange(len(columns), dtype=np.int64)[:, None] * width + columns
-    return np.isin(asked, present) & (columns >= 0)
 
 
 def _most(excluded: csr_matrix) -> int:

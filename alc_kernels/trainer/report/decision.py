@@ -23,11 +23,11 @@ from alc_kernels.trainer.report.summary import (
     headline_table,
     per_cent,
     points,
+    precision_cells,
     ranking_table,
     risk_table,
     row_name,
     score,
-    score_cell,
     seed_text,
     settings_table,
     share_cell,
@@ -267,9 +267,7 @@ def choice_table(made: Decision, groups: Sequence[Group]) -> Table:
                 row_name(group),
                 share_cell(figures[key], per_cent(figures[key].value) == best),
                 lead,
-                score_cell(shipped[f"transferred_{name}_threshold"]),
-                share_cell(shipped[f"transferred_{name}_coverage"]),
-                share_cell(shipped[f"transferred_{name}_precision"]),
+                *precision_cells(shipped, made.precision),
                 Cell(duration(sum(seconds) / len(seconds)) if seconds else ""),
             ]
         )

@@ -185,10 +185,6 @@ def _title(key: str) -> str:
     return SHORT.get(key, BY_KEY[key].title)
 
 
-def _catalogue_title(groups: Sequence[Group], catalogue: str) -> str:
-    return catalogue_title(groups[0].runs[0].predictions, catalogue)
-
-
 def _validation_titles(predictions: Splits) -> str:
     return titles_text(len(predictions[leading_catalogue(predictions)]["validation"]))
 
@@ -196,6 +192,18 @@ def _validation_titles(predictions: Splits) -> str:
 def row_name(group: Group) -> Cell:
     """The group's name with its number of seeds."""
     return Cell(group.name, f"mean of {len(group.runs)} seeds" if len(group.runs) > 1 else "")
+
+
+def _by_catalogue(
+    groups: Sequence[Group], header: Sequence[str], caption: str,
+    cells: Callable[[str, Group], list[Cell]],
+) -> Table:  # fmt: skip
+    """A row per group under the heading of each catalogue."""
+    table = Table(["", *header], caption=caption)
+    for catalogue in groups[0].catalogues:
+        table.rows.append(catalogue_title(groups[0].runs[0].predictions, catalogue))
+        table.rows += [cells(catalogue, group) for group in groups]
+    return table
 
 
 def headline_table(groups: Sequence[Group]) -> Table:
@@ -225,37 +233,29 @@ def ranking_table(groups: Sequence[Group], keys: Sequence[str] = RANKING) -> Tab
 def risk_table(groups: Sequence[Group]) -> Table:
     """AURC and OPIS: what no single threshold shows."""
     keys = ("aurc", "opis")
-    table = Table(
-        ["", *(_title(key) for key in keys)],
-        caption="Lower is better. AURC: mean error rate among the accepted, over all thresholds, "
+    return _by_catalogue(
+        groups,
+        [_title(key) for key in keys],
+        "Lower is better. AURC: mean error rate among the accepted, over all thresholds, "
         "with its 95 % interval. OPIS: how much one threshold's utility differs between products, "
         "of those with 20 right and 20 wrong best matches; a dash where there are none such.",
-    )
-    for catalogue in groups[0].catalogues:
-        table.rows.append(_catalogue_title(groups, catalogue))
-        for group in groups:
-            measured = group.figures()[catalogue]
-            table.rows.append([row_name(group), *(small_cell(measured[key]) for key in keys)])
-    return table
+        lambda catalogue, group: [
+            row_name(group), *(small_cell(group.figures()[catalogue][key]) for key in keys)
+        ],
+    )  # fmt: skip
 
 
 def _figures_table(groups: Sequence[Group], keys: Sequence[str], caption: str) -> Table:
-    table = Table(["", *(_title(key) for key in keys)], caption=caption)
-    for catalogue in groups[0].catalogues:
-        table.rows.append(_catalogue_title(groups, catalogue))
-        measured = [group.figures()[catalogue] for group in groups]
-        best = {
-            key: best_of([figures[key].value for figures in measured])
-            for key in keys
-            if BY_KEY[key].higher_is_better
-        }
-        for group, figures in zip(groups, measured, strict=True):
-            cells = (
-                share_cell(figures[key], per_cent(figures[key].value) == best.get(key))
-                for key in keys
-            )
-            table.rows.append([row_name(group), *cells])
-    return table
+    def cells(catalogue: str, group: Group) -> list[Cell]:
+        made = [row_name(group)]
+        for key in keys:
+            figure, best = group.figures()[catalogue][key], None
+            if BY_KEY[key].higher_is_better:
+                best = best_of([one.figures()[catalogue][key].value for one in groups])
+            made.append(share_cell(figure, per_cent(figure.value) == best))
+        return made
+
+    return _by_catalogue(groups, [_title(key) for key in keys], caption, cells)
 
 
 def best_of(values: Sequence[float]) -> str | None:
@@ -269,18 +269,17 @@ def difference_table(groups: Sequence[Group], keys: Sequence[str] = DIFFERENCES)
     first, *others = [group for group in groups if not group.reference]
     if not others:
         return None
-    table = Table(
-        ["", *(_title(key) for key in keys)],
-        caption="Percentage points with 95 % interval, paired over products; "
-        "* marks an interval that leaves out zero.",
+    caption = (
+        "Percentage points with 95 % interval, paired over products; * marks an interval that "
+        "leaves out zero."
     )
-    for catalogue in first.catalogues:
-        table.rows.append(_catalogue_title(groups, catalogue))
-        for group in others:
-            measured = group.difference(first)[catalogue]
-            name = Cell(f"{group.name} minus {first.name}")
-            table.rows.append([name, *(difference_cell(measured[key]) for key in keys)])
-    return table
+
+    def cells(catalogue: str, group: Group) -> list[Cell]:
+        measured = group.difference(first)[catalogue]
+        name = Cell(f"{group.name} minus {first.name}")
+        return [name, *(difference_cell(measured[key]) for key in keys)]
+
+    return _by_catalogue(others, [_title(key) for key in keys], caption, cells)
 
 
 def threshold_table(group: Group) -> Table:
@@ -304,15 +303,12 @@ def precision_table(
         table.rows.append(catalogue_title(predictions, catalogue))
         test = predictions[catalogue]["test"]
         for precision in precisions:
-            key = f"transferred_{percent(precision)}"
-            threshold = figures[f"{key}_threshold"]
+            threshold = figures[f"transferred_{percent(precision)}_threshold"]
             accepted = test.top_score >= threshold.value
             table.rows.append(
                 [
                     Cell(f"{percent(precision)} %"),
-                    score_cell(threshold),
-                    share_cell(figures[f"{key}_coverage"]),
-                    share_cell(figures[f"{key}_precision"]),
+                    *precision_cells(figures, precision),
                     *(
                         count_cell(int(part.sum()), int(np.sum(part & test.correct)))
                         for part in (accepted, ~accepted)
@@ -326,26 +322,27 @@ def thresholds_table(groups: Sequence[Group]) -> Table:
     """The transferred thresholds of every group's run to ship, side by side."""
     words = ("from score", "accepted", "precision")
     header = [f"{f'{p:g}'.removeprefix('0')} {word}" for p in PRECISIONS for word in words]
-    table = Table(
-        ["", *header],
-        caption="For each precision wanted: the threshold chosen on "
+    caption = (
+        "For each precision wanted: the threshold chosen on "
         f"{_validation_titles(groups[0].runs[0].predictions)}, and what it gives on test, in %. Of "
-        "several seeds the one to ship: the best on validation.",
+        "several seeds the one to ship: the best on validation."
     )
-    for catalogue in groups[0].catalogues:
-        table.rows.append(_catalogue_title(groups, catalogue))
-        for group in groups:
-            figures = group.shipped.figures()[catalogue]
-            row = [Cell(group.name, seed_text(group))]
-            for precision in PRECISIONS:
-                key = f"transferred_{percent(precision)}"
-                row += [
-                    score_cell(figures[f"{key}_threshold"]),
-                    share_cell(figures[f"{key}_coverage"]),
-                    share_cell(figures[f"{key}_precision"]),
-                ]
-            table.rows.append(row)
-    return table
+
+    def cells(catalogue: str, group: Group) -> list[Cell]:
+        figures = group.shipped.figures()[catalogue]
+        row = [Cell(group.name, seed_text(group))]
+        for precision in PRECISIONS:
+            row += precision_cells(figures, precision)
+        return row
+
+    return _by_catalogue(groups, header, caption, cells)
+
+
+def precision_cells(figures: Mapping[str, Estimate], precision: float) -> list[Cell]:
+    """The threshold for a precision, and the shares accepted and right that it gives on test."""
+    key = f"transferred_{percent(precision)}"
+    shares = (share_cell(figures[f"{key}_{what}"]) for what in ("coverage", "precision"))
+    return [score_cell(figures[f"{key}_threshold"]), *shares]
 
 
 def seed_text(group: Group) -> str:
@@ -359,7 +356,7 @@ def full_table(groups: Sequence[Group]) -> Table:
     """Every measure of every group, one measure per row."""
     table = Table(["", *(group.name for group in groups)], caption="Shares in %.")
     for catalogue in groups[0].catalogues:
-        table.rows.append(_catalogue_title(groups, catalogue))
+        table.rows.append(catalogue_title(groups[0].runs[0].predictions, catalogue))
         measured = [group.figures()[catalogue] for group in groups]
         for key, measure in BY_KEY.items():
             write: Callable[[Estimate], Cell] = share_cell

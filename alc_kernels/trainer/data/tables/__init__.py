@@ -6,14 +6,15 @@ import shutil
 import sys
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from alc_kernels.trainer.data.tables import parquet
 from alc_kernels.trainer.data.tables.delimited import DelimitedTable, JsonLinesTable
-from alc_kernels.trainer.data.tables.table import Changes, Table, TableOptions, normalize_text
+from alc_kernels.trainer.data.tables.table import Changes, Pass, Table, TableOptions, normalize_text
+from alc_kernels.trainer.data.text.lines import TextInput
 from alc_kernels.trainer.data.text.opening import COMPRESSED, MAGIC, plain_name
 from alc_kernels.trainer.errors import DataError
 
@@ -109,6 +110,33 @@ def copy_of_standard_input() -> Iterator[Path]:
         with copy.open("wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
         yield copy
+
+
+class LinesTable(Table):
+    """A text file with a text per line, ``"-"`` for standard input: one column, opened on reading.
+
+    Its notes are those on the encoding.
+    """
+
+    unit = "line"
+
+    def __init__(self, source: Path | str, encoding: str | None = None) -> None:
+        super().__init__("standard input" if source == STDIN else str(source), [""], header=False)
+        self.source, self.encoding = source, encoding
+
+    @property
+    def notes(self) -> list[str]:
+        return self._assumed
+
+    def _cells(self, columns: Sequence[int], found: Pass) -> Iterator[tuple[int, list[str]]]:
+        with ExitStack() as stack:
+            path = Path(self.source)
+            if self.source == STDIN:
+                path = stack.enter_context(copy_of_standard_input())
+            file = TextInput(path, self.encoding, self.name)
+            self._assumed = file.notes
+            for number, line in file.lines():
+                yield number, [line for _ in columns]
 
 
 def _refuse_options(name: str, options: TableOptions, known: tuple[str, ...]) -> None:
