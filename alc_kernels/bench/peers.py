@@ -56,66 +56,51 @@ class Peer:
         return importlib.metadata.version(self.package) if self.package else None
 
 
-def _unit(queries: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    return F.normalize(queries, dim=1), F.normalize(labels, dim=1)
+def _library(
+    name: str, package: str, compute: Callable[[Any, Tensor, Tensor], Tensor], **options: Any
+) -> Peer:
+    """A library of its own whose functions take unit rows; query i belongs to label i."""
+    module = package.replace("-", "_")
+
+    def build() -> Step:
+        library = importlib.import_module(module)
+
+        def step(queries: Tensor, labels: Tensor) -> Tensor:
+            return compute(library, F.normalize(queries, dim=1), F.normalize(labels, dim=1))
+
+        return step
+
+    return Peer(name, package, module, build, **options)
 
 
-def _cut_cross_entropy() -> Step:
-    from cut_cross_entropy import linear_cross_entropy
-
-    def step(queries: Tensor, labels: Tensor) -> Tensor:
-        q, k = _unit(queries, labels)
-        target = torch.arange(len(q), device=q.device)
-        # Its temperature is in the embeddings; filter_eps=None keeps every gradient entry.
-        return linear_cross_entropy(q / 0.05, k, target, filter_eps=None)
-
-    return step
+def _own(q: Tensor) -> Tensor:
+    return torch.arange(len(q), device=q.device)
 
 
-def _cut_cross_entropy_filtered() -> Step:
-    from cut_cross_entropy import linear_cross_entropy
-
-    def step(queries: Tensor, labels: Tensor) -> Tensor:
-        q, k = _unit(queries, labels)
-        return linear_cross_entropy(q / 0.05, k, torch.arange(len(q), device=q.device))
-
-    return step
+def _cut_cross_entropy(library: Any, q: Tensor, k: Tensor) -> Tensor:
+    # Its temperature is in the embeddings; filter_eps=None keeps every gradient entry.
+    return library.linear_cross_entropy(q / 0.05, k, _own(q), filter_eps=None)
 
 
-def _inf_cl() -> Step:
-    from inf_cl import cal_flash_loss
-
-    def step(queries: Tensor, labels: Tensor) -> Tensor:
-        q, k = _unit(queries, labels)
-        head = next(h for h in (256, 128, 64, 32, 16) if q.shape[1] % h == 0)
-        return cal_flash_loss(q, k, scale=20.0, head_dim=head).mean()
-
-    return step
+def _cut_cross_entropy_filtered(library: Any, q: Tensor, k: Tensor) -> Tensor:
+    return library.linear_cross_entropy(q / 0.05, k, _own(q))
 
 
-def _siglip_kernel() -> Step:
-    from siglip_kernel import fused_siglip_loss
-
-    def step(queries: Tensor, labels: Tensor) -> Tensor:
-        q, k = _unit(queries, labels)
-        scale = torch.tensor(10.0, device=q.device).log()
-        bias = torch.tensor(-10.0, device=q.device)
-        return fused_siglip_loss(q, k, scale, bias)
-
-    return step
+def _inf_cl(library: Any, q: Tensor, k: Tensor) -> Tensor:
+    head = next(h for h in (256, 128, 64, 32, 16) if q.shape[1] % h == 0)
+    return library.cal_flash_loss(q, k, scale=20.0, head_dim=head).mean()
 
 
-def _linear_cross_entropy() -> Step:
+def _siglip_kernel(library: Any, q: Tensor, k: Tensor) -> Tensor:
+    scale = torch.tensor(10.0, device=q.device).log()
+    return library.fused_siglip_loss(q, k, scale, torch.tensor(-10.0, device=q.device))
+
+
+def _linear_cross_entropy(queries: Tensor, labels: Tensor) -> Tensor:
     # Without options it stores S: the plain version, which is eager's.
-    options = torch.nn.LinearCrossEntropyOptions()
+    q, k = F.normalize(queries, dim=1), F.normalize(labels, dim=1)
     call: Callable[..., Tensor] = F.linear_cross_entropy
-
-    def step(queries: Tensor, labels: Tensor) -> Tensor:
-        q, k = _unit(queries, labels)
-        target = torch.arange(len(q), device=q.device)
-        return call(q / 0.05, k, target, options=options)
-
-    return step
+    return call(q / 0.05, k, _own(q), options=torch.nn.LinearCrossEntropyOptions())
 
 
 # memeff multiplies the gradient by sqrt(temperature * B) unless stable=False. A margin of 2 and
@@ -162,26 +147,17 @@ def _metric_learning_threshold(negative_margin: float) -> Step:
 
 
 SOFTMAX = (
-    Peer("cut-cross-entropy", "cut-cross-entropy", "cut_cross_entropy", _cut_cross_entropy),
-    Peer(
-        "cut-cross-entropy, filtered",
-        "cut-cross-entropy",
-        "cut_cross_entropy",
-        _cut_cross_entropy_filtered,
-    ),
-    Peer("inf-cl", "inf-cl", "inf_cl", _inf_cl),
+    _library("cut-cross-entropy", "cut-cross-entropy", _cut_cross_entropy),
+    _library("cut-cross-entropy, filtered", "cut-cross-entropy", _cut_cross_entropy_filtered),
+    _library("inf-cl", "inf-cl", _inf_cl),
     Peer("memeff", "memeff", "memeff", _memeff),
     Peer(
-        "linear_cross_entropy",
-        None,
-        "torch.nn",
-        _linear_cross_entropy,
-        gpu_only=False,
-        attribute="LinearCrossEntropyOptions",
+        "linear_cross_entropy", None, "torch.nn", lambda: _linear_cross_entropy,
+        gpu_only=False, attribute="LinearCrossEntropyOptions",
     ),
-)
+)  # fmt: skip
 SYMMETRIC = (Peer("memeff", "memeff", "memeff", _memeff_symmetric),)
-SIGMOID = (Peer("siglip-kernel", "siglip-kernel", "siglip_kernel", _siglip_kernel),)
+SIGMOID = (_library("siglip-kernel", "siglip-kernel", _siglip_kernel),)
 
 
 def matryoshka_softmax(widths: tuple[int, ...]) -> tuple[Peer, ...]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from alc_kernels.bench import record
 from alc_kernels.whole import write_whole
 
 
@@ -120,7 +119,7 @@ def _judge(
 
 
 def _rows(path: Path) -> dict[tuple[Any, ...], dict[str, Any]]:
-    rows = record.read(path)["rows"]
+    rows = read(path)["rows"]
     try:
         return {tuple(row[key] for key in KEY): row for row in rows}
     except (KeyError, TypeError) as error:
@@ -142,7 +141,7 @@ def draw(results: Sequence[Path], folder: Path) -> list[Path]:
     Raises:
         ValueError: a file is no result of record, or there is nothing to draw.
     """
-    rows = [row for path in results for row in record.read(path)["rows"] if "median_ms" in row]
+    rows = [row for path in results for row in read(path)["rows"] if "median_ms" in row]
     folder.mkdir(parents=True, exist_ok=True)
     made = [*_against_rows(rows, folder), *_against_active(rows, folder)]
     if not made:

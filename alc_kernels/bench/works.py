@@ -169,9 +169,13 @@ def works(
 
         return make
 
-    def repeatable(make: Callable[[], Step]) -> tuple[Peer, ...]:
+    def repeatable(kind: Callable[..., Callable[[str], Step]], *given: Any, **options: Any) -> Peer:
         """Ours with deterministic=True: what repeatable bits cost on a GPU."""
-        return (Peer("deterministic (triton)", None, "triton", make),)
+        make = functools.partial(kind(*given, deterministic=True, **options), "triton")
+        return Peer("deterministic (triton)", None, "triton", make)
+
+    def triplet(k: int) -> dict[str, Any]:
+        return {"base": Triplet(num_negatives=k), "auxiliary": None, "threshold": tcm}
 
     pair, quiet = Auxiliary(batch_weight=0.0), Auxiliary(dropout=0.0)
     made = [
@@ -185,21 +189,11 @@ def works(
         *(
             Work(
                 f"triplet{k}+tcm",
-                module(base=Triplet(num_negatives=k), auxiliary=None, threshold=tcm),
+                module(**triplet(k)),
                 functools.partial(
                     eager.triplet_threshold, num_negatives=k, negative_margin=negative_margin
                 ),
-                peers=repeatable(
-                    functools.partial(
-                        module(
-                            base=Triplet(num_negatives=k),
-                            auxiliary=None,
-                            threshold=tcm,
-                            deterministic=True,
-                        ),
-                        "triton",
-                    )
-                ),
+                peers=(repeatable(module, **triplet(k)),),
                 products=1,
             )
             for k in (1, 10)
@@ -208,9 +202,7 @@ def works(
         Work(
             "alc-default",
             module(auxiliary=quiet),
-            peers=repeatable(
-                functools.partial(module(auxiliary=quiet, deterministic=True), "triton")
-            ),
+            peers=(repeatable(module, auxiliary=quiet),),
             choices=True,
             products=1,
         ),
@@ -219,14 +211,7 @@ def works(
             function(functional.softmax_loss),
             eager.softmax,
             eager.chunked_softmax,
-            (
-                *peers.SOFTMAX,
-                *repeatable(
-                    functools.partial(
-                        function(functional.softmax_loss, deterministic=True), "triton"
-                    )
-                ),
-            ),
+            (*peers.SOFTMAX, repeatable(function, functional.softmax_loss)),
         ),
         Work(
             "softmax-decoupled",

@@ -105,8 +105,6 @@ def _number(groups: ArrayLike | None, num_queries: int) -> tuple[IntArray, int]:
 
 
 if TYPE_CHECKING:
-    from alc_kernels.metrics.inputs import ArrayLike
-
     Statistic = Callable[..., Any]
     Run = tuple[Any, ...]
 

@@ -198,7 +198,7 @@ def certified_threshold(
 
     Source: thresholds fixed by the scores alone and tested in sequence (Bauer, "Multiple testing in
     clinical trials", 1991; Angelopoulos et al., "Learn then test", arXiv 2110.01052), with the
-    fallback procedure and the bound named in ``sequence.py`` and ``bounds.py``.
+    fallback procedure and the bound named in ``bounds.py``.
     """
     checked, right = as_scored(scores, correct)
     rate = as_rate(precision, "precision", open_ends=True)

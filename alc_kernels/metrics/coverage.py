@@ -8,6 +8,7 @@ Tied scores are accepted together, so thresholds are the distinct scores.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, overload
@@ -128,6 +129,15 @@ def _sweep(scores: FloatArray, correct: BoolArray, weights: Weights) -> Sweep:
     return Sweep(ranked, accepted, right)
 
 
+def _read_off(
+    scores: ArrayLike, correct: ArrayLike, weights: ArrayLike | None,
+    figure: Callable[[Sweep], FloatArray],
+) -> float | FloatArray:  # fmt: skip
+    checked = as_scored(scores, correct)
+    query_weights = as_weights(weights, len(checked[0]))
+    return query_weights.result(figure(_sweep(*checked, query_weights)))
+
+
 def precision_coverage_curve(
     scores: ArrayLike, correct: ArrayLike, weights: ArrayLike | None = None
 ) -> PrecisionCoverageCurve:
@@ -186,9 +196,7 @@ def coverage_at_precision(
     Source: C@p of arXiv 2510.04551.
     """
     rate = as_rate(precision, "precision")
-    checked = as_scored(scores, correct)
-    query_weights = as_weights(weights, len(checked[0]))
-    return query_weights.result(_sweep(*checked, query_weights).coverage_at(rate))
+    return _read_off(scores, correct, weights, lambda swept: swept.coverage_at(rate))
 
 
 @overload
@@ -208,9 +216,7 @@ def threshold_at_precision(
     weights); inf if no threshold attains the precision.
     """
     rate = as_rate(precision, "precision")
-    checked = as_scored(scores, correct)
-    query_weights = as_weights(weights, len(checked[0]))
-    return query_weights.result(_sweep(*checked, query_weights).threshold_at(rate))
+    return _read_off(scores, correct, weights, lambda swept: swept.threshold_at(rate))
 
 
 def transferred_coverage(
@@ -275,9 +281,7 @@ def aurc(
 
     Source: Geifman, Uziel and El-Yaniv, "Bias-reduced uncertainty estimation", ICLR 2019.
     """
-    checked = as_scored(scores, correct)
-    query_weights = as_weights(weights, len(checked[0]))
-    return query_weights.result(_sweep(*checked, query_weights).aurc())
+    return _read_off(scores, correct, weights, Sweep.aurc)
 
 
 # OPIS: does one threshold serve every group of queries alike?

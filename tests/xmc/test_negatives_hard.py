@@ -23,7 +23,9 @@ from alc_kernels.trainer.negatives import (
 )
 
 TOLERANCE = 1e-5
-PASSES = [f"alc_kernels.trainer.negatives.{name}.QUERIES_PER_PASS" for name in ("hard", "index")]
+PASSES = [
+    f"alc_kernels.trainer.negatives.{name}.QUERIES_PER_PASS" for name in ("clusters", "index")
+]
 
 
 def relations(rng: np.random.Generator, n: int, width: int) -> tuple[csr_matrix, csr_matrix]:

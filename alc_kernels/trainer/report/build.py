@@ -74,8 +74,8 @@ class Report:
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
         environment = Environment(
-            loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
-            trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined,
+            loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
+            lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined,
         )  # fmt: skip
         environment.globals |= vars(summary) | vars(figures) | vars(decisions)
         return environment.get_template("page.jinja").render(

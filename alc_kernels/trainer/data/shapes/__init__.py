@@ -4,9 +4,3 @@ from alc_kernels.trainer.data.shapes.find import find_pairs, find_products
 from alc_kernels.trainer.data.shapes.units import PairOptions, ProductTables
 
 __all__ = ["PairOptions", "ProductTables", "find_pairs", "find_products"]
-
-
-# One's own tables: see :mod:`.shapes`.
-
-
-__all__ = ["PairOptions", "ProductTables", "find_pairs", "find_products"]
