@@ -225,8 +225,7 @@ def tune(
     *,
     device: str = "cuda",
     tiles: list[Tile] | None = None,
-    repeats: int = 50,
-    seconds: float = 10.0,
+    rounds: tuple[int, float] = (50, 10.0),
     sets: int = 3,
 ) -> list[Row]:
     """Measure the candidates for one entry; the table's own comes first.
@@ -237,7 +236,7 @@ def tune(
         rows: B = M of the timed size.
         device: on ``"cpu"`` the interpreter runs, and the times mean nothing.
         tiles: instead of ``candidates``; the table's entry first.
-        repeats, seconds: rounds at most, and time after which they stop.
+        rounds: how many at most, and seconds after which they stop.
         sets: inputs to rotate among; together they should exceed the cache.
 
     Raises:
@@ -258,7 +257,7 @@ def tune(
             actions[repr(tile)] = [functools.partial(one.run, tile) for one in large]
         elif tile == tiles[0]:
             raise ValueError(f"{kernel}: the table's {tile}: {found[tile].problem}: {ADVICE}")
-    times = measure.interleaved(actions, device, repeats, seconds)
+    times = measure.interleaved(actions, device, *rounds)
     for tile, row in found.items():
         if row.problem is None:
             found[tile] = replace(row, milliseconds=median(times[repr(tile)]))

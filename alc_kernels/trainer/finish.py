@@ -26,7 +26,7 @@ from alc_kernels.trainer.evaluation.results import (
     save_predictions,
     save_results,
 )
-from alc_kernels.trainer.evaluation.scoring import Done, TextRanker, score_model, score_ranker
+from alc_kernels.trainer.evaluation.scoring import TextRanker, score_model, score_ranker
 from alc_kernels.trainer.evaluation.search import TextModel
 from alc_kernels.trainer.parallel.processes import ALONE, Processes
 
@@ -50,18 +50,15 @@ def evaluate_run(
     config: Mapping[str, Any],
     history: Sequence[Mapping[str, float]] = (),
     training_seconds: float | None = None,
-    done: Done | None = None,
     processes: Processes = ALONE,
-    label_shards: int = 1,
 ) -> Group:
     """Score ``model``; write ``predictions.npz`` and ``metrics.json`` into ``folder``.
 
     Args:
         name: what reports call the run.
-        config, history, training_seconds: how it was trained; kept beside the figures.
-        done: called with the name of every scored part.
+        config, history, training_seconds: how it was trained; kept beside the figures. Labels are
+            ranked in as many parts as ``label_shards`` says.
         processes: with several, all call this; the first one writes.
-        label_shards: see :class:`~.shared_search.SharedSearch`.
 
     Raises:
         RunError: the model gives numbers that are not finite.
@@ -69,7 +66,7 @@ def evaluate_run(
     start = time.perf_counter()
     try:
         predictions = score_model(
-            model, dataset, done=done, processes=processes, label_shards=label_shards
+            model, dataset, processes=processes, label_shards=config.get("label_shards", 1)
         )
     except ValueError as error:
         raise RunError(f"{folder}: the model cannot be scored: {error}") from error
@@ -93,9 +90,9 @@ def evaluate_run(
     return group
 
 
-def evaluate_baseline(ranker: TextRanker, dataset: Dataset, done: Done | None = None) -> Group:
+def evaluate_baseline(ranker: TextRanker, dataset: Dataset) -> Group:
     """The yardstick's predictions, as a group that stands beside the others."""
-    predictions = score_ranker(ranker, dataset, done=done)
+    predictions = score_ranker(ranker, dataset)
     fingerprint = data_fingerprint(dataset)
     scored = Scored(BASELINE_NAME, predictions, fingerprint, describe_data(dataset, fingerprint))
     return Group(BASELINE_NAME, [scored], reference=True)
@@ -170,7 +167,6 @@ def evaluate_and_report(
             history=history,
             training_seconds=training_seconds,
             processes=processes,
-            label_shards=config.label_shards,
         )
         if not processes.is_main:
             return

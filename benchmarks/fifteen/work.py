@@ -215,8 +215,7 @@ class Worker:
             self.tiled_rows,
             device=self._device,
             tiles=self.candidates(item),
-            repeats=1 if self.dry else 50,
-            seconds=self.sizes.seconds * 2,
+            rounds=(1 if self.dry else 50, self.sizes.seconds * 2),
             sets=1 if self.dry else 3,
         )
         best = tune.best(found)

@@ -32,7 +32,7 @@ def _no_switch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def measured(kernel: str, tiles: list[Tile], dtype: torch.dtype = torch.float32) -> list[tune.Row]:
-    return tune.tune(kernel, dtype, 24, 20, device="cpu", tiles=tiles, repeats=1, seconds=0, sets=1)
+    return tune.tune(kernel, dtype, 24, 20, device="cpu", tiles=tiles, rounds=(1, 0), sets=1)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -171,7 +172,7 @@ def test_the_regulariser_is_the_hand_computed_one(
     queries, text, prototypes, positives, exclude = case()
     found = prototype_margin_loss(
         queries, text, prototypes, positives, exclude,
-        margin=margin, num_negatives=k, exclude_above=above, backend="torch",
+        SimpleNamespace(prototype_margin=margin, num_negatives=k, backend="torch"), above,
     )  # fmt: skip
     assert float(found) == pytest.approx(by_hand(margin, k, above), abs=1e-6)
     if margin < 0:

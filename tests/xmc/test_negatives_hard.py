@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix, vstack
 from torch.nn import functional as F
 
+from alc_kernels.trainer.config import TrainConfig
 from alc_kernels.trainer.data.text.sparse import relation_from_rows
 from alc_kernels.trainer.negatives import (
     ApproximateIndex,
@@ -23,6 +24,12 @@ from alc_kernels.trainer.negatives import (
 )
 
 TOLERANCE = 1e-5
+
+
+def mining(pool: int, margin: float, index: str = "exact") -> TrainConfig:
+    return TrainConfig(hard_negative_pool=pool, false_negative_margin=margin, index=index)
+
+
 PASSES = [
     f"alc_kernels.trainer.negatives.{name}.QUERIES_PER_PASS" for name in ("clusters", "index")
 ]
@@ -63,7 +70,7 @@ def test_against_a_full_comparison(
         for name, rows in zip(PASSES, (5, 3), strict=True):
             patch.setattr(name, rows)
         found = mine_hard_negatives(
-            queries, labels, relation, excluded, pool, margin, kind, candidates=candidates
+            queries, labels, relation, excluded, mining(pool, margin, kind), candidates=candidates
         )
     assert found.shape == (n, pool) and found.dtype == np.int32
 
@@ -93,10 +100,12 @@ def test_the_guard_goes_by_the_best_positive() -> None:
     labels = F.normalize(torch.tensor([[1.0, 0], [0.9, 0.2], [0.8, 0.5], [0, 1], [1, 0.02]]))
     queries = torch.tensor([[2.0, 0.0]])
     relation = relation_from_rows([[1, 3]], 5)  # cosines .976 and 0
-    found = mine_hard_negatives(queries, labels, relation, None, 5, 0.0)
+    found = mine_hard_negatives(queries, labels, relation, None, mining(5, 0.0))
     assert found.tolist() == [[2, -1, -1, -1, -1]]  # 0 and 4 are nearer than label 1
-    assert mine_hard_negatives(queries, labels, relation, None, 5, 0.2).tolist() == [[-1] * 5]
-    found = mine_hard_negatives(queries, labels, relation, None, 5, -2.0)
+    assert mine_hard_negatives(queries, labels, relation, None, mining(5, 0.2)).tolist() == [
+        [-1] * 5
+    ]
+    found = mine_hard_negatives(queries, labels, relation, None, mining(5, -2.0))
     assert found.tolist() == [[0, 4, 2, -1, -1]]
 
 

@@ -8,6 +8,7 @@ import sys
 
 SCRIPT = """
 import torch
+from alc_kernels.trainer.config import TrainConfig
 from alc_kernels.trainer.data.text.sparse import relation_from_rows
 from alc_kernels.trainer.negatives import balanced_clusters, index, mine_hard_negatives
 
@@ -16,7 +17,8 @@ vectors = torch.randn(3000, 64, generator=torch.Generator().manual_seed(0))
 print(balanced_clusters(vectors, 7, torch.Generator().manual_seed(1)).tolist())
 relation = relation_from_rows([[i] for i in range(500)], 3000)
 for kind in ("exact", "approximate"):
-    print(mine_hard_negatives(vectors[:500], vectors, relation, None, 20, 0.1, kind).tolist())
+    settings = TrainConfig(hard_negative_pool=20, false_negative_margin=0.1, index=kind)
+    print(mine_hard_negatives(vectors[:500], vectors, relation, None, settings).tolist())
 """
 
 

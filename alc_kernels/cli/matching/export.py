@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -21,6 +19,7 @@ from alc_kernels.cli.matching.tables import add_table_options, table_options
 from alc_kernels.trainer.encoders.base import Encoder
 from alc_kernels.trainer.encoders.huggingface import HuggingFaceEncoder
 from alc_kernels.trainer.errors import BadInput, EncoderError, XMCError, needs
+from alc_kernels.whole import whole_folder
 
 if TYPE_CHECKING:
     from alc_kernels.trainer.training.checkpoint import Checkpoint
@@ -178,7 +177,7 @@ def run(arguments: argparse.Namespace) -> None:
                     "writes the encoder alone"
                 )
         checkpoint = load_trained(arguments.run_folder)
-        with _whole_folder(arguments.folder) as folder:
+        with whole_folder(arguments.folder) as folder:
             difference = save_sentence_transformer(checkpoint.model.encoder, folder)
             _write_about(folder, arguments, checkpoint)
         print(f"Loaded and compared: vectors differ by {difference:.1g} at most")
@@ -189,7 +188,7 @@ def run(arguments: argparse.Namespace) -> None:
         labels = read_labels(arguments, scored, checkpoint, table_options(arguments))
         for note in labels.notes:
             print(note, file=sys.stderr)
-        with _whole_folder(arguments.folder) as folder:
+        with whole_folder(arguments.folder) as folder:
             told = _write_labels(arguments.to, folder, checkpoint, labels)
             _write_about(folder, arguments, checkpoint)
         print(told)
@@ -239,21 +238,6 @@ def _check_folder(arguments: argparse.Namespace) -> None:
             raise BadInput(f"{folder}: holds something that is no export; choose another folder")
         if not arguments.overwrite:
             raise BadInput(f"{folder}: holds an export; choose another or give --overwrite")
-
-
-@contextmanager
-def _whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the name and the place of ``folder`` when it is complete."""
-    target = folder.resolve()
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        if target.is_dir():
-            shutil.rmtree(target)
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _write_about(folder: Path, arguments: argparse.Namespace, checkpoint: Checkpoint) -> None:

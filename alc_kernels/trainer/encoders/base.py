@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 
 from alc_kernels.trainer.data.text.texts import MappedFile, TextRows, fingerprint
 from alc_kernels.trainer.errors import DataError
+from alc_kernels.whole import whole_folder
 
 # Tokenised texts: one ragged array of ids, and views over several or over some of them.
 
@@ -189,28 +188,24 @@ def write_tokens(folder: Path, chunks: Iterable[Chunk], dtype: np.dtype) -> None
     Raises:
         DataError: the folder cannot be written (no space, no permission).
     """
-    part = folder.with_name(f"{folder.name}.part-{os.getpid()}")
     try:
-        part.mkdir(parents=True, exist_ok=True)
-        ids_file, offsets_file = (part / "ids.npy").open("wb"), (part / "offsets.npy").open("wb")
-        with ids_file, offsets_file:
-            _header(ids_file, 0, dtype)
-            _header(offsets_file, 0, np.dtype(np.int64))
-            num_ids, num_texts = 0, 0
-            np.zeros(1, np.int64).tofile(offsets_file)
-            for ids, lengths in chunks:
-                ids.astype(dtype, copy=False).tofile(ids_file)
-                (num_ids + np.cumsum(lengths, dtype=np.int64)).tofile(offsets_file)
-                num_ids += len(ids)
-                num_texts += len(lengths)
-            _header(ids_file, num_ids, dtype)
-            _header(offsets_file, num_texts + 1, np.dtype(np.int64))
-        shutil.rmtree(folder, ignore_errors=True)  # a damaged one
-        part.rename(folder)
+        with whole_folder(folder) as part:
+            ids_file = (part / "ids.npy").open("wb")
+            offsets_file = (part / "offsets.npy").open("wb")
+            with ids_file, offsets_file:
+                _header(ids_file, 0, dtype)
+                _header(offsets_file, 0, np.dtype(np.int64))
+                num_ids, num_texts = 0, 0
+                np.zeros(1, np.int64).tofile(offsets_file)
+                for ids, lengths in chunks:
+                    ids.astype(dtype, copy=False).tofile(ids_file)
+                    (num_ids + np.cumsum(lengths, dtype=np.int64)).tofile(offsets_file)
+                    num_ids += len(ids)
+                    num_texts += len(lengths)
+                _header(ids_file, num_ids, dtype)
+                _header(offsets_file, num_texts + 1, np.dtype(np.int64))
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror})") from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _header(file: IO[bytes], count: int, dtype: np.dtype) -> None:

@@ -99,7 +99,6 @@ def _topk(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 K = 10
 QUERIES_PER_PASS = 1 << 16  # their vectors are held at once
-Done = Callable[[str], None]
 Rankings = dict[str, dict[str, Predictions]]  # catalogue -> split -> predictions
 
 
@@ -115,7 +114,6 @@ def score_model(
     model: TextModel,
     dataset: Dataset,
     k: int = K,
-    done: Done | None = None,
     *,
     processes: Processes = ALONE,
     label_shards: int = 1,
@@ -126,7 +124,6 @@ def score_model(
         model: its vectors are compared by inner product, exactly.
         dataset: texts and relations.
         k: labels kept per query.
-        done: called with the name of every part that is finished.
         processes: with several, all call this with the same arguments and get the same result.
         label_shards: see :class:`SharedSearch`.
 
@@ -154,14 +151,10 @@ def score_model(
         for name, found in parts.items():
             indices, scores = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
             made[name][split] = judge(name, split, indices, scores)
-            if done is not None:
-                done(f"{name} {split}")
     return made
 
 
-def score_ranker(
-    ranker: TextRanker, dataset: Dataset, k: int = K, done: Done | None = None
-) -> Rankings:
+def score_ranker(ranker: TextRanker, dataset: Dataset, k: int = K) -> Rankings:
     """The same for something that ranks texts itself, such as TF-IDF."""
     judge = Judge(dataset)
     made: Rankings = {name: {} for name in judge.catalogues}
@@ -173,8 +166,6 @@ def score_ranker(
             places, scores = topk_with_filter(places, scores, excluded, min(k, wanted))
             indices = np.where(places < 0, -1, catalogue.label_ids[places])
             made[name][split] = judge(name, split, indices, scores)
-            if done is not None:
-                done(f"{name} {split}")
     return made
 
 

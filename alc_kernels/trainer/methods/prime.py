@@ -41,12 +41,9 @@ def prototype_margin_loss(
     text: Tensor,
     prototypes: Tensor,
     positives: Positives,
-    exclude: Positives | None = None,
-    *,
-    margin: float = 0.1,
-    num_negatives: int = 100,
+    exclude: Positives | None,
+    config: TrainConfig,
     exclude_above: float | None = None,
-    backend: str = "auto",
     processes: Processes = ALONE,
 ) -> Tensor:
     """Half of: mean max(0, t_p - s_p + margin) + mean max(0, s_n - t_n + margin), 0-d float32.
@@ -62,7 +59,8 @@ def prototype_margin_loss(
         queries: (B, d) of unit length (or zero), like the two others.
         text, prototypes: (M, d) two vectors of each label.
         positives, exclude: B x M.
-        margin: in units of similarity.
+        config: ``prototype_margin``, in units of similarity, ``num_negatives``, ``backend``.
+        exclude_above: false-negative guard.
         processes: with several, vectors are this one's and relations have columns for all labels.
     """
     if processes.size > 1:
@@ -70,9 +68,10 @@ def prototype_margin_loss(
         text = all_rows(text, processes, counts)
         prototypes = all_rows(prototypes, processes, counts)
     scores, index = hardest_negatives(
-        queries, prototypes, positives, exclude, num_negatives,
-        normalize=False, exclude_above=exclude_above, backend=backend,
+        queries, prototypes, positives, exclude, config.num_negatives,
+        normalize=False, exclude_above=exclude_above, backend=config.backend,
     )  # (B, k), (B, k)  # fmt: skip
+    margin = config.prototype_margin
     first = positives.first(queries.device)[:, None]  # (B, 1)
     good = first >= 0
     own = (queries * prototypes[first.clamp(min=0)[:, 0]]).sum(1, keepdim=True).float()
@@ -237,16 +236,7 @@ class Prototypes(LabelSide):
             )
         if config.prototype_regularizer > 0:
             margin = config.prototype_regularizer * prototype_margin_loss(
-                queries,
-                text,
-                labels,
-                positives,
-                exclude,
-                margin=config.prototype_margin,
-                num_negatives=config.num_negatives,
-                exclude_above=exclude_above,
-                backend=config.backend,
-                processes=processes,
+                queries, text, labels, positives, exclude, config, exclude_above, processes
             )
             made = margin if made is None else made + margin
         return made

@@ -15,6 +15,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 from torch.nn import functional as F
 
+from alc_kernels.trainer.config import TrainConfig
 from alc_kernels.trainer.negatives.index import (
     QUERIES_PER_PASS,
     build_index,
@@ -169,17 +170,15 @@ def mine_hard_negatives(
     labels: Tensor,
     relation: csr_matrix,
     excluded: csr_matrix | None,
-    pool: int,
-    margin: float,
-    index: str = "exact",
+    config: TrainConfig,
     *,
     candidates: np.ndarray | None = None,
     device: torch.device | str = "cpu",
 ) -> np.ndarray:
-    """The ``pool`` labels of largest cosine per query, without those that may be right.
+    """The labels of largest cosine per query, without those that may be right.
 
-    Left out are the query's positives, its excluded pairs and, where ``margin`` is above -2,
-    every label that scores above its best positive less ``margin``: it may be a right answer
+    Left out are the query's positives, its excluded pairs and, where ``false_negative_margin``
+    is above -2, every label that scores above its best positive less that: it may be a right answer
     that nobody marked. (The guard of the losses, ``exclude_above``, goes by the first positive;
     here no positive has been sampled yet, and by the best one the guard does not grow when one of
     several positives is badly placed.) A query without positives is not guarded.
@@ -189,14 +188,12 @@ def mine_hard_negatives(
         labels: (L, d).
         relation: (N, L) known pairs.
         excluded: (N, L) pairs that are neither right nor wrong, or None.
-        pool: labels per query, at least 1.
-        margin: a difference of cosines, at least -2.
-        index: "exact" or "approximate".
+        config: ``hard_negative_pool``, ``false_negative_margin`` and ``index``.
         candidates: (C,) ascending label numbers that may be mined; None for all.
         device: where to search.
 
     Returns:
-        (N, pool) int32 label numbers, most similar first, -1 where there are fewer.
+        (N, hard_negative_pool) int32 label numbers, most similar first, -1 where there are fewer.
 
     Raises:
         MissingFaiss: an approximate index without the package faiss.
@@ -205,8 +202,9 @@ def mine_hard_negatives(
         labels = labels[torch.from_numpy(candidates).to(labels.device)]
         relation = relation[:, candidates]
         excluded = None if excluded is None else excluded[:, candidates]
+    pool, margin = config.hard_negative_pool, config.false_negative_margin
     guard = margin if margin > NO_MARGIN else None
-    searched = build_index(index, labels, device)
+    searched = build_index(config.index, labels, device)
     mined = np.empty((len(queries), pool), np.int32)
     for start in range(0, len(queries), QUERIES_PER_PASS):
         part = slice(start, start + QUERIES_PER_PASS)

@@ -135,9 +135,8 @@ class BatchLoss:
         data: texts and relation.
         precision: the arithmetic of the model; losses are always float32.
         cache: vectors of all labels to compare with; None compares with the batch's labels.
-        cache_chunk: texts encoded at a time, 0 for all at once.
-        false_negative_margin: negatives that score above the positive less this are left out;
-            -2, which no difference of similarities falls below, leaves out none.
+        config: ``cache_chunk`` and ``false_negative_margin``, whose -2, which no difference of
+            similarities falls below, leaves out none.
         processes: each encodes its share of a batch's queries and labels.
     """
 
@@ -149,14 +148,14 @@ class BatchLoss:
         data: TrainingSet,
         precision: Precision,
         cache: LabelCache | None,
-        cache_chunk: int,
-        false_negative_margin: float,
+        config: TrainConfig,
         processes: Processes = ALONE,
     ) -> None:
         self.label_side, self.layout, self.processes = label_side, layout, processes
         self.loss, self.data = loss, data
-        self.precision, self.cache, self.cache_chunk = precision, cache, cache_chunk
-        self.exclude_above = false_negative_margin if false_negative_margin > -2 else None
+        self.precision, self.cache, self.cache_chunk = precision, cache, config.cache_chunk
+        margin = config.false_negative_margin
+        self.exclude_above = margin if margin > -2 else None
 
     def __call__(self, batch: Batch) -> tuple[Tensor, np.ndarray]:
         """The loss of a batch, which is the same in all processes, as its value is.

@@ -212,8 +212,7 @@ class _Trainer:
             data,
             self.precision,
             self.cache,
-            config.cache_chunk,
-            config.false_negative_margin,
+            config,
             processes,
         )
         self.random = RandomState(device, config.seed, processes)

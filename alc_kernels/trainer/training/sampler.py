@@ -224,9 +224,7 @@ class Sampler:
                 snapshot.labels,
                 snapshot.relation[own],
                 None if self.excluded is None else self.excluded[self.queries[own]],
-                pool=config.hard_negative_pool,
-                margin=config.false_negative_margin,
-                index=config.index,
+                config,
                 candidates=self.candidates,
                 device=self.device,
             )
