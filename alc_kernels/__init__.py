@@ -2,7 +2,7 @@
 
 from alc_kernels import functional, reference
 from alc_kernels.distributed import GlobalBatch
-from alc_kernels.engine.choose import BackendUnavailableError
+from alc_kernels.engine.prepare import BackendUnavailableError
 from alc_kernels.losses.alc_loss import ALCLoss
 from alc_kernels.losses.matryoshka import MatryoshkaLoss
 from alc_kernels.positives import Positives

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal, NamedTuple
+
 import torch
 from torch import Tensor
 
-from alc_kernels.engine.interface import accumulation_dtype
 from alc_kernels.positives import OVER_ALL_LABELS, Positives, _as_index
+from alc_kernels.settings import Base, Sigmoid, Softmax
 
 UNKNOWN = -1  # a number of label columns that nobody has stated
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -50,12 +52,19 @@ def check_embeddings(queries: Tensor, labels: Tensor) -> torch.dtype:
     return queries.dtype
 
 
+class Batch(NamedTuple):
+    """What a call brings for its rows and labels."""
+
+    queries: Tensor  # (B, d)
+    labels: Tensor  # (M, d)
+    positives: Positives | Tensor | None = None
+    exclude: Positives | Tensor | None = None
+    label_offset: Tensor | None = None  # (M,)
+    row_weight: Tensor | None = None  # (B,)
+
+
 def check_relation(
-    name: str,
-    relation: Positives | Tensor | None,
-    queries: Tensor,
-    labels: Tensor,
-    across: bool = False,
+    name: Literal["positives", "exclude"], batch: Batch, across: bool = False
 ) -> Positives:
     """Turn the ``positives`` or ``exclude`` argument into a relation of the right shape.
 
@@ -63,6 +72,8 @@ def check_relation(
     is checked by the operator). ``across`` processes the columns of an index and of sparse rows
     are the labels of all of them; how many those are is checked once it is known.
     """
+    queries, labels = batch.queries, batch.labels
+    relation = batch.positives if name == "positives" else batch.exclude
     rows, columns = queries.shape[0], labels.shape[0]
     if relation is None:
         if name == "exclude":
@@ -102,11 +113,15 @@ def check_relation(
 
 
 def check_vector(
-    name: str, vector: Tensor | None, size: int, what: str, queries: Tensor, acc: torch.dtype
+    name: Literal["label_offset", "row_weight"], batch: Batch, acc: torch.dtype
 ) -> Tensor | None:
-    """Check ``row_weight`` or ``label_offset`` and bring it to the accumulation dtype."""
+    """Check one and bring it to the accumulation dtype."""
+    vector, side, what = batch.label_offset, batch.labels, "label"
+    if name == "row_weight":
+        vector, side, what = batch.row_weight, batch.queries, "query"
     if vector is None:
         return None
+    size, queries = side.shape[0], batch.queries
     if not isinstance(vector, Tensor):
         raise TypeError(f"{name}: expected a tensor ({size},), got {type(vector).__name__}")
     if tuple(vector.shape) != (size,):
@@ -149,13 +164,23 @@ def check_k(k: int) -> None:
         raise ValueError(f"k={k}: expected an integer >= 1")
 
 
-def scalar_tensor(
-    name: str, value: float | Tensor, queries: Tensor, compute_dtype: torch.dtype
-) -> Tensor:
-    """A temperature, scale or bias as a 0-d tensor in the accumulation dtype."""
-    acc = accumulation_dtype(compute_dtype)
-    if isinstance(value, Tensor):
+def scalars(base: Base | None, queries: Tensor, acc: torch.dtype) -> Tensor:
+    """(2,) acc: what of the base loss may receive a gradient: temperature, or scale and bias."""
+    given: dict[str, float | Tensor] = {}
+    if isinstance(base, Softmax):
+        given = {"temperature": base.temperature, "": 0.0}
+        if not isinstance(base.temperature, Tensor):
+            return torch.full((2,), base.temperature, dtype=acc, device=queries.device)
+    elif isinstance(base, Sigmoid):
+        given = {"scale": base.scale, "bias": base.bias}
+    else:
+        return torch.zeros(2, dtype=acc, device=queries.device)
+    parts = []
+    for name, value in given.items():
+        if not isinstance(value, Tensor):
+            parts.append(torch.full((), value, dtype=acc, device=queries.device))
+            continue
         if value.device != queries.device:
             raise ValueError(f"{name}: expected device {queries.device}, got {value.device}")
-        return value.reshape(()).to(acc)
-    return torch.full((), value, dtype=acc, device=queries.device)
+        parts.append(value.reshape(()).to(acc))
+    return torch.stack(parts)

@@ -31,18 +31,15 @@ An input element that is not finite makes the loss and all gradients NaN.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 from torch import Tensor
 
-from alc_kernels import checks
-from alc_kernels.distributed.control import refusing
-from alc_kernels.distributed.settings import for_call, membership
-from alc_kernels.engine.choose import check_backend
+from alc_kernels.checks import Batch
+from alc_kernels.distributed.settings import membership
 from alc_kernels.engine.specification import Objective
-from alc_kernels.ops.dispatch import similarity_loss
-from alc_kernels.ops.mining import hardest_negatives_op
+from alc_kernels.ops.loss import similarity_loss
+from alc_kernels.ops.mining import Options, mine
 from alc_kernels.positives import Positives
 from alc_kernels.settings import (
     Base,
@@ -88,9 +85,9 @@ def hardest_negatives(
         (B, k) int64. Where a row has fewer than k negatives: -inf and -1. Gradients flow through
         the scores at the chosen labels, not through the choice.
     """
-    return _mine(
-        queries, labels, positives, exclude, k, normalize, exclude_above, backend, deterministic,
-        membership(process_group),
+    return mine(
+        Batch(queries, labels, positives, exclude), k,
+        Options(normalize, exclude_above, backend, deterministic, membership(process_group)),
     )  # fmt: skip
 
 
@@ -110,73 +107,11 @@ def topk_similarity(
     Returns:
         As :func:`hardest_negatives`, over all labels that are not excluded.
     """
-    return _mine(
-        queries, labels, "nothing", exclude, k, normalize, None, backend, deterministic,
-        membership(process_group),
+    return mine(
+        Batch(queries, labels, None, exclude), k,
+        Options(normalize, None, backend, deterministic, membership(process_group)),
+        positives=False,
     )  # fmt: skip
-
-
-def _mine(
-    queries: Tensor,
-    labels: Tensor,
-    positives: Relation | Literal["nothing"],
-    exclude: Relation,
-    k: int,
-    normalize: bool,
-    exclude_above: float | None,
-    backend: str,
-    deterministic: bool,
-    group: str,
-) -> tuple[Tensor, Tensor]:
-    given = queries, labels, positives, exclude, k, normalize, exclude_above, backend, deterministic
-    if not group or torch.compiler.is_compiling():
-        scores, indices, _ = hardest_negatives_op(*_mining_arguments(*given, group))
-        return scores, indices
-    with refusing(group):
-        arguments = _mining_arguments(*given, group)
-    scores, indices, _ = hardest_negatives_op(*arguments)
-    return scores, indices
-
-
-def _mining_arguments(
-    queries: Tensor,
-    labels: Tensor,
-    positives: Relation | Literal["nothing"],
-    exclude: Relation,
-    k: int,
-    normalize: bool,
-    exclude_above: float | None,
-    backend: str,
-    deterministic: bool,
-    group: str,
-) -> tuple[Any, ...]:
-    """The operator's arguments."""
-    compute_dtype = checks.check_embeddings(queries, labels)
-    if isinstance(positives, str):
-        relation = Positives._empty(queries.shape[0], labels.shape[0])
-    else:
-        relation = checks.check_relation("positives", positives, queries, labels, bool(group))
-    check_backend(backend)
-    checks.check_k(k)
-    exclude_above = checks.check_exclude_above(exclude_above)
-    checks.check_flag("normalize", normalize)
-    checks.check_flag("deterministic", deterministic)
-    excluded = checks.check_relation("exclude", exclude, queries, labels, bool(group))
-    return (
-        queries,
-        labels,
-        list(relation.tensors),
-        list(excluded.tensors),
-        relation.kind,
-        excluded.kind,
-        k,
-        exclude_above,
-        normalize,
-        compute_dtype,
-        backend,
-        deterministic,
-        for_call(group, relation, excluded),
-    )
 
 
 def triplet_loss(
@@ -221,8 +156,8 @@ def triplet_loss(
         deterministic=deterministic,
     )
     return similarity_loss(
-        queries, labels, positives, exclude, objective,
-        row_weight=row_weight, backend=backend, group=membership(process_group),
+        Batch(queries, labels, positives, exclude, row_weight=row_weight), objective,
+        backend=backend, group=membership(process_group),
     ).loss  # fmt: skip
 
 
@@ -253,9 +188,8 @@ def softmax_loss(
         deterministic=deterministic,
     )
     return similarity_loss(
-        queries, labels, positives, exclude, objective,
-        label_offset=label_offset, row_weight=row_weight, backend=backend,
-        group=membership(process_group),
+        Batch(queries, labels, positives, exclude, label_offset, row_weight), objective,
+        backend=backend, group=membership(process_group),
     ).loss  # fmt: skip
 
 
@@ -287,8 +221,8 @@ def sigmoid_loss(
         deterministic=deterministic,
     )
     return similarity_loss(
-        queries, labels, positives, exclude, objective,
-        row_weight=row_weight, backend=backend, group=membership(process_group),
+        Batch(queries, labels, positives, exclude, row_weight=row_weight), objective,
+        backend=backend, group=membership(process_group),
     ).loss  # fmt: skip
 
 
@@ -326,6 +260,6 @@ def threshold_margin_loss(
         deterministic=deterministic,
     )
     return similarity_loss(
-        queries, labels, positives, exclude, objective,
+        Batch(queries, labels, positives, exclude), objective,
         backend=backend, group=membership(process_group),
     ).loss  # fmt: skip

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from alc_kernels.distributed.control import Sizes
 from alc_kernels.engine.interface import Backend, Problem, RowStatistics
+from alc_kernels.engine.prepare import First
 from alc_kernels.positives import Positives
 
 
@@ -123,30 +124,19 @@ NONE = torch.iinfo(torch.int64).max
 OWN = -1  # query i with label i, where the ids agree and there are as many of both
 
 
-@dataclass(frozen=True)
-class First:
-    """Candidates of some rows."""
-
-    key: Tensor  # (n,) int64
-    index: Tensor  # (n,) int64, global column, -1 where there is none
-    score: Tensor  # (n,) acc, 0 where there is none
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {"first_key": self.key, "first_index": self.index, "first_score": self.score}
-
-    @staticmethod
-    def of(tensors: dict[str, Tensor]) -> First:
-        names = ("first_key", "first_index", "first_score")
-        return First(*(tensors[name] for name in names))
+def within(index: Tensor, start: int, stop: int) -> Tensor:
+    """Global columns as columns of [start, stop), -1 elsewhere."""
+    return torch.where((index >= start) & (index < stop), index - start, -1)
 
 
 def earlier(a: First, b: First) -> First:
     """Row by row the one with the smaller key."""
+    assert a.key is not None and b.key is not None
     mine = a.key <= b.key
     return First(
-        torch.where(mine, a.key, b.key),
         torch.where(mine, a.index, b.index),
         torch.where(mine, a.score, b.score),
+        torch.where(mine, a.key, b.key),
     )
 
 
@@ -243,7 +233,7 @@ def _prefer_own(
 
 def _scored(backend: Backend, problem: Problem, key: Tensor, index: Tensor, start: int) -> First:
     local = torch.where(index >= 0, index - start, -1)
-    return First(key, index, backend.score_pairs(problem, local[:, None])[:, 0])
+    return First(index, backend.score_pairs(problem, local[:, None])[:, 0], key)
 
 
 # Statistics of the same rows over two disjoint sets of columns become those of both.

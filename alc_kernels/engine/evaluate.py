@@ -1,49 +1,58 @@
-"""One evaluation: walk, arithmetic on rows, gradient pass. The same for every backend."""
+"""One evaluation: a walk, arithmetic on rows, a gradient pass. The same for every backend.
+
+It is written for many processes, each with its part of the batch (``prepare.Part``): a visit to
+all labels for the walk, sums over all rows, a visit for the gradients. A single process is a ring
+of one: it sees all labels at once and sums over itself. Only there backends are offered what needs
+all pairs of a row and a column at once: the gradient during the walk, and both sides of S.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from alc_kernels.engine.bases import (
+from alc_kernels.engine.interface import RowStatistics, WalkGradient, WalkRequest
+from alc_kernels.engine.plan import (
+    Direction,
+    GradientPlan,
+    Gradients,
+    PairSlopes,
+    RowAverage,
+    find_first,
+    gradient_plan,
+)
+from alc_kernels.engine.prepare import Left, Part, Shown
+from alc_kernels.engine.rows import (
     ONE_POSITIVE,
-    RowLoss,
+    PairHead,
+    PositiveSums,
+    ThresholdTerms,
     log_sum_exp_over,
+    pair_losses,
+    pair_share,
+    sides_of,
     sigmoid_rows,
     softmax_rows,
+    threshold_sums,
+    threshold_terms,
     times,
     triplet_rows,
 )
-from alc_kernels.engine.gradient_sums import GradientSums, RowAverage
-from alc_kernels.engine.guard import limits, slack_of
-from alc_kernels.engine.interface import (
-    Backend,
-    GradientResult,
-    Problem,
-    RowStatistics,
-    WalkGradient,
-    WalkRequest,
-)
-from alc_kernels.engine.pair_head import PairHead, PairPart, pair_part
-from alc_kernels.engine.plan import (
-    base_request,
-    gradient_plan,
-    mined_pairs,
-    scalar_gradient,
-    walk_request,
-)
 from alc_kernels.engine.specification import Objective
-from alc_kernels.engine.threshold import ThresholdTerms, sides_of, threshold_sums, threshold_terms
 from alc_kernels.settings import Base, DynamicTriplet, Sigmoid, Softmax, Triplet
 
 
 @dataclass
 class Evaluation:
-    """Values and, where wanted, gradients by the prepared rows (before un-normalising)."""
+    """Values of the whole batch and, where wanted, gradients by the prepared rows.
+
+    What belongs to rows and labels is of the own ones. Gradients of scalars and heads are this
+    process's share, which sum to the whole batch's.
+    """
 
     loss: Tensor  # 0-d acc; (B,) with reduction="none"
     base: Tensor  # 0-d acc, unweighted
@@ -61,274 +70,360 @@ class Evaluation:
     grad_head_bias: Tensor  # 0-d acc
 
 
-@dataclass
-class _Direction:
-    """The base loss over the rows, or over the columns with everything exchanged."""
+class Given(NamedTuple):
+    """The numbers that an objective is evaluated with, beside the embeddings."""
 
-    problem: Problem
-    found: RowStatistics
-    rows: RowLoss | None
-    average: RowAverage
+    scalars: Tensor  # (2,) acc: temperature or scale, and bias
+    row_weight: Tensor | None = None  # (B,) acc
+    head: PairHead | None = None  # of the pair part; None leaves it out
 
 
-def evaluate(
-    backend: Backend,
-    problem: Problem,
-    objective: Objective,
-    scalars: Tensor,
-    label_offset: Tensor | None,
-    row_weight: Tensor | None,
-    pair_head: PairHead | None,
-    want_queries: bool,
-    want_labels: bool,
-    want_scalars: bool,
-    want_head: bool,
-) -> Evaluation:
-    """Evaluate ``objective``.
+class Wants(NamedTuple):
+    """Which gradients to compute."""
 
-    Args:
-        problem: prepared embeddings; its guard is set here from ``exclude_above``.
-        scalars: (2,) acc: temperature or scale, and bias.
-        label_offset: (M,) acc or None.
-        row_weight: (B,) acc or None.
-        pair_head: the pair part's head, or None to leave it out.
-        want_queries, want_labels, want_scalars, want_head: which gradients to compute.
-    """
-    base = objective.base
-    share = 0.5 if getattr(base, "symmetric", False) in (True, "mean") else 1.0
-    weight = objective.base_weight * share
-    acc = problem.acc
-    grads = GradientSums.of(backend, problem, want_queries, want_labels)
-    want_gradient = want_queries or want_labels or want_scalars
-    every_row = isinstance(base, Sigmoid)
-    full = every_row or all_members(problem, objective)
-    average = RowAverage(full, problem.queries, objective.reduction, row_weight, acc)
-    symmetric = bool(getattr(base, "symmetric", False))
-    exchanged = problem.exchanged() if symmetric else None
-    offer = None
-    if isinstance(base, Softmax | Sigmoid) and want_gradient:
-        row_scale = partial(average.over_counts, weight)
-        known = average.known_scale(weight)
-        offer = WalkGradient(
-            row_scale, grads.queries, grads.labels, want_scalars, known, grads.fresh
-        )
-    one = one_positive(problem)
-    more: dict[str, Any] = {"keep_active": want_gradient, "gradient": offer}
-    if one and not isinstance(base, Softmax | Sigmoid):
-        # The walk meets each row's positive anyway: its score need not be computed again.
-        more["hardest_positive"] = True
-    # With a guard, rows and columns exclude different pairs.
-    if exchanged is not None and isinstance(base, Softmax) and objective.exclude_above is None:
-        more["columns"] = log_sum_exp_over(one_positive(exchanged), base)
-    request = walk_request(base, objective, one, scalars, label_offset, **more)
-    forward = _direction(backend, problem, objective, base, scalars, label_offset, request, average)
-    if forward.found.gradient is not None:
-        grads.fresh = False
-    columns = None
-    if exchanged is not None:
-        full = every_row or all_members(exchanged, objective)
-        columns_average = RowAverage(full, exchanged.queries, "mean", None, acc)
-        if offer is not None and forward.found.columns is None:
-            row_scale = partial(columns_average.over_counts, weight)
-            known = columns_average.known_scale(weight)
-            # The rows' gradient may come later: what this walk adds to must be there.
-            grads.begin()
-            offer = WalkGradient(row_scale, grads.labels, grads.queries, want_scalars, known)
-        # An offset shifts every logit of a column alike and so cancels on that side.
-        request = base_request(
-            base, one_positive(exchanged), scalars, None, keep_active=want_gradient, gradient=offer
-        )
-        columns = _direction(
-            backend, exchanged, objective, base, scalars, None, request, columns_average,
-            forward.found.columns,
-        )  # fmt: skip
+    queries: bool
+    labels: bool
+    scalars: bool = False
+    head: bool = False
 
-    threshold, terms = objective.threshold, None
-    if threshold is not None:
-        sums = threshold_sums(forward.found, threshold)
-        terms = threshold_terms(sums, threshold, problem.queries.shape[0])
-    zero = scalars.new_zeros(())
-    base_value = zero
+
+def evaluate(part: Part, objective: Objective, given: Given, wants: Wants) -> Evaluation:
+    """Evaluate ``objective``. Every process must call it, with the same settings."""
+    base, threshold, scalars = objective.base, objective.threshold, given.scalars
+    want_gradient = wants.queries or wants.labels or wants.scalars
+    head = given.head
+    grads = Gradients.zeros(
+        part, wants[:2], 0 if head is None else head.weight.numel(), objective.deterministic
+    )
+    forward, columns = _directions(part, objective, given, wants, grads)
+    _walk(part, objective, forward, columns, head is not None or objective.gather)
+    _rows(part, objective, scalars, forward, columns)
+    found = forward.found
+    assert found is not None
+    hardest_score, hardest_index, pair_index = mined_pairs(found, objective, scalars.dtype)
+
+    own: dict[str, Tensor] = {}
     values = None
     if forward.rows is not None:
-        values, base_value = average.of(forward.rows.values)
+        values = forward.average.hand_in(own, "base", forward.rows.values)
     if columns is not None and columns.rows is not None:
-        base_value = share * (base_value + columns.average.of(columns.rows.values)[1])
+        columns.average.hand_in(own, "columns", columns.rows.values)
+    sums = None
+    if threshold is not None:
+        sums = threshold_sums(found, threshold)
+        own["threshold"], own["active"] = sums.values, sums.counts
+    pair_slope = None
+    if head is not None:
+        problem, index = part.mined(pair_index)
+        members = pair_index[:, :1] >= 0  # (B, 1)
+        logits = part.backend.pair_logits(problem, index, head.weight, head.bias)  # (B, 2)
+        losses, pair_slope = pair_losses(logits, members)
+        own["pair"], own["members"] = losses.sum(), members.sum()
+    total = part.summed(own, scalars)
 
-    loss = times(objective.base_weight, base_value)
-    if terms is not None:
+    zero = scalars.new_zeros(())
+    base_value = forward.average.value(total, "base") if values is not None else zero
+    if columns is not None and columns.rows is not None:
+        base_value = objective.share * (base_value + columns.average.value(total, "columns"))
+    loss, terms = times(objective.base_weight, base_value), None
+    if threshold is not None and sums is not None:
+        sums = replace(sums, values=total["threshold"], counts=total["active"])
+        terms = threshold_terms(sums, threshold, part.total_queries)
         loss = terms.total if base is None else loss + terms.total
     if objective.reduction == "none" and values is not None:
         loss = times(objective.base_weight, values)
+    pair_value, pairs = zero, None
+    if head is not None and pair_slope is not None:
+        per_row = pair_share(total["members"], scalars.dtype)
+        pair_value = total["pair"] * per_row
+        pair_slope = pair_slope * (per_row * objective.pair_weight)
+        loss = loss + objective.pair_weight * pair_value
+        if wants.head or wants.queries or wants.labels:
+            pairs = PairSlopes(head, pair_index, pair_slope)
 
-    grad_scalars = None
-    if want_gradient:
-        # Statistics of both sides from one pass: their coefficients are made in one pass as well.
-        joint = None
-        if forward.found.columns is not None and forward.found.gradient is None:
-            columns, joint = None, columns
-        grad_scalars = _add_gradient(
-            backend, forward, objective, terms, weight, grads, want_scalars, joint
-        )
-        if columns is not None:
-            grads.begin()
-            by_columns = _add_gradient(
-                backend, columns, objective, None, weight, grads.exchanged(), want_scalars
-            )
-            if grad_scalars is not None and by_columns is not None:
-                grad_scalars = grad_scalars + by_columns
-    found = forward.found
-    hardest_score, hardest_index, pair_index = mined_pairs(found, objective, acc)
-    pair = PairPart(zero, scalars.new_empty(0), zero)
-    if pair_head is not None:
-        grads.begin()
-        pair = pair_part(
-            backend, problem, pair_head, pair_index, objective.pair_weight, grads.queries,
-            grads.labels, want_head, objective.deterministic,
-        )  # fmt: skip
-        loss = loss + objective.pair_weight * pair.value
+    if want_gradient or pairs is not None:
+        plans: tuple[GradientPlan | None, GradientPlan | None] = (None, None)
+        if want_gradient:
+            plans = _plans(forward, columns, objective, terms, wants.scalars)
+        grads.add(*plans, pairs)
+    by_scalars = [
+        made
+        for one in (forward, columns)
+        if one is not None and (made := one.scalar_gradient()) is not None
+    ]
     sides, active = sides_of(terms, scalars)
-    grads.begin()
     return Evaluation(
         loss=loss,
         base=base_value,
         threshold=sides,
-        pair=pair.value,
+        pair=pair_value,
         active=active,
         hardest_score=hardest_score,
         hardest_index=hardest_index,
         pair_index=pair_index,
         grad_queries=grads.queries,
         grad_labels=grads.labels,
-        grad_scalars=torch.zeros_like(scalars) if grad_scalars is None else grad_scalars,
-        grad_head_weight=pair.grad_weight,
-        grad_head_bias=pair.grad_bias,
+        grad_scalars=sum(by_scalars[1:], by_scalars[0]) if by_scalars else scalars.new_zeros(2),
+        grad_head_weight=grads.head_weight,
+        grad_head_bias=zero if pair_slope is None else pair_slope.sum(),
     )
 
 
-def guarded(
-    backend: Backend, problem: Problem, exclude_above: float | None, normalize: bool
-) -> Problem:
-    """With the false-negative guard (``guard``). ``normalize``: rows are of unit length."""
-    if exclude_above is None:
-        return problem
-    queries = problem.queries
-    guard = limits(*first_positive(backend, problem), exclude_above, queries, normalize)
-    return replace(problem, guard=guard, slack=slack_of(queries, problem.labels, normalize))
-
-
-def first_positive(
-    backend: Backend, problem: Problem, found: RowStatistics | None = None
-) -> tuple[Tensor, Tensor]:
-    """See ``rows.FirstPositive``. A walk that has ``found`` a row's only positive saves a pass."""
-    if found is not None and found.positive_index is not None and one_positive(problem):
-        assert found.positive_score is not None
-        return found.positive_index, found.positive_score
-    first = problem.positives.first(problem.queries.device)
-    return first, backend.score_pairs(problem, first[:, None])[:, 0]
-
-
-def one_positive(problem: Problem) -> bool:
-    """Every row has exactly one."""
-    return problem.positives.kind in ONE_POSITIVE
-
-
-def all_members(problem: Problem, objective: Objective) -> bool:
-    """Every row has a positive and a negative, whatever its scores: R holds them all."""
-    rows, columns = problem.positives.shape
+def _directions(
+    part: Part, objective: Objective, given: Given, wants: Wants, grads: Gradients
+) -> tuple[Direction, Direction | None]:
+    """What the walk is asked for over the rows and, for symmetric losses, over the columns."""
+    base, problem = objective.base, part.problem
+    kind = problem.positives.kind
+    one, column_one = kind in ONE_POSITIVE, kind == "diagonal"
     plain = problem.exclude.kind == "empty" and objective.exclude_above is None
-    return plain and one_positive(problem) and columns > 1 and rows > 0
+    every_row, want_gradient = isinstance(base, Sigmoid), wants.queries or wants.labels
+    want_gradient |= wants.scalars
+    sizes = part.total_queries, part.total_labels
+    # Every row has a positive and a negative, whatever its scores: R holds them all.
+    full = every_row or (plain and one and sizes[1] > 1)
+    average = RowAverage(full, problem.queries, sizes[0], objective.reduction, given.row_weight)
+    offer = label_offer = None
+    if part.whole and want_gradient and isinstance(base, Softmax | Sigmoid):
+        offer = _offer(average, objective, grads.queries, grads.labels, wants.scalars)
+    more: dict[str, Any] = {"keep_active": want_gradient and part.one_block, "gradient": offer}
+    symmetric = bool(getattr(base, "symmetric", False))
+    # With a guard, rows and columns exclude different pairs.
+    if symmetric and part.whole and isinstance(base, Softmax) and objective.exclude_above is None:
+        more["columns"] = log_sum_exp_over(column_one, base)
+    request = walk_request(objective, one, given.scalars, part.label_offset, **more)
+    forward = Direction(part, request, average, one)
+    if not symmetric:
+        return forward, None
+    full = every_row or (plain and column_one and sizes[0] > 1)
+    average = RowAverage(full, problem.labels, sizes[1], "mean", None)
+    if offer is not None:
+        label_offer = _offer(average, objective, grads.labels, grads.queries, wants.scalars)
+    # An offset shifts every logit of a column alike and so cancels on that side.
+    request = base_request(
+        base, column_one, given.scalars, None,
+        keep_active=want_gradient and part.whole, gradient=label_offer,
+    )  # fmt: skip
+    return forward, Direction(part, request, average, column_one, columns=True)
 
 
-def _direction(
-    backend: Backend,
-    problem: Problem,
-    objective: Objective,
-    base: Base | None,
-    scalars: Tensor,
-    label_offset: Tensor | None,
-    request: WalkRequest,
+def _offer(
     average: RowAverage,
-    found: RowStatistics | None = None,
-) -> _Direction:
-    """Walk, unless ``found`` is known from the other direction's walk, and the rows' values."""
-    if found is None:
-        problem = guarded(backend, problem, objective.exclude_above, objective.normalize)
-        found = backend.walk(problem, request)
-    rows = None
-    full = all_members(problem, objective)
-    if isinstance(base, Triplet | DynamicTriplet):
-        first = partial(first_positive, backend, problem, found)
-        rows = triplet_rows(found, base, first, full)
-    elif isinstance(base, Softmax):
-
-        def positive_sums(log_sum_exp: Tensor) -> tuple[Tensor, Tensor]:
-            slope = scalars[0].reciprocal()
-            return backend.positive_pass(problem, log_sum_exp, slope, label_offset)
-
-        one = one_positive(problem)
-        rows = softmax_rows(found, base, scalars[0], label_offset, one, positive_sums, full)
-    elif isinstance(base, Sigmoid):
-        rows = sigmoid_rows(found, scalars[0], scalars[1])
-    if rows is not None:
-        average.over(rows.members)
-    return _Direction(problem, found, rows, average)
+    objective: Objective,
+    grad_rows: Tensor | None,
+    grad_columns: Tensor | None,
+    want_scalars: bool,
+) -> WalkGradient:
+    weight = objective.direction_weight
+    row_scale = partial(average.over_counts, weight)
+    known = average.known_scale(weight)
+    return WalkGradient(row_scale, grad_rows, grad_columns, want_scalars, known)
 
 
-def _add_gradient(
-    backend: Backend,
-    direction: _Direction,
+def _walk(
+    part: Part,
+    objective: Objective,
+    forward: Direction,
+    columns: Direction | None,
+    want_pairs: bool,
+) -> None:
+    """Fill in what both directions find, in one visit to all labels."""
+    base = objective.base
+    if objective.exclude_above is not None:
+        forward.first, label_first = find_first(part, columns is not None)
+        if columns is not None:
+            columns.first = label_first
+        part.exclude(forward.first, label_first, objective.exclude_above)
+    by_first = isinstance(base, Triplet | DynamicTriplet) and base.positive == "first"
+    want_first = by_first and forward.first is None and not forward.one_positive
+    want_label_first = by_first and columns is not None and columns.first is None
+
+    def visitor(shown: Shown) -> Left:
+        request = forward.request
+        if request.label_offset is not shown.label_offset:
+            request = replace(request, label_offset=shown.label_offset)
+        here = part.backend.walk(shown.problem, request)
+        forward.found = part.merge(forward.found, here, shown.start)
+        if want_first:
+            forward.first = part.first(forward.first, shown)
+        if want_pairs:
+            part.keep_pairs(forward.found, shown)
+        if columns is None:
+            return Left()
+        found = forward.found.columns  # of the same pass
+        if found is None:
+            found = part.backend.walk(shown.exchanged, columns.request)
+        return Left(found, part.first(None, shown, columns=True) if want_label_first else None)
+
+    left = part.visit({}, visitor)
+    if columns is not None:
+        columns.found, columns.first = left.found, left.first or columns.first
+    for one in (forward, columns):
+        if one is not None and one.found is not None:
+            one.add(one.found.gradient)
+
+
+def _rows(
+    part: Part,
+    objective: Objective,
+    scalars: Tensor,
+    forward: Direction,
+    columns: Direction | None,
+) -> None:
+    """The base loss's rows in both directions, and which of them are averaged."""
+    base = objective.base
+    sums: tuple[PositiveSums, PositiveSums] = (None, None)
+    if isinstance(base, Softmax) and base.decoupled:
+        sums = _positive_sums(part, scalars, forward, columns)
+    for one, own in zip((forward, columns), sums, strict=True):
+        if one is None or one.found is None:
+            continue
+        found, full = one.found, one.average.every_row
+        if isinstance(base, Triplet | DynamicTriplet):
+            one.rows = triplet_rows(found, base, one.first_positive, full)
+        elif isinstance(base, Softmax):
+            offset = one.request.label_offset
+            one.rows = softmax_rows(found, base, scalars[0], offset, one.one_positive, own, full)
+        elif isinstance(base, Sigmoid):
+            one.rows = sigmoid_rows(found, scalars[0], scalars[1])
+        if one.rows is not None:
+            one.average.over(one.rows.members)
+
+
+def _positive_sums(
+    part: Part, scalars: Tensor, forward: Direction, columns: Direction | None
+) -> tuple[PositiveSums, PositiveSums]:
+    """What ``Backend.positive_pass`` gives in both directions; None with one positive a row."""
+    slope, backend = scalars[0].reciprocal(), part.backend
+    own: PositiveSums = None
+    extra: dict[str, Tensor] = {}
+    if columns is not None and columns.found is not None and not columns.one_positive:
+        assert columns.found.log_sum_exp is not None
+        extra["log_sum_exp"] = columns.found.log_sum_exp
+    log_sum_exp = None
+    if forward.found is not None and not forward.one_positive:
+        log_sum_exp = forward.found.log_sum_exp
+    if log_sum_exp is None and not extra:
+        return None, None
+
+    def visitor(shown: Shown) -> Left:
+        nonlocal own
+        if log_sum_exp is not None:
+            here = backend.positive_pass(shown.problem, log_sum_exp, slope, shown.label_offset)
+            own = here if own is None else (own[0] + here[0], own[1] + here[1])
+        if not extra:
+            return Left()
+        of_labels = shown.extra["log_sum_exp"]
+        return Left(sums=backend.positive_pass(shown.exchanged, of_labels, slope, None))
+
+    left = part.visit(extra, visitor)
+    return own, left.sums
+
+
+def _plans(
+    forward: Direction,
+    columns: Direction | None,
     objective: Objective,
     terms: ThresholdTerms | None,
-    weight: float,
-    grads: GradientSums,
     want_scalars: bool,
-    joint: _Direction | None = None,
-) -> Tensor | None:
-    """Add one direction's gradients, and those of ``joint`` (the other one, a softmax).
+) -> tuple[GradientPlan | None, GradientPlan | None]:
+    """Of both directions; None where there is nothing left to do."""
+    assert forward.found is not None
+    weight, joint = objective.direction_weight, None
+    # Statistics of both sides from one pass: their coefficients are made in one pass as well.
+    if forward.found.columns is not None and not forward.made:
+        columns, joint = None, columns
+    plan = label_plan = None
+    if not forward.made or terms is not None:
+        plan = gradient_plan(forward, weight, terms, want_scalars, joint)
+    if columns is not None and not columns.made:
+        label_plan = gradient_plan(columns, weight, None, want_scalars)
+    return plan, label_plan
 
-    Returns that of the scalars, (2,) acc, where the backend made it.
+
+def hardest_negatives(part: Part, k: int, exclude_above: float | None) -> tuple[Tensor, Tensor]:
+    """Of the own queries among all labels: scores (B, k) acc, descending, and int64 indices.
+
+    -inf and -1 where there is none.
     """
-    problem, found, rows = direction.problem, direction.found, direction.rows
-    exchanged = None
-    if joint is not None:
-        assert joint.rows is not None and joint.rows.dense is not None
-        exchanged = replace(joint.rows.dense, row_scale=joint.average.scale(weight))
-    made = found.gradient is not None  # the base loss's, during the walk
-    if made and terms is None:
-        return _scalar_gradient(rows, found.gradient)
-    plan = gradient_plan(
-        found,
-        None if made else rows,
-        None if made or rows is None else direction.average.scale(weight),
-        objective.threshold,
-        terms,
-        one_positive(problem),
-        partial(first_positive, backend, problem, found),
-        want_scalars,
-        exchanged,
-    )
-    if plan.index is not None and (grads.queries is not None or grads.labels is not None):
-        assert plan.slope is not None
-        grads.begin()
-        backend.pair_gradient(
-            problem, plan.index, plan.slope, grads.queries, grads.labels, objective.deterministic
-        )
-    result = GradientResult()
-    if plan.dense is not None:
-        dense = replace(plan.dense, fresh=True) if grads.take_fresh() else plan.dense
-        result = backend.dense_gradient(problem, dense, grads.queries, grads.labels)
-    return _scalar_gradient(rows, found.gradient or result)
+    objective = Objective(exclude_above=exclude_above)
+    average = RowAverage(True, part.problem.queries, part.total_queries, "mean", None)
+    forward = Direction(part, WalkRequest(top_k=k), average, one_positive=False)
+    _walk(part, objective, forward, None, want_pairs=False)
+    part.summed({})
+    found = forward.found
+    assert found is not None and found.top_score is not None and found.top_index is not None
+    return found.top_score, found.top_index
 
 
-def _scalar_gradient(rows: RowLoss | None, made: GradientResult | None) -> Tensor | None:
-    """(2,) acc: gradients of the scalars, where the backend has made their sums."""
-    if made is None or made.weighted_sum is None or made.plain_sum is None or rows is None:
-        return None
-    return scalar_gradient(rows, made.weighted_sum.sum(), made.plain_sum.sum())
+# What a walk is asked for, and what ``terms`` and the ALC parts take from it.
 
 
-# From settings to passes: the arithmetic on rows that every backend shares.
+def base_request(
+    base: Base | None,
+    one_positive: bool,
+    scalars: Tensor,
+    label_offset: Tensor | None,
+    **more: Any,
+) -> WalkRequest:
+    """What the base loss needs of a walk, and ``more``. ``one_positive``: every row has one."""
+    return WalkRequest(**_base_fields(base, one_positive, scalars, label_offset) | more)
 
 
-__all__ = ["Evaluation", "Objective", "evaluate"]
+def walk_request(
+    objective: Objective,
+    one_positive: bool,
+    scalars: Tensor,
+    label_offset: Tensor | None,
+    **more: Any,
+) -> WalkRequest:
+    """Everything that the walk over the rows must leave, and ``more``."""
+    wanted = _base_fields(objective.base, one_positive, scalars, label_offset) | more
+    threshold = objective.threshold
+    if threshold is not None:
+        wanted["positive_margin"] = threshold.positive_margin
+        if threshold.negative_scope == "all":
+            wanted["negative_margin"] = threshold.negative_margin
+    if objective.mine or (threshold is not None and threshold.negative_scope == "hardest"):
+        wanted["top_k"] = max(wanted.get("top_k", 0), 1)
+    # The walk meets each row's only positive anyway: its score need not be computed again.
+    if objective.mine or (one_positive and not isinstance(objective.base, Softmax | Sigmoid)):
+        wanted["hardest_positive"] = True
+    return WalkRequest(**wanted)
+
+
+def _base_fields(
+    base: Base | None, one_positive: bool, scalars: Tensor, label_offset: Tensor | None
+) -> dict[str, Any]:
+    """Fields of ``WalkRequest``."""
+    if isinstance(base, Triplet | DynamicTriplet):
+        return {"top_k": base.num_negatives, "hardest_positive": base.positive == "hardest"}
+    if isinstance(base, Softmax):
+        return {
+            "softmax": log_sum_exp_over(one_positive, base),
+            "inverse_temperature": scalars[0].reciprocal(),
+            "label_offset": label_offset,
+        }
+    if isinstance(base, Sigmoid):
+        return {"sigmoid": True, "scale": scalars[0], "bias": scalars[1]}
+    return {}
+
+
+def mined_pairs(
+    found: RowStatistics, objective: Objective, acc: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(B,) scores and (B,) indices of the hardest negatives, (B, 2) pairs.
+
+    Empty where nobody asks for them.
+    """
+    if not objective.mine:
+        score = found.num_positives.new_empty(0, dtype=acc)
+        return score, found.num_positives.new_empty(0), found.num_positives.new_empty(0, 2)
+    assert found.top_score is not None and found.top_index is not None
+    hardest = found.top_index[:, 0]
+    if not objective.pair_weight and not objective.gather:
+        return found.top_score[:, 0], hardest, found.num_positives.new_empty(0, 2)
+    assert found.positive_index is not None
+    members = torch.minimum(found.positive_index, hardest) >= 0  # R
+    pair = torch.stack([found.positive_index, hardest], dim=1)
+    return found.top_score[:, 0], hardest, torch.where(members[:, None], pair, -1)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alc_kernels.engine.evaluate import Evaluation, evaluate
+from alc_kernels.engine.evaluate import Evaluation, Given, Wants, evaluate
 from alc_kernels.engine.guard import limits, slack_of
 from alc_kernels.engine.interface import (
     Backend,
@@ -24,6 +24,7 @@ from alc_kernels.engine.interface import (
     WalkRequest,
     accumulation_dtype,
 )
+from alc_kernels.engine.prepare import Part
 from alc_kernels.engine.specification import Objective
 from alc_kernels.engine.widths import JoinedGradient, PrefixRows
 from alc_kernels.positives import Positives
@@ -166,20 +167,24 @@ class _OneWidth:
         return getattr(self._shared.backend, name)
 
     def walk(self, problem: Problem, request: WalkRequest) -> RowStatistics:
-        """``evaluate`` walks over the rows first, then over the columns."""
-        direction = self._shared.direction(len(self._walked), problem, request)
+        """With all widths when the first one asks."""
+        direction = self._shared.direction(self._number(problem), problem, request)
         self._walked.append((problem, direction))
         if direction.found is None:
             return self._shared.backend.walk(problem, request)
         return direction.found[self._n]
 
+    def _number(self, problem: Problem) -> int:
+        """The direction: 0 over the rows, 1 over the columns."""
+        return int(problem.queries is not self._shared.problems[self._n].queries)
+
     def _as_walked(self, problem: Problem) -> Problem:
         """With rows that give the walk's similarities: those of half precision are not rounded."""
         if problem.queries.dtype not in (torch.float16, torch.bfloat16):
             return problem
-        known = [number for number, (walked, _) in enumerate(self._walked) if walked is problem]
-        number = known[0] if known else len(self._walked)  # a guard asks before its walk
-        if known and self._walked[number][1].found is None:
+        number = self._number(problem)
+        walked = self._shared.directions[number:]
+        if walked and walked[0].found is None:
             return problem
         if number not in self._exact:
             queries, labels = self._shared.sides if number == 0 else self._shared.sides[::-1]
@@ -233,20 +238,16 @@ class _OneWidth:
 def evaluate_widths(
     shared: SharedWalk,
     objective: Objective,
-    scalars: Tensor,
+    given: Given,
     label_offset: Tensor | None,
-    row_weight: Tensor | None,
-    want_queries: bool,
-    want_labels: bool,
-    want_scalars: bool,
+    wants: Wants,
 ) -> list[Evaluation]:
     """Evaluate ``objective`` at every width; gradients by the unit prefixes."""
-    made = [
-        evaluate(
-            shared.backend_of(n), problem, objective, scalars, label_offset, row_weight, None,
-            want_queries, want_labels, want_scalars, False,
-        )
-        for n, problem in enumerate(shared.problems)
-    ]  # fmt: skip
+    none, poison = given.scalars.new_empty(0), given.scalars.new_ones(())
+    made = []
+    for n, problem in enumerate(shared.problems):
+        backend = shared.backend_of(n)
+        part = Part(backend, problem, objective.normalize, label_offset, none, none, poison)
+        made.append(evaluate(part, objective, given, wants))
     shared.finish()
     return made

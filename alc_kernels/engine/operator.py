@@ -10,7 +10,8 @@ loss.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from inspect import Parameter, Signature
+from typing import Any, get_type_hints
 
 import torch
 from torch import Tensor
@@ -103,6 +104,8 @@ def define(
     fake: Callable[..., Any],
     num_differentiable: int,
     differentiable: Callable[..., Any] = _FirstDerivative.apply,
+    arguments: type[tuple[Any, ...]] | None = None,
+    results: type[tuple[Any, ...]] | None = None,
 ) -> Operator:
     """Register an operator and return it.
 
@@ -110,29 +113,51 @@ def define(
         name: under ``torch.ops.alc_kernels``.
         function: what it computes, on plain tensors; its annotations make the schema. It must not
             return an input, nor one tensor twice.
-        fake: the same on tensors without data: shapes and dtypes, for ``torch.compile``. It is
-            called by name and states only the arguments that it reads, and ``**_``.
+        fake: the same on tensors without data: shapes and dtypes, for ``torch.compile``. Without
+            ``arguments`` it is called by name and states only those that it reads, and ``**_``.
         num_differentiable: so many of the first arguments may want a gradient.
         differentiable: called when one does, with what computes the results and its arguments:
             calls it by :func:`below_autograd` and attaches the backward.
+        arguments, results: named tuples, of which ``function`` and ``fake`` take and return one;
+            their fields make the schema.
     """
+    if arguments is not None:
+        function, fake = _flat(function, arguments, results), _flat(fake, arguments, results)
     schema = torch.library.infer_schema(function, mutates_args=())
     _LIBRARY.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
     _LIBRARY.impl(name, function, "CompositeExplicitAutograd")
     overload: OpOverload = getattr(getattr(torch.ops, NAMESPACE), name).default
     names = [argument.name for argument in overload._schema.arguments]
 
-    def fake_by_name(*arguments: Any) -> Any:
-        return fake(**dict(zip(names, arguments, strict=True)))
+    def fake_by_name(*given: Any) -> Any:
+        return fake(**dict(zip(names, given, strict=True)))
 
-    torch.library.register_fake(f"{NAMESPACE}::{name}", fake_by_name, lib=_LIBRARY)
+    plain = fake if arguments is not None else fake_by_name
+    torch.library.register_fake(f"{NAMESPACE}::{name}", plain, lib=_LIBRARY)
     operator = Operator(overload, function, num_differentiable, differentiable)
 
-    def autograd(*arguments: Any) -> Any:
-        return operator.attached(overload, arguments)
+    def autograd(*given: Any) -> Any:
+        return operator.attached(overload, given)
 
     _LIBRARY.impl(name, autograd, "Autograd")
     return operator
+
+
+def _flat(
+    function: Callable[..., Any],
+    arguments: type[tuple[Any, ...]],
+    results: type[tuple[Any, ...]] | None,
+) -> Callable[..., Any]:
+    """``function`` of one named tuple as one of its fields."""
+
+    def flat(*given: Any) -> Any:
+        return function(arguments(*given))
+
+    hints, kind = get_type_hints(arguments), Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [Parameter(name, kind, annotation=hint) for name, hint in hints.items()]
+    returned = Tensor if results is None else tuple[(Tensor,) * len(get_type_hints(results))]  # type: ignore[misc]
+    flat.__signature__ = Signature(parameters, return_annotation=returned)  # type: ignore[attr-defined]
+    return flat
 
 
 def _scale_gradient(grad: Tensor, x: Tensor, upstream: Tensor) -> Tensor:

@@ -1,59 +1,234 @@
-"""The gradient of one direction as the passes that compute it."""
+"""One direction of a loss: the average over its rows, its gradient as passes that compute it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from alc_kernels.engine.bases import FirstPositive, RowLoss, log_sum_exp_over
-from alc_kernels.engine.interface import GradientRequest, RowStatistics, WalkRequest
-from alc_kernels.engine.specification import Objective
-from alc_kernels.engine.threshold import (
+from alc_kernels.engine.interface import (
+    GradientRequest,
+    GradientResult,
+    Problem,
+    RowStatistics,
+    WalkRequest,
+    accumulation_dtype,
+)
+from alc_kernels.engine.prepare import First, Left, Part, Shown, Tensors
+from alc_kernels.engine.rows import (
+    PairHead,
+    RowLoss,
     ThresholdTerms,
     hardest_negative_slope,
     single_positive_slope,
+    times,
 )
-from alc_kernels.settings import Base, DynamicTriplet, Sigmoid, Softmax, ThresholdMargin, Triplet
+
+
+class RowAverage:
+    """Weighted mean (or sum) of a base loss over the rows that count, and how its gradient
+    reaches their values.
+
+    Which rows those are is known from their counts of pairs, during a walk, or from the loss
+    after it: whoever comes first calls ``over_counts`` or ``over``, and it is worked out once.
+    Where all rows count alike it is known beforehand, and costs next to nothing.
+
+    Args:
+        every_row: all rows count, whatever their counts of pairs.
+        like: (n, d): so many rows, on that device.
+        total_rows: of all processes.
+        reduction: "mean", or "sum" or "none" for no division.
+        row_weight: (n,) acc or None.
+    """
+
+    def __init__(
+        self,
+        every_row: bool,
+        like: Tensor,
+        total_rows: int,
+        reduction: str,
+        row_weight: Tensor | None,
+    ) -> None:
+        self.every_row, self._row_weight, self._total_rows = every_row, row_weight, total_rows
+        self._rows, self._device = like.shape[0], like.device
+        self._acc = accumulation_dtype(like.dtype)
+        self._mean = reduction == "mean"
+        self._alike = every_row and row_weight is None and total_rows > 0
+        self._weight: Tensor | None = None  # (n,) acc, 0 for rows that do not count
+        self._sum: Tensor | None = None  # 0-d acc: of the weights of all processes' rows
+
+    def over(self, members: Tensor | None) -> None:
+        """The rows that count, (n,) bool; None: all."""
+        if self._weight is not None or self._alike:
+            return
+        if members is None:
+            members = torch.ones(self._rows, dtype=torch.bool, device=self._device)
+        self._weight = members.to(self._acc)
+        if self._row_weight is not None:
+            self._weight = torch.where(members, self._row_weight, 0.0)
+        if self._mean:
+            self._sum = self._weight.sum()
+
+    def over_counts(self, factor: float, num_positives: Tensor, num_negatives: Tensor) -> Tensor:
+        """``WalkGradient.row_scale``: :meth:`scale` from the counts of pairs, (n,) int64 each.
+
+        Only where all rows are here.
+        """
+        if self.every_row:
+            self.over(None)
+        else:
+            self.over((num_positives > 0) & (num_negatives > 0))  # R
+        return self.scale(factor)
+
+    def known_scale(self, factor: float) -> Callable[[], Tensor] | None:
+        """:meth:`scale` where no counts of pairs are needed for it, else None."""
+        return partial(self.scale, factor) if self._alike else None
+
+    def hand_in(self, own: Tensors, name: str, values: Tensor) -> Tensor:
+        """Put the sums of the own rows into ``own``; (n,) weighted values.
+
+        ``values`` are 0 in rows outside.
+        """
+        if self._row_weight is not None:
+            assert self._weight is not None
+            values = self._weight * values
+        own[name] = values.sum()
+        if self._sum is not None:
+            own[f"{name} weight"] = self._sum
+        return values
+
+    def value(self, total: Tensors, name: str) -> Tensor:
+        """0-d, from the sums over all processes."""
+        if self._alike:
+            return total[name] / self._total_rows if self._mean else total[name]
+        if self._mean:
+            self._sum = total[f"{name} weight"]
+        return total[name] if self._sum is None else total[name] * self._share()
+
+    def _share(self) -> Tensor:
+        assert self._sum is not None
+        return torch.where(self._sum != 0, self._sum.reciprocal(), 0.0)
+
+    def scale(self, factor: float) -> Tensor:
+        """(n,) acc: d (factor * average) / d value_i."""
+        if self._alike:
+            share = factor / self._total_rows if self._mean else factor
+            return torch.full((self._rows,), share, dtype=self._acc, device=self._device)
+        assert self._weight is not None
+        if self._sum is None:
+            return times(factor, self._weight)
+        return self._weight * times(factor, self._share())
+
+
+@dataclass
+class Direction:
+    """The base loss over the own queries, or over the own labels with everything exchanged."""
+
+    part: Part
+    request: WalkRequest
+    average: RowAverage
+    one_positive: bool  # every row has exactly one
+    columns: bool = False
+    first: First | None = None
+    found: RowStatistics | None = None
+    rows: RowLoss | None = None
+    # Over its rows: of ``GradientResult``, weighted and plain.
+    sums: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def made(self) -> bool:
+        """The base loss's gradient was made during the walk."""
+        return self.found is not None and self.found.gradient is not None
+
+    def first_positive(self) -> tuple[Tensor, Tensor]:
+        """See ``bases.FirstPositive``. A walk that has found a row's only positive saves a pass."""
+        found = self.found
+        if found is not None and self.one_positive and found.positive_index is not None:
+            assert found.positive_score is not None
+            return found.positive_index, found.positive_score
+        if self.first is None:
+            first, label_first = find_first(self.part, self.columns)
+            self.first = label_first if self.columns else first
+        assert self.first is not None
+        return self.first.index, self.first.score
+
+    def add(self, made: GradientResult | None) -> None:
+        """Add to ``sums`` what a pass has left."""
+        if made is None or made.weighted_sum is None or made.plain_sum is None:
+            return
+        here = made.weighted_sum.sum(), made.plain_sum.sum()
+        before = self.sums
+        self.sums = here if before is None else (before[0] + here[0], before[1] + here[1])
+
+    def scalar_gradient(self) -> Tensor | None:
+        """(2,) acc: gradients of the scalars, where the backend has made their sums."""
+        if self.sums is None or self.rows is None:
+            return None
+        weighted, plain = self.sums
+        slope = None if self.rows.dense is None else self.rows.dense.inverse_temperature
+        if slope is None:
+            return torch.stack([weighted, plain])  # x = scale s + bias
+        # z = s / T + offset, so dz/dT = -s / T^2
+        slope = -(slope * slope)
+        return torch.stack([weighted * slope, torch.zeros_like(slope)])
+
+
+def find_first(part: Part, columns: bool) -> tuple[First, First | None]:
+    """First positives of the own queries and, with ``columns``, of the own labels."""
+    found: First | None = None
+
+    def visitor(shown: Shown) -> Left:
+        nonlocal found
+        found = part.first(found, shown)
+        return Left(first=part.first(None, shown, columns=True)) if columns else Left()
+
+    label_first = part.visit({}, visitor).first
+    assert found is not None
+    return found, label_first
+
+
+# The gradient of a direction as the passes that compute it.
 
 
 @dataclass(frozen=True)
 class GradientPlan:
     """A few pairs per row, a pass over all pairs, or both."""
 
-    index: Tensor | None  # (B, t) int64, -1: nothing
-    slope: Tensor | None  # (B, t) acc
+    direction: Direction | None  # where sums for the scalars go
+    index: Tensor | None  # (n, t) int64 global, -1: nothing
+    slope: Tensor | None  # (n, t) acc
     dense: GradientRequest | None
 
 
 def gradient_plan(
-    found: RowStatistics,
-    rows: RowLoss | None,
-    row_scale: Tensor | None,
-    threshold: ThresholdMargin | None,
+    direction: Direction,
+    weight: float,
     terms: ThresholdTerms | None,
-    one_positive: bool,
-    first: FirstPositive,
     want_scalars: bool,
-    columns: GradientRequest | None = None,
+    joint: Direction | None = None,
 ) -> GradientPlan:
     """What to compute for one direction.
 
     Args:
-        found: the direction's walk.
-        rows: its base loss, or None.
-        row_scale: (B,) acc, d total / d value_i; None without a base loss.
-        threshold, terms: the threshold loss, in the forward direction.
-        one_positive: every row has exactly one positive.
+        weight: of the base loss in the total.
+        terms: the threshold loss, in the forward direction.
         want_scalars: sums for the gradients of temperature, scale and bias.
-        columns: of the other direction, for a pass that makes both; see ``GradientRequest``.
+        joint: the other direction, of which one pass makes the gradient too.
     """
+    found, rows = direction.found, direction.rows
+    assert found is not None
     dense: GradientRequest | None = None
     pairs: list[tuple[Tensor, Tensor]] = []
-    if rows is not None and row_scale is not None:
+    if rows is not None and not direction.made:
+        row_scale = direction.average.scale(weight)
         if rows.dense is not None:
+            columns = None
+            if joint is not None and joint.rows is not None and joint.rows.dense is not None:
+                columns = replace(joint.rows.dense, row_scale=joint.average.scale(weight))
             dense = replace(
                 rows.dense,
                 row_scale=row_scale,
@@ -63,7 +238,8 @@ def gradient_plan(
             )
         elif rows.pair_index is not None and rows.pair_slope is not None:
             pairs.append((rows.pair_index, row_scale[:, None] * rows.pair_slope))
-    if threshold is not None and terms is not None:
+    if terms is not None:
+        threshold = terms.settings
         margins = replace(dense or GradientRequest(kind=None), active=found.active)
         if threshold.negative_scope == "hardest":
             pairs.append(hardest_negative_slope(found, terms))
@@ -74,7 +250,8 @@ def gradient_plan(
                 negative_margin_scale=terms.negative_scale,
             )
         if threshold.positive_weight:
-            if one_positive and margins.kind is None:
+            if direction.one_positive and margins.kind is None:
+                first = direction.first_positive
                 pairs.append(single_positive_slope(first, threshold, terms))
             else:
                 margins = replace(
@@ -86,90 +263,106 @@ def gradient_plan(
         if margins.kind is not None or sides != (None, None):
             dense = margins
     if not pairs:
-        return GradientPlan(None, None, dense)
+        return GradientPlan(direction, None, None, dense)
     index = torch.cat([index for index, _ in pairs], dim=1)
     slope = torch.cat([slope for _, slope in pairs], dim=1)
-    return GradientPlan(index, slope, dense)
+    return GradientPlan(direction, index, slope, dense)
 
 
-def scalar_gradient(rows: RowLoss, weighted: Tensor, plain: Tensor) -> Tensor:
-    """(2,) acc: gradients of the scalars from the sums of ``GradientResult`` over all rows."""
-    inverse_temperature = None if rows.dense is None else rows.dense.inverse_temperature
-    if inverse_temperature is None:
-        return torch.stack([weighted, plain])  # x = scale s + bias
-    # z = s / T + offset, so dz/dT = -s / T^2
-    slope = -(inverse_temperature * inverse_temperature)
-    return torch.stack([weighted * slope, torch.zeros_like(slope)])
+# Of a gradient request, what is per row and so travels with the labels.
+_PER_ROW = ("row_scale", "num_positives", "log_sum_exp", "negative_scale")
 
 
-# What a walk is asked for, and what ``terms`` and the ALC parts take from it.
+@dataclass
+class PairSlopes:
+    """The pair part's gradient by its logits."""
+
+    head: PairHead
+    index: Tensor  # (B, 2) int64 global, -1: nothing
+    slope: Tensor  # (B, 2) acc
 
 
-def base_request(
-    base: Base | None,
-    one_positive: bool,
-    scalars: Tensor,
-    label_offset: Tensor | None,
-    **more: Any,
-) -> WalkRequest:
-    """What the base loss needs of a walk, and ``more``. ``one_positive``: every row has one."""
-    return WalkRequest(**_base_fields(base, one_positive, scalars, label_offset) | more)
+@dataclass
+class Gradients:
+    """Gradients by the prepared rows, as they are added up."""
+
+    part: Part
+    queries: Tensor | None  # (B, d) acc; None: not wanted
+    labels: Tensor | None  # (M, d) acc
+    head_weight: Tensor  # (4d,) acc, this process's share; empty without a pair head
+    deterministic: bool
+
+    @staticmethod
+    def zeros(part: Part, wants: tuple[bool, bool], width: int, deterministic: bool) -> Gradients:
+        """Of the queries and labels that are wanted, and ``width`` of the head's weight."""
+        problem, acc = part.problem, part.poison.dtype
+        queries, labels = (
+            torch.zeros(x.shape, dtype=acc, device=x.device) if want else None
+            for x, want in zip((problem.queries, problem.labels), wants, strict=True)
+        )
+        return Gradients(part, queries, labels, part.poison.new_zeros(width), deterministic)
+
+    def add(
+        self,
+        plan: GradientPlan | None,
+        columns: GradientPlan | None = None,
+        pairs: PairSlopes | None = None,
+    ) -> None:
+        """Add what the plans of the own queries and labels say, in one visit to all labels."""
+        # What the labels' plan says of each of them goes where they are shown.
+        extra: Tensors = {}
+        if columns is not None and columns.index is not None and columns.slope is not None:
+            extra = {"pair_index": columns.index, "pair_slope": columns.slope}
+        if columns is not None and columns.dense is not None:
+            found = {name: getattr(columns.dense, name) for name in _PER_ROW}
+            extra.update({name: x for name, x in found.items() if x is not None})
+
+        def visitor(shown: Shown) -> Left:
+            labels = self.labels
+            if labels is not None and not self.part.whole:
+                labels = labels.new_zeros(shown.problem.labels.shape)
+            if plan is not None:
+                here = plan
+                if plan.index is not None:
+                    here = replace(here, index=shown.local(plan.index))
+                if plan.dense is not None and plan.dense.label_offset is not shown.label_offset:
+                    dense = replace(plan.dense, label_offset=shown.label_offset)
+                    here = replace(here, dense=dense)
+                self._add(shown.problem, here, self.queries, labels)
+            if columns is not None:
+                self._add(shown.exchanged, _travelled(columns, shown), labels, self.queries)
+            if pairs is not None:
+                self.head_weight += self.part.backend.pair_logits_backward(
+                    shown.problem, shown.local(pairs.index), pairs.head.weight, pairs.slope,
+                    self.queries, labels, self.deterministic,
+                )  # fmt: skip
+            return Left(gradient=labels)
+
+        self.labels = self.part.visit(extra, visitor).gradient
+
+    def _add(
+        self,
+        problem: Problem,
+        plan: GradientPlan,
+        grad_rows: Tensor | None,
+        grad_columns: Tensor | None,
+    ) -> None:
+        backend, sides = self.part.backend, (grad_rows, grad_columns)
+        if plan.index is not None and (grad_rows is not None or grad_columns is not None):
+            assert plan.slope is not None
+            backend.pair_gradient(problem, plan.index, plan.slope, *sides, self.deterministic)
+        if plan.dense is not None:
+            made = backend.dense_gradient(problem, plan.dense, *sides)
+            if plan.direction is not None and not plan.direction.made:
+                plan.direction.add(made)
 
 
-def walk_request(
-    base: Base | None,
-    objective: Objective,
-    one_positive: bool,
-    scalars: Tensor,
-    label_offset: Tensor | None,
-    **more: Any,
-) -> WalkRequest:
-    """Everything that the walk over the rows must leave, and ``more``."""
-    wanted = _base_fields(base, one_positive, scalars, label_offset) | more
-    threshold = objective.threshold
-    if threshold is not None:
-        wanted["positive_margin"] = threshold.positive_margin
-        if threshold.negative_scope == "all":
-            wanted["negative_margin"] = threshold.negative_margin
-    if objective.mine or (threshold is not None and threshold.negative_scope == "hardest"):
-        wanted["top_k"] = max(wanted.get("top_k", 0), 1)
-    if objective.mine:
-        wanted["hardest_positive"] = True
-    return WalkRequest(**wanted)
-
-
-def _base_fields(
-    base: Base | None, one_positive: bool, scalars: Tensor, label_offset: Tensor | None
-) -> dict[str, Any]:
-    """Fields of ``WalkRequest``."""
-    if isinstance(base, Triplet | DynamicTriplet):
-        return {"top_k": base.num_negatives, "hardest_positive": base.positive == "hardest"}
-    if isinstance(base, Softmax):
-        return {
-            "softmax": log_sum_exp_over(one_positive, base),
-            "inverse_temperature": scalars[0].reciprocal(),
-            "label_offset": label_offset,
-        }
-    if isinstance(base, Sigmoid):
-        return {"sigmoid": True, "scale": scalars[0], "bias": scalars[1]}
-    return {}
-
-
-def mined_pairs(
-    found: RowStatistics, objective: Objective, acc: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(B,) scores and (B,) indices of the hardest negatives, (B, 2) pairs.
-
-    Empty where nobody asks for them.
-    """
-    if not objective.mine:
-        score = found.num_positives.new_empty(0, dtype=acc)
-        return score, found.num_positives.new_empty(0), found.num_positives.new_empty(0, 2)
-    assert found.top_score is not None and found.top_index is not None
-    hardest = found.top_index[:, 0]
-    if not objective.pair_weight and not objective.gather:
-        return found.top_score[:, 0], hardest, found.num_positives.new_empty(0, 2)
-    assert found.positive_index is not None
-    members = torch.minimum(found.positive_index, hardest) >= 0  # R
-    pair = torch.stack([found.positive_index, hardest], dim=1)
-    return found.top_score[:, 0], hardest, torch.where(members[:, None], pair, -1)
+def _travelled(plan: GradientPlan, shown: Shown) -> GradientPlan:
+    """The labels' plan as that of the labels shown."""
+    here = shown.extra
+    dense = plan.dense
+    if dense is not None:
+        of_rows: dict[str, Any] = {name: here[name] for name in _PER_ROW if name in here}
+        dense = replace(dense, **of_rows)
+    index = None if plan.index is None else shown.local_query(here["pair_index"])
+    return replace(plan, index=index, slope=here.get("pair_slope"), dense=dense)

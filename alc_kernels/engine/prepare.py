@@ -1,30 +1,231 @@
-"""From an operator's arguments to a prepared problem."""
+"""From an operator's arguments to one process's part of a batch; a single process has all of it."""
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
+from typing import ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from alc_kernels.engine.both_sides import poison_unless
-from alc_kernels.engine.choose import choose_backend
-from alc_kernels.engine.interface import Backend, Problem, accumulation_dtype, add_by_label
+from alc_kernels.engine.guard import limits, slack_of
+from alc_kernels.engine.interface import (
+    Backend,
+    Problem,
+    RowStatistics,
+    add_by_label,
+    poison_unless,
+)
 from alc_kernels.engine.operator import define
 from alc_kernels.positives import OVER_ALL_LABELS, Positives, _check_range
 
+Tensors = dict[str, Tensor]  # each (labels, ...), the same names on every process
+
 
 @dataclass
-class Prepared:
-    """A problem with what is needed to take its gradients back to the inputs."""
+class First:
+    """Each row's first positive."""
+
+    index: Tensor  # (n,) int64, global column, -1 where there is none
+    score: Tensor  # (n,) acc, 0 where there is none
+    # (n,) int64, across processes: of candidates from two blocks the one with the smaller key
+    key: Tensor | None = None
+
+
+class Left(NamedTuple):
+    """What a visitor leaves for each label that it was shown."""
+
+    found: RowStatistics | None = None  # of the labels over the own queries
+    first: First | None = None
+    sums: tuple[Tensor, Tensor] | None = None  # ``Backend.positive_pass``
+    gradient: Tensor | None = None  # (labels, d) acc
+
+
+@dataclass
+class Shown:
+    """All labels, or a block of them."""
+
+    problem: Problem  # own queries by these labels
+    label_offset: Tensor | None
+    extra: Tensors  # what ``Part.visit`` was given for each of them
+    start: int = 0  # columns of the global batch
+    label_guard: Tensor | None = None
+
+    @cached_property
+    def exchanged(self) -> Problem:
+        """Labels by own queries."""
+        return self.problem.exchanged(self.label_guard)
+
+    def local(self, index: Tensor) -> Tensor:
+        """Numbers of labels in the global batch as columns of the problem, -1 elsewhere."""
+        return index
+
+    def local_query(self, index: Tensor) -> Tensor:
+        """Numbers of queries as columns of the exchanged problem, -1 elsewhere."""
+        return index
+
+
+Visitor = Callable[[Shown], Left]
+
+
+@dataclass
+class Part:
+    """What one process holds of a batch, and how it sees all labels.
+
+    This one holds the whole batch. What evaluates it is written for many
+    (``distributed.part.SharedPart``), of which this is the smallest case: one block, no exchange.
+    """
 
     backend: Backend
-    problem: Problem
+    problem: Problem  # own rows; relations of the own queries to all labels
+    normalized: bool  # the rows are of unit length
+    label_offset: Tensor | None  # (M,) acc, of the own labels
     inverse_queries: Tensor  # (B,) acc inverse norms; empty without normalisation
     inverse_labels: Tensor  # (M,)
     poison: Tensor  # 0-d acc: 1, or NaN when an input is not finite or an index out of range
+    guard: Tensor | None = field(default=None, init=False)  # see ``Problem``; of own queries
+    label_guard: Tensor | None = field(default=None, init=False)
+
+    # The own queries meet all labels and all rows are here: what needs both may be offered.
+    whole: ClassVar[bool] = True
+
+    @property
+    def total_queries(self) -> int:
+        """Of all processes."""
+        return self.problem.queries.shape[0]
+
+    @property
+    def total_labels(self) -> int:
+        """Of all processes."""
+        return self.problem.labels.shape[0]
+
+    def encoded_sizes(self) -> Tensor:
+        """(2, processes) int64 on the CPU: rows and labels of each; empty of a whole batch."""
+        return self.poison.new_empty(0, dtype=torch.int64)
+
+    @property
+    def one_block(self) -> bool:
+        """All labels are shown at once."""
+        return True
+
+    @cached_property
+    def _shown(self) -> Shown:
+        problem = self.problem
+        if self.guard is not None:
+            slack = slack_of(problem.queries, problem.labels, self.normalized)
+            problem = replace(problem, guard=self.guard, slack=slack)
+        return Shown(problem, self.label_offset, {}, label_guard=self.label_guard)
+
+    def visit(self, extra: Tensors, visitor: Visitor) -> Left:
+        """Show all labels to ``visitor``, on every process.
+
+        Args:
+            extra: more that belongs to each of the own labels.
+
+        Returns:
+            What all processes left for the own labels, merged.
+        """
+        self._shown.extra = extra
+        return visitor(self._shown)
+
+    def merge(self, before: RowStatistics | None, here: RowStatistics, start: int) -> RowStatistics:
+        """Statistics of the own queries over one more block, which begins at ``start``."""
+        return here
+
+    def first(self, before: First | None, shown: Shown, columns: bool = False) -> First:
+        """First positives of the own queries (``columns``: of the labels), with one more block."""
+        problem = shown.exchanged if columns else shown.problem
+        index = problem.positives.first(problem.queries.device)
+        return First(index, self.backend.score_pairs(problem, index[:, None])[:, 0])
+
+    def exclude(self, first: First, label_first: First | None, above: float) -> None:
+        """Set the guard of what is shown from here on."""
+        rows, sides = self.problem.queries, []
+        for one in (first, label_first):
+            limit = None
+            if one is not None:
+                limit = limits(one.index, one.score, above, rows, self.normalized)
+            sides.append(limit)
+        self.guard, self.label_guard = sides
+        self.__dict__.pop("_shown", None)
+
+    def keep_pairs(self, found: RowStatistics, shown: Shown) -> None:
+        """Called after every block: its labels among the hardest pairs so far may be wanted."""
+
+    def mined(self, index: Tensor) -> tuple[Problem, Tensor]:
+        """A problem whose labels hold those of ``index`` (B, 2), global, and their columns."""
+        return self._shown.problem, index
+
+    def summed(self, own: Tensors, scalars: Tensor | None = None) -> Tensors:
+        """The sums over all processes; ``scalars`` must be the same on all of them."""
+        return own
+
+
+class Inputs(NamedTuple):
+    """An operator's arguments that make a part of a batch."""
+
+    queries: Tensor  # (B, d)
+    labels: Tensor  # (M, d)
+    positives: tuple[str, list[Tensor]]  # kind and tensors of a relation
+    exclude: tuple[str, list[Tensor]]
+    compute_dtype: torch.dtype
+    normalize: bool
+    backend: str
+    label_offset: Tensor | None = None  # (M,) acc
+
+
+# Which backend runs a call.
+
+
+BACKENDS = ("auto", "triton", "native", "torch")
+
+
+class BackendUnavailableError(RuntimeError):
+    """The backend that was asked for cannot run these inputs here; the message says why."""
+
+
+@cache
+def _module(name: str) -> Backend:
+    return cast(Backend, importlib.import_module(f"alc_kernels.backends.{name}"))
+
+
+def unavailable(name: str, example: Tensor, compute_dtype: torch.dtype) -> str | None:
+    """Why backend ``name`` cannot run inputs like ``example``, or None when it can."""
+    if name == "triton" and compute_dtype == torch.float64:
+        return "float64 is not supported by its kernels"
+    if name in ("triton", "native"):
+        reason: str | None = _module(name).unsupported(example)  # type: ignore[attr-defined]
+        return reason
+    return None
+
+
+def check_backend(name: str) -> None:
+    """``name`` is a known backend; whether it can run is decided where it runs."""
+    if name not in BACKENDS:
+        raise ValueError(f"backend={name!r}: expected one of {', '.join(map(repr, BACKENDS))}")
+
+
+def choose_backend(name: str, example: Tensor, compute_dtype: torch.dtype) -> Backend:
+    """The module for ``name``.
+
+    "auto" takes triton on GPUs and native on CPUs, where they can run, else torch.
+
+    Raises:
+        ValueError: an unknown name.
+        BackendUnavailableError: an explicit choice that cannot run.
+    """
+    if name == "auto":
+        fast = "triton" if example.is_cuda else "native"
+        return _module(fast if unavailable(fast, example, compute_dtype) is None else "torch")
+    check_backend(name)
+    reason = unavailable(name, example, compute_dtype)
+    if reason is not None:
+        raise BackendUnavailableError(f"backend={name!r} cannot run here: {reason}")
+    return _module(name)
 
 
 def plain_arithmetic(device: torch.device) -> AbstractContextManager[object]:
@@ -58,88 +259,73 @@ def relation(
     return Positives(kind, num_queries, num_labels, (clamped,)), inside
 
 
-def prepare(
-    queries: Tensor,
-    labels: Tensor,
-    positives: tuple[str, list[Tensor]],
-    exclude: tuple[str, list[Tensor]],
-    compute_dtype: torch.dtype,
-    normalize: bool,
-    backend: str,
-    num_columns: int | None = None,
-) -> Prepared:
+def prepare(inputs: Inputs, num_columns: int | None = None) -> Part:
     """Choose the backend, normalise the rows and rebuild the relations.
 
     ``num_columns``: of relations over the labels of all processes.
     """
+    queries, labels, _, _, compute_dtype, normalize, backend, label_offset = inputs
     chosen = choose_backend(backend, queries, compute_dtype)
-    rows, columns = queries.shape[0], labels.shape[0]
-
-    def rebuilt(name: str, kind: str, tensors: list[Tensor]) -> tuple[Positives, Tensor | None]:
-        if num_columns is not None and kind in OVER_ALL_LABELS:
-            return relation(name, kind, tensors, rows, num_columns)
-        return relation(name, kind, tensors, rows, columns)
-
-    positive, positive_inside = rebuilt("positives", *positives)
-    excluded, excluded_inside = rebuilt("exclude", *exclude)
+    made = []
+    for name in ("positives", "exclude"):
+        kind, tensors = getattr(inputs, name)
+        across = num_columns is not None and kind in OVER_ALL_LABELS
+        columns = num_columns if across and num_columns is not None else labels.shape[0]
+        made.append(relation(name, kind, tensors, queries.shape[0], columns))
+    (positives, positive_inside), (exclude, excluded_inside) = made
     unit_queries, inverse_queries, unit_labels, inverse_labels, poison = chosen.normalize_both(
         queries, labels, compute_dtype, normalize
     )
-    acc = accumulation_dtype(compute_dtype)
+    problem = Problem(unit_queries, unit_labels, positives, exclude, None)
     for inside in (positive_inside, excluded_inside):
         if inside is not None:
-            poison = poison * poison_unless(acc, inside)
+            poison = poison * poison_unless(poison.dtype, inside)
     if inverse_queries is None or inverse_labels is None:
-        inverse_queries, inverse_labels = (queries.new_empty(0, dtype=acc) for _ in range(2))
-    return Prepared(
-        backend=chosen,
-        problem=Problem(unit_queries, unit_labels, positive, excluded, None),
-        inverse_queries=inverse_queries,
-        inverse_labels=inverse_labels,
-        poison=poison,
-    )
+        inverse_queries, inverse_labels = poison.new_empty(0), poison.new_empty(0)
+    return Part(chosen, problem, normalize, label_offset, inverse_queries, inverse_labels, poison)
 
 
 # The last step of every backward: un-normalise, apply the upstream gradient, round once.
 
 
-def _finish_gradient(
-    grad: Tensor,
-    x: Tensor,
-    inverse_norm: Tensor,
-    upstream: Tensor,
-    more: Tensor | None,
-    index: Tensor | None,
-    normalize: bool,
-    deterministic: bool,
-    backend: str,
-) -> Tensor:
-    """Gradient of the raw rows ``x`` (n, d), in x.dtype.
+class Finish(NamedTuple):
+    """Of the raw rows ``x``, whose gradient is made."""
 
-    Args:
-        grad: (n, d) acc, by the prepared rows, for an upstream gradient of 1.
-        inverse_norm: (n,) acc; empty without normalisation.
-        upstream: 0-d acc.
-        more: a further gradient by the prepared rows, acc, added as it is: (n, d), or with
-            ``index`` (B, t), the rows it belongs to, (B, t, d).
-    """
+    grad: Tensor  # (n, d) acc, by the prepared rows, for an upstream gradient of 1
+    x: Tensor  # (n, d)
+    inverse_norm: Tensor  # (n,) acc; empty without normalisation
+    upstream: Tensor  # 0-d acc
+    # A further gradient by the prepared rows, acc, added as it is: (n, d), or with ``at`` (B, t),
+    # the rows it belongs to, (B, t, d).
+    more: Tensor | None
+    at: Tensor | None
+    normalize: bool
+    deterministic: bool
+    backend: str
+
+
+def _finish_gradient(given: Finish) -> Tensor:
+    """(n, d) in x.dtype."""
+    grad, x, inverse_norm, upstream, more, at, *_ = given
     with plain_arithmetic(x.device):
-        chosen = choose_backend(backend, x, x.dtype)
-        inverse = inverse_norm if normalize else None
+        chosen = choose_backend(given.backend, x, x.dtype)
+        inverse = inverse_norm if given.normalize else None
         if more is not None:
-            if index is None:
+            if at is None:
                 grad = torch.addcmul(more, grad, upstream)
             else:
                 grad = grad * upstream
                 if grad.shape[0] > 0:
-                    more = torch.where((index < 0)[..., None], 0.0, more)
-                    add_by_label(grad, index, more, deterministic)
+                    more = torch.where((at < 0)[..., None], 0.0, more)
+                    add_by_label(grad, at, more, given.deterministic)
             upstream = torch.ones_like(upstream)
         return chosen.normalize_rows_backward(grad, x, inverse, upstream)
 
 
-def _finish_gradient_fake(x: Tensor, **_: Any) -> Tensor:
-    return torch.empty(x.shape, dtype=x.dtype, device=x.device)
+def _finish_gradient_fake(given: Finish) -> Tensor:
+    return torch.empty(given.x.shape, dtype=given.x.dtype, device=given.x.device)
 
 
-finish_gradient = define("finish_gradient", _finish_gradient, _finish_gradient_fake, 5)
+finish_gradient = define(
+    "finish_gradient", _finish_gradient, _finish_gradient_fake, 5, arguments=Finish
+)

@@ -37,6 +37,16 @@ class Objective:
     gather: bool = False  # return the embeddings of the mined pairs; needs ``mine``
     deterministic: bool = False
 
+    @property
+    def share(self) -> float:
+        """Of each direction of the base loss in its value."""
+        return 0.5 if getattr(self.base, "symmetric", False) in (True, "mean") else 1.0
+
+    @property
+    def direction_weight(self) -> float:
+        """Of each direction of the base loss in the total."""
+        return self.base_weight * self.share
+
     def encode(self) -> str:
         """As a string (a Python literal): operators accept tensors and plain values only.
 

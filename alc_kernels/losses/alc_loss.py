@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from alc_kernels.checks import Batch
 from alc_kernels.distributed.context import global_batch_loss
 from alc_kernels.distributed.settings import stating
 from alc_kernels.engine.batch_part import WHOLE_BATCH_LIMIT, groupwise_loss, warn_about_whole_batch
 from alc_kernels.losses.module import SimilarityModule, check_type
-from alc_kernels.ops.dispatch import similarity_loss
-from alc_kernels.ops.loss import SimilarityLoss
+from alc_kernels.ops.loss import SimilarityLoss, similarity_loss
 from alc_kernels.positives import Positives
 from alc_kernels.settings import Auxiliary, Base, LossTerms, ThresholdMargin, Triplet
 
@@ -141,9 +141,8 @@ class ALCLoss(SimilarityModule):
             IndexError: an index on the CPU is out of range.
             BackendUnavailableError: the chosen backend cannot run here.
         """
-        return self._evaluate(
-            queries, labels, positives, exclude, exclude_above, label_offset, row_weight, False
-        )[0]
+        batch = Batch(queries, labels, positives, exclude, label_offset, row_weight)
+        return self._evaluate(batch, exclude_above, False)[0]
 
     def terms(
         self,
@@ -157,9 +156,8 @@ class ALCLoss(SimilarityModule):
         row_weight: Tensor | None = None,
     ) -> LossTerms:
         """As ``forward``, taken apart in the same pass; ``.total`` carries the graph."""
-        total, found, batch = self._evaluate(
-            queries, labels, positives, exclude, exclude_above, label_offset, row_weight, True
-        )
+        given = Batch(queries, labels, positives, exclude, label_offset, row_weight)
+        total, found, batch = self._evaluate(given, exclude_above, True)
         base, positive, negative, pair = found.parts.unbind()
         active_positives, active_negatives = found.active.unbind()
         return LossTerms(
@@ -176,18 +174,10 @@ class ALCLoss(SimilarityModule):
         )
 
     def _evaluate(
-        self,
-        queries: Tensor,
-        labels: Tensor,
-        positives: Positives | Tensor | None,
-        exclude: Positives | Tensor | None,
-        exclude_above: float | None,
-        label_offset: Tensor | None,
-        row_weight: Tensor | None,
-        mine: bool,
+        self, given: Batch, exclude_above: float | None, mine: bool
     ) -> tuple[Tensor, SimilarityLoss, Tensor]:
         """Total, the operator's results and the batch part."""
-        self.check_width(queries, labels)
+        self.check_width(given.queries, given.labels)
         auxiliary = self.auxiliary
         pair_weight = auxiliary.pair_weight if auxiliary is not None else 0.0
         batch_weight = auxiliary.batch_weight if auxiliary is not None else 0.0
@@ -197,18 +187,8 @@ class ALCLoss(SimilarityModule):
             pair_weight=pair_weight,
             gather=batch_weight > 0,
         )
-        found = similarity_loss(
-            queries,
-            labels,
-            positives,
-            exclude,
-            objective,
-            label_offset=label_offset,
-            row_weight=row_weight,
-            pair_head=(self.pair_head.weight[0], self.pair_head.bias[0]) if pair_weight else None,
-            backend=self.backend,
-            group=self.group,
-        )
+        head = (self.pair_head.weight[0], self.pair_head.bias[0]) if pair_weight else None
+        found = similarity_loss(given, objective, head, self.backend, self.group)
         total, batch = found.loss, torch.zeros_like(found.poison)
         if batch_weight:
             batch = self._batch_loss(found)

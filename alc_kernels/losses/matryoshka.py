@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from alc_kernels.checks import Batch
 from alc_kernels.distributed.settings import stating
 from alc_kernels.losses.alc_loss import ALCLoss
-from alc_kernels.ops.dispatch import matryoshka_loss, similarity_loss
+from alc_kernels.ops.loss import similarity_loss
+from alc_kernels.ops.matryoshka import matryoshka_loss
 from alc_kernels.positives import Positives
 
 
@@ -130,19 +132,19 @@ class MatryoshkaLoss(nn.Module):
         if loss.group:
             losses = [
                 similarity_loss(
-                    _prefix(queries, w), _prefix(labels, w), *relations, objective,
-                    label_offset=label_offset, row_weight=row_weight, backend=loss.backend,
-                    group=loss.group,
+                    Batch(
+                        _prefix(queries, w), _prefix(labels, w), *relations, label_offset,
+                        row_weight,
+                    ),
+                    objective, backend=loss.backend, group=loss.group,
                 ).loss
                 for w in widths
             ]  # fmt: skip
             parts = [weight * value for weight, value in zip(weights, losses, strict=True)]
             values = [value.detach() for value in losses]
         elif widths:
-            total, found = matryoshka_loss(
-                queries, labels, *relations, objective, widths, weights,
-                label_offset=label_offset, row_weight=row_weight, backend=loss.backend,
-            )  # fmt: skip
+            batch = Batch(queries, labels, *relations, label_offset, row_weight)
+            total, found = matryoshka_loss(batch, objective, widths, weights, loss.backend)
             parts, values = [total], list(found.unbind())
         else:
             parts, values = [], []

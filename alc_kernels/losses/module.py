@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from alc_kernels import checks
 from alc_kernels.distributed.control import refusing
 from alc_kernels.distributed.settings import membership
-from alc_kernels.engine.choose import check_backend
+from alc_kernels.engine.prepare import check_backend
 from alc_kernels.engine.specification import Objective
 from alc_kernels.settings import (
     Base,

@@ -9,16 +9,48 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from alc_kernels.distributed.operator import global_loss, join, push_rows_op
-from alc_kernels.distributed.settings import Membership
-from alc_kernels.engine.evaluate import evaluate
-from alc_kernels.engine.interface import Problem, accumulation_dtype
+from alc_kernels import checks
+from alc_kernels.distributed.control import refusing
+from alc_kernels.distributed.operator import join, push_rows_op
+from alc_kernels.distributed.settings import Membership, for_call, scalar_text
+from alc_kernels.engine.evaluate import Given, Wants, evaluate
+from alc_kernels.engine.interface import accumulation_dtype
 from alc_kernels.engine.operator import below_autograd, define, scale_gradient
-from alc_kernels.engine.pair_head import PairHead
-from alc_kernels.engine.prepare import finish_gradient, plain_arithmetic, prepare
+from alc_kernels.engine.prepare import (
+    Inputs,
+    Part,
+    check_backend,
+    finish_gradient,
+    plain_arithmetic,
+    prepare,
+)
+from alc_kernels.engine.rows import PairHead
 from alc_kernels.engine.specification import Objective
+from alc_kernels.settings import Softmax
 
-_VECTORS = ("label_offset", "row_weight")
+
+class Call(NamedTuple):
+    """The operator's arguments. The first five may want a gradient."""
+
+    queries: Tensor
+    labels: Tensor
+    scalars: Tensor
+    head_weight: Tensor | None
+    head_bias: Tensor | None
+    positives: list[Tensor]
+    exclude: list[Tensor]
+    label_offset: Tensor | None
+    row_weight: Tensor | None
+    positives_kind: str
+    exclude_kind: str
+    objective: str
+    compute_dtype: torch.dtype
+    backend: str
+    group: str
+    want_queries: bool
+    want_labels: bool
+    want_scalars: bool
+    want_head: bool
 
 
 class SimilarityLoss(NamedTuple):
@@ -43,60 +75,135 @@ class SimilarityLoss(NamedTuple):
     inverse_labels: Tensor  # (M,) acc
     sizes: Tensor  # (2, processes) int64 on the CPU: rows and labels of each; empty without a group
 
+    @property
+    def kept(self) -> Kept:
+        """For the backward."""
+        return Kept(*[getattr(self, name) for name in Kept._fields])
 
-def _similarity_loss(
-    queries: Tensor,
-    labels: Tensor,
-    scalars: Tensor,
-    head_weight: Tensor | None,
-    head_bias: Tensor | None,
-    positives: list[Tensor],
-    exclude: list[Tensor],
-    label_offset: Tensor | None,
-    row_weight: Tensor | None,
-    positives_kind: str,
-    exclude_kind: str,
-    objective: str,
-    compute_dtype: torch.dtype,
+
+class Kept(NamedTuple):
+    """Those of the results that the backward needs; see ``SimilarityLoss``."""
+
+    pair_index: Tensor
+    poison: Tensor
+    grad_queries: Tensor
+    grad_labels: Tensor
+    grad_scalars: Tensor
+    grad_head_weight: Tensor
+    grad_head_bias: Tensor
+    inverse_queries: Tensor
+    inverse_labels: Tensor
+    sizes: Tensor
+
+
+def wants_gradient(x: Tensor) -> bool:
+    """Whether a backward could ask for the gradient of ``x``."""
+    return x.requires_grad and torch.is_grad_enabled()
+
+
+def similarity_loss(
+    batch: checks.Batch,
+    objective: Objective,
+    pair_head: tuple[Tensor, Tensor] | None = None,
+    backend: str = "auto",
+    group: str = "",
+) -> SimilarityLoss:
+    """Check the arguments and call the operator.
+
+    ``pair_head`` is the weight (4d,) and bias (0-d) of the pair part, for ``objective.mine``.
+    ``group`` is what ``distributed.membership`` made of a process group.
+    """
+    if not group or torch.compiler.is_compiling():
+        return SimilarityLoss(
+            *similarity_loss_op(*arguments(batch, objective, pair_head, backend, group))
+        )
+    with refusing(group):
+        call = arguments(batch, objective, pair_head, backend, group)
+    return SimilarityLoss(*similarity_loss_op(*call))
+
+
+def arguments(
+    batch: checks.Batch,
+    objective: Objective,
+    pair_head: tuple[Tensor, Tensor] | None,
     backend: str,
     group: str,
-    want_queries: bool,
-    want_labels: bool,
-    want_scalars: bool,
-    want_head: bool,
-) -> tuple[
-    Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
-    Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
-]:  # fmt: skip
+) -> Call:
+    """The operator's arguments, checked."""
+    queries, labels = batch.queries, batch.labels
+    compute_dtype = checks.check_embeddings(queries, labels)
+    check_backend(backend)
+    guard = checks.check_exclude_above(objective.exclude_above)
+    if guard is not None:
+        objective = replace(objective, exclude_above=guard)
+    checks.check_flag("normalize", objective.normalize)
+    checks.check_flag("deterministic", objective.deterministic)
+    relation = checks.check_relation("positives", batch, bool(group))
+    excluded = checks.check_relation("exclude", batch, bool(group))
+    base = objective.base
+    if objective.reduction not in ("mean", "none"):
+        raise ValueError(f"reduction={objective.reduction!r}: expected 'mean' or 'none'")
+    if objective.reduction == "none" and getattr(base, "symmetric", False):
+        raise ValueError("reduction='none': a symmetric loss has no value per row; use 'mean'")
+    if batch.label_offset is not None and not isinstance(base, Softmax):
+        raise ValueError("label_offset: only the softmax losses take one")
+    if batch.row_weight is not None and base is None:
+        raise ValueError("row_weight: weights the rows of a base loss, and there is none")
+    acc = accumulation_dtype(compute_dtype)
+    scalars = checks.scalars(base, queries, acc)
+    head_weight, head_bias = pair_head if pair_head is not None else (None, None)
+    now = objective.reduction == "mean"  # a gradient per row is evaluated in the backward
+    if group:
+        group = for_call(group, relation, excluded, scalar_text(base))
+    return Call(
+        queries=queries,
+        labels=labels,
+        scalars=scalars,
+        head_weight=head_weight,
+        head_bias=head_bias,
+        positives=list(relation.tensors),
+        exclude=list(excluded.tensors),
+        label_offset=checks.check_vector("label_offset", batch, acc),
+        row_weight=checks.check_vector("row_weight", batch, acc),
+        positives_kind=relation.kind,
+        exclude_kind=excluded.kind,
+        objective=objective.encode(),
+        compute_dtype=compute_dtype,
+        backend=backend,
+        group=group,
+        want_queries=now and wants_gradient(queries),
+        want_labels=now and wants_gradient(labels),
+        want_scalars=now and wants_gradient(scalars),
+        want_head=head_weight is not None and wants_gradient(head_weight),
+    )
+
+
+def _similarity_loss(call: Call) -> SimilarityLoss:
     """See ``SimilarityLoss`` for the results and ``Objective`` for ``objective``."""
-    settings = Objective.decode(objective)
-    inputs = queries, labels, (positives_kind, positives), (exclude_kind, exclude), compute_dtype
-    vectors = label_offset, row_weight
-    wants = want_queries, want_labels, want_scalars, want_head
-    with plain_arithmetic(queries.device):
+    settings, scalars = Objective.decode(call.objective), call.scalars
+    inputs = Inputs(
+        call.queries, call.labels, (call.positives_kind, call.positives),
+        (call.exclude_kind, call.exclude), call.compute_dtype, settings.normalize, call.backend,
+        call.label_offset,
+    )  # fmt: skip
+    wants = Wants(call.want_queries, call.want_labels, call.want_scalars, call.want_head)
+    with plain_arithmetic(call.queries.device):
         head = None
-        if head_weight is not None and head_bias is not None:
-            head = PairHead(head_weight.to(scalars.dtype), head_bias.to(scalars.dtype))
-        if group:
-            given = [name for name, x in zip(_VECTORS, vectors, strict=True) if x is not None]
+        if call.head_weight is not None and call.head_bias is not None:
+            head = PairHead(call.head_weight.to(scalars.dtype), call.head_bias.to(scalars.dtype))
+        if call.group:
+            vectors = [n for n in ("label_offset", "row_weight") if getattr(call, n) is not None]
             same = {
-                "the settings of the loss": objective,
-                "the optional arguments": ", ".join(given),
-                "which gradients are wanted": str(wants),
+                "the settings of the loss": call.objective,
+                "the optional arguments": ", ".join(vectors),
+                "which gradients are wanted": str(tuple(wants)),
             }
-            joined = join(group, *inputs, settings.normalize, backend, label_offset, same, scalars)
-            prepared, sizes = joined.prepared, joined.sizes.encode()
-            found, mined, poison = global_loss(
-                joined, labels.shape[0], settings, scalars, *vectors, head, wants
-            )
-            rows, pairs = _mined_rows(prepared.problem, found.pair_index, mined, settings.gather)
+            part: Part = join(call.group, inputs, same, scalars)
         else:
-            prepared = prepare(*inputs, settings.normalize, backend)
-            found = evaluate(
-                prepared.backend, prepared.problem, settings, scalars, *vectors, head, *wants
-            )
-            rows, pairs = _gather(prepared.problem, found.pair_index, settings.gather)
-            poison, sizes = prepared.poison, scalars.new_empty(0, dtype=torch.int64)
+            part = prepare(inputs)
+        found = evaluate(part, settings, Given(scalars, call.row_weight, head), wants)
+        rows, pairs = _gather(part, found.pair_index, settings.gather)
+        poison = part.poison
         parts = torch.stack([found.base, *found.threshold.unbind(), found.pair])
         return SimilarityLoss(
             loss=found.loss * poison,
@@ -113,9 +220,9 @@ def _similarity_loss(
             grad_scalars=found.grad_scalars,
             grad_head_weight=found.grad_head_weight,
             grad_head_bias=found.grad_head_bias,
-            inverse_queries=prepared.inverse_queries,
-            inverse_labels=prepared.inverse_labels,
-            sizes=sizes,
+            inverse_queries=part.inverse_queries,
+            inverse_labels=part.inverse_labels,
+            sizes=part.encoded_sizes(),
         )
 
 
@@ -123,51 +230,31 @@ def _or_empty(x: Tensor | None, like: Tensor) -> Tensor:
     return like.new_empty(0) if x is None else x
 
 
-def _gather(problem: Problem, index: Tensor, wanted: bool) -> tuple[Tensor, Tensor]:
-    """The embeddings of the mined pairs in acc, zeros where the index is -1."""
-    rows = problem.queries
+def _gather(part: Part, index: Tensor, wanted: bool) -> tuple[Tensor, Tensor]:
+    """The own rows and the embeddings of the mined pairs in acc, zeros where the index is -1."""
+    rows, acc = part.problem.queries, part.poison.dtype
     if not wanted:
-        return rows.new_empty(0, dtype=problem.acc), rows.new_empty(0, dtype=problem.acc)
-    wide = rows.to(problem.acc, copy=True)
+        return rows.new_empty(0, dtype=acc), rows.new_empty(0, dtype=acc)
+    problem, local = part.mined(index)
+    wide = rows.to(acc, copy=True)
     if problem.labels.shape[0] == 0:
         return wide, wide.new_zeros(*index.shape, rows.shape[1])
-    pairs = problem.labels[index.clamp(min=0)].to(problem.acc)
+    pairs = problem.labels[local.clamp(min=0)].to(acc)
     return wide, torch.where((index < 0)[..., None], 0.0, pairs)
 
 
-def _mined_rows(
-    problem: Problem, index: Tensor, mined: Tensor | None, wanted: bool
-) -> tuple[Tensor, Tensor]:
-    """As ``_gather``, from embeddings (B, 2, d) that other processes have sent."""
-    rows = problem.queries
-    if not wanted or mined is None:
-        return rows.new_empty(0, dtype=problem.acc), rows.new_empty(0, dtype=problem.acc)
-    pairs = torch.where((index < 0)[..., None], 0.0, mined.to(problem.acc))
-    return rows.to(problem.acc, copy=True), pairs
-
-
-def _fake(
-    queries: Tensor,
-    labels: Tensor,
-    head_weight: Tensor | None,
-    objective: str,
-    compute_dtype: torch.dtype,
-    group: str,
-    want_queries: bool,
-    want_labels: bool,
-    **_: Any,
-) -> tuple[Tensor, ...]:
-    settings = Objective.decode(objective)
-    (rows, width), columns = queries.shape, labels.shape[0]
-    acc = accumulation_dtype(compute_dtype)
+def _fake(call: Call) -> SimilarityLoss:
+    settings = Objective.decode(call.objective)
+    (rows, width), columns = call.queries.shape, call.labels.shape[0]
+    acc, device = accumulation_dtype(call.compute_dtype), call.queries.device
 
     def made(*shape: int, dtype: torch.dtype = acc) -> Tensor:
-        return torch.empty(shape, dtype=dtype, device=queries.device)
+        return torch.empty(shape, dtype=dtype, device=device)
 
     mined = rows if settings.mine else 0
     sizes = made(0, dtype=torch.int64)
-    if group:
-        processes = Membership.decode(group).world_size
+    if call.group:
+        processes = Membership.decode(call.group).world_size
         sizes = torch.empty((2, processes), dtype=torch.int64, device="cpu")
     paired = rows if settings.pair_weight or settings.gather else 0
     return SimilarityLoss(
@@ -180,15 +267,19 @@ def _fake(
         hardest_index=made(mined, dtype=torch.int64),
         pair_index=made(paired, 2, dtype=torch.int64),
         poison=made(),
-        grad_queries=made(rows, width) if want_queries else made(0),
-        grad_labels=made(columns, width) if want_labels else made(0),
+        grad_queries=made(rows, width) if call.want_queries else made(0),
+        grad_labels=made(columns, width) if call.want_labels else made(0),
         grad_scalars=made(2),
-        grad_head_weight=made(0 if head_weight is None else 4 * width),
+        grad_head_weight=made(0 if call.head_weight is None else 4 * width),
         grad_head_bias=made(),
         inverse_queries=made(rows if settings.normalize else 0),
         inverse_labels=made(columns if settings.normalize else 0),
         sizes=sizes,
     )
+
+
+_TENSORS = (*Call._fields[:9],)
+_NO_TENSORS: dict[str, Any] = dict.fromkeys(_TENSORS)
 
 
 class _Gradients(torch.autograd.Function):
@@ -206,15 +297,16 @@ class _Gradients(torch.autograd.Function):
         result: SimilarityLoss,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """``rest``: the operator's other arguments, in order."""
-        positives, exclude, label_offset, row_weight, *plain = rest
+        inputs = queries, labels, scalars, head_weight, head_bias
+        call = Call(*inputs, *rest)
         ctx.set_materialize_grads(False)
-        ctx.plain = plain[:6]
-        ctx.num_positives = len(positives)
-        again: tuple[Tensor, ...] = ()
-        if Objective.decode(plain[2]).reduction == "none":
-            again = (label_offset, row_weight, *positives, *exclude)
-        ctx.save_for_backward(queries, labels, scalars, head_weight, head_bias, *result[7:], *again)
-        return result[:3]
+        again: tuple[Tensor | None, ...] = ()
+        if Objective.decode(call.objective).reduction == "none":
+            again = (call.label_offset, call.row_weight, *call.positives, *call.exclude)
+        ctx.num_positives = len(call.positives)
+        ctx.call = call._replace(**_NO_TENSORS)
+        ctx.save_for_backward(*inputs, *result.kept, *again)
+        return result.loss, result.rows, result.pairs
 
     @staticmethod
     def backward(
@@ -230,7 +322,8 @@ class _Gradients(torch.autograd.Function):
 def _attach(function: Callable[..., Any], *arguments: Any) -> tuple[Tensor, ...]:
     """Evaluate, and give the three results that carry gradients their backward."""
     result = SimilarityLoss(*below_autograd(function, *arguments))
-    return (*_Gradients.apply(*arguments[:5], arguments[5:], result), *result[3:])
+    loss, rows, pairs = _Gradients.apply(*arguments[:5], arguments[5:], result)
+    return result._replace(loss=loss, rows=rows, pairs=pairs)
 
 
 def _finished(
@@ -241,53 +334,60 @@ def _finished(
     upstream_pairs: Tensor | None,
 ) -> list[Tensor | None]:
     """Gradients of the operator's five tensors."""
-    saved = ctx.saved_tensors
-    inputs, again = saved[:5], saved[15:]
-    pair_index, poison, *gradients, sizes = saved[5:15]
-    objective = Objective.decode(ctx.plain[2])
+    call: Call = ctx.call
+    saved, end = ctx.saved_tensors, 5 + len(Kept._fields)
+    inputs, kept, again = saved[:5], Kept(*saved[5:end]), saved[end:]
+    objective, group, poison = Objective.decode(call.objective), call.group, kept.poison
     if not objective.gather:  # the two outputs are empty then, and so are their gradients
         upstream_rows = upstream_pairs = None
-    elif ctx.plain[5] and upstream_pairs is None:
+    elif group and upstream_pairs is None:
         # A process without rows of its own takes part in the exchange all the same.
-        upstream_pairs = poison.new_zeros(*pair_index.shape, inputs[0].shape[1])
+        upstream_pairs = poison.new_zeros(*kept.pair_index.shape, inputs[0].shape[1])
     grads: list[Tensor | None] = [None] * 5
     if upstream is None and upstream_rows is None and upstream_pairs is None:
         return grads
-    split, kinds, (dtype, backend, group) = ctx.num_positives, ctx.plain[:2], ctx.plain[3:]
     if group and upstream is not None:
         upstream = upstream * Membership.decode(group).gradient_factor
     if objective.reduction == "none" and upstream is not None:
         # A gradient per row weights the rows: evaluate again with those weights.
         offset, weight, *relations = again
         weight = upstream if weight is None else upstream * weight
-        summed = replace(objective, reduction="sum").encode()
-        output = similarity_loss_op(
-            *inputs, relations[:split], relations[split:], offset, weight,
-            *kinds, summed, dtype, backend, group, *want[:3], False,
-        )  # fmt: skip
-        gradients = list(SimilarityLoss(*output)[9:16])
+        now = call._replace(
+            **dict(zip(Call._fields, inputs, strict=False)),
+            positives=relations[: ctx.num_positives],
+            exclude=relations[ctx.num_positives :],
+            label_offset=offset,
+            row_weight=weight,
+            objective=replace(objective, reduction="sum").encode(),
+            want_queries=want[0],
+            want_labels=want[1],
+            want_scalars=want[2],
+        )
+        kept = SimilarityLoss(*similarity_loss_op(*now)).kept
         upstream = torch.ones_like(poison)
-    by_queries, by_labels, by_scalars, by_weight, by_bias, inverse_q, inverse_k = gradients
     upstream = torch.zeros_like(poison) if upstream is None else upstream
     upstream = upstream * poison
-    finish = objective.normalize, objective.deterministic, backend
+    finish = objective.normalize, objective.deterministic, call.backend
     queries, labels, *small = inputs
     if want[0]:
-        sides = by_queries, queries, inverse_q, upstream, upstream_rows, None
-        grads[0] = finish_gradient(*sides, *finish)
+        sides = kept.grad_queries, queries, kept.inverse_queries, upstream
+        grads[0] = finish_gradient(*sides, upstream_rows, None, *finish)
     if want[1]:
-        index = None if upstream_pairs is None else pair_index
+        index = None if upstream_pairs is None else kept.pair_index
         if group and upstream_pairs is not None:
             upstream_pairs = push_rows_op(
-                upstream_pairs, pair_index, labels, sizes, objective.deterministic, group
+                upstream_pairs, kept.pair_index, labels, kept.sizes, objective.deterministic, group
             )
             index = None  # in place now
-        sides = by_labels, labels, inverse_k, upstream, upstream_pairs, index
-        grads[1] = finish_gradient(*sides, *finish)
-    for i, (grad, x) in enumerate(zip((by_scalars, by_weight, by_bias), small, strict=True), 2):
+        sides = kept.grad_labels, labels, kept.inverse_labels, upstream
+        grads[1] = finish_gradient(*sides, upstream_pairs, index, *finish)
+    of_small = kept.grad_scalars, kept.grad_head_weight, kept.grad_head_bias
+    for i, (grad, x) in enumerate(zip(of_small, small, strict=True), 2):
         if want[i]:
             grads[i] = scale_gradient(grad, x, upstream)
     return grads
 
 
-similarity_loss_op = define("similarity_loss", _similarity_loss, _fake, 5, _attach)
+similarity_loss_op = define(
+    "similarity_loss", _similarity_loss, _fake, 5, _attach, arguments=Call, results=SimilarityLoss
+)

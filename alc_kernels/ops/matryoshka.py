@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from alc_kernels.engine.both_sides import poison_unless
-from alc_kernels.engine.choose import choose_backend
-from alc_kernels.engine.interface import accumulation_dtype
+from alc_kernels import checks
+from alc_kernels.engine.evaluate import Given, Wants
+from alc_kernels.engine.interface import accumulation_dtype, poison_unless
 from alc_kernels.engine.matryoshka import SharedWalk, evaluate_widths
 from alc_kernels.engine.operator import below_autograd, define, scale_gradient
-from alc_kernels.engine.prepare import plain_arithmetic, relation
+from alc_kernels.engine.prepare import choose_backend, plain_arithmetic, relation
 from alc_kernels.engine.specification import Objective
 from alc_kernels.engine.widths import PrefixRows, prefix_rows
+from alc_kernels.ops.loss import arguments
 
 
 class MatryoshkaResult(NamedTuple):
@@ -29,33 +30,54 @@ class MatryoshkaResult(NamedTuple):
     grad_scalars: Tensor  # (2,) acc
 
 
-def _matryoshka_loss(
-    queries: Tensor,
-    labels: Tensor,
-    scalars: Tensor,
-    positives: list[Tensor],
-    exclude: list[Tensor],
-    label_offset: Tensor | None,
-    row_weight: Tensor | None,
-    positives_kind: str,
-    exclude_kind: str,
-    objective: str,
+class Call(NamedTuple):
+    """The operator's arguments. The first three may want a gradient."""
+
+    queries: Tensor
+    labels: Tensor
+    scalars: Tensor
+    positives: list[Tensor]
+    exclude: list[Tensor]
+    label_offset: Tensor | None
+    row_weight: Tensor | None
+    positives_kind: str
+    exclude_kind: str
+    objective: str
+    widths: list[int]
+    weights: list[float]
+    compute_dtype: torch.dtype
+    backend: str
+    want_queries: bool
+    want_labels: bool
+    want_scalars: bool
+
+
+def matryoshka_loss(
+    batch: checks.Batch,
+    objective: Objective,
     widths: list[int],
     weights: list[float],
-    compute_dtype: torch.dtype,
-    backend: str,
-    want_queries: bool,
-    want_labels: bool,
-    want_scalars: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """Check the arguments and call the operator: the weighted sum, and each width's loss (W,)."""
+    given = arguments(batch, objective, None, backend, "")._asdict()
+    given |= {"widths": widths, "weights": weights}
+    call = Call(**{name: given[name] for name in Call._fields})
+    result = MatryoshkaResult(*matryoshka_loss_op(*call))
+    return result.loss, result.losses
+
+
+def _matryoshka_loss(call: Call) -> MatryoshkaResult:
     """See ``MatryoshkaResult`` for the results and ``Objective`` for ``objective``."""
-    settings = Objective.decode(objective)
+    queries, labels, scalars = call.queries, call.labels, call.scalars
+    widths, weights, compute_dtype = call.widths, call.weights, call.compute_dtype
+    settings = Objective.decode(call.objective)
     acc = accumulation_dtype(compute_dtype)
     with plain_arithmetic(queries.device):
-        chosen = choose_backend(backend, queries, compute_dtype)
+        chosen = choose_backend(call.backend, queries, compute_dtype)
         shape, steps = (queries.shape[0], labels.shape[0]), tuple(widths)
-        positive, inside = relation("positives", positives_kind, positives, *shape)
-        excluded, excluded_inside = relation("exclude", exclude_kind, exclude, *shape)
+        positive, inside = relation("positives", call.positives_kind, call.positives, *shape)
+        excluded, excluded_inside = relation("exclude", call.exclude_kind, call.exclude, *shape)
         rows = prefix_rows(chosen, queries, compute_dtype, settings.normalize, steps)
         columns = prefix_rows(chosen, labels, compute_dtype, settings.normalize, steps)
         poison = poison_unless(acc, rows.finite, columns.finite, inside, excluded_inside)
@@ -63,8 +85,9 @@ def _matryoshka_loss(
             chosen, rows, columns, positive, excluded, steps, tuple(weights),
             settings.exclude_above,
         )  # fmt: skip
-        wants = want_queries, want_labels, want_scalars
-        found = evaluate_widths(shared, settings, scalars, label_offset, row_weight, *wants)
+        wants = Wants(call.want_queries, call.want_labels, call.want_scalars)
+        given = Given(scalars, call.row_weight)
+        found = evaluate_widths(shared, settings, given, call.label_offset, wants)
         losses = torch.stack([one.loss for one in found]) * poison
         by_queries = _joined(shared, 0, [f.grad_queries for f in found], queries, rows, acc)
         by_labels = _joined(shared, 1, [f.grad_labels for f in found], labels, columns, acc)
@@ -107,26 +130,18 @@ def _joined(
     return joined
 
 
-def _fake(
-    queries: Tensor,
-    labels: Tensor,
-    widths: list[int],
-    compute_dtype: torch.dtype,
-    want_queries: bool,
-    want_labels: bool,
-    **_: Any,
-) -> tuple[Tensor, ...]:
-    acc = accumulation_dtype(compute_dtype)
+def _fake(call: Call) -> MatryoshkaResult:
+    acc, device = accumulation_dtype(call.compute_dtype), call.queries.device
 
     def made(*shape: int) -> Tensor:
-        return torch.empty(shape, dtype=acc, device=queries.device)
+        return torch.empty(shape, dtype=acc, device=device)
 
     return MatryoshkaResult(
         loss=made(),
-        losses=made(len(widths)),
+        losses=made(len(call.widths)),
         poison=made(),
-        grad_queries=made(*queries.shape) if want_queries else made(0),
-        grad_labels=made(*labels.shape) if want_labels else made(0),
+        grad_queries=made(*call.queries.shape) if call.want_queries else made(0),
+        grad_labels=made(*call.labels.shape) if call.want_labels else made(0),
         grad_scalars=made(2),
     )
 
@@ -138,7 +153,8 @@ class _Gradients(torch.autograd.Function):
     def forward(
         ctx: Any, queries: Tensor, labels: Tensor, scalars: Tensor, result: MatryoshkaResult
     ) -> Tensor:
-        ctx.save_for_backward(queries, labels, scalars, *result[2:])
+        made = result.poison, result.grad_queries, result.grad_labels, result.grad_scalars
+        ctx.save_for_backward(queries, labels, scalars, *made)
         return result.loss
 
     @staticmethod
@@ -156,7 +172,9 @@ class _Gradients(torch.autograd.Function):
 def _attach(function: Callable[..., Any], *arguments: Any) -> tuple[Tensor, ...]:
     """Evaluate, and give the loss its backward."""
     result = MatryoshkaResult(*below_autograd(function, *arguments))
-    return (_Gradients.apply(*arguments[:3], result), *result[1:])
+    return result._replace(loss=_Gradients.apply(*arguments[:3], result))
 
 
-matryoshka_loss_op = define("matryoshka_loss", _matryoshka_loss, _fake, 3, _attach)
+matryoshka_loss_op = define(
+    "matryoshka_loss", _matryoshka_loss, _fake, 3, _attach, arguments=Call, results=MatryoshkaResult
+)

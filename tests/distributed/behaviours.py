@@ -25,7 +25,7 @@ from alc_kernels import (
 )
 from alc_kernels.cached import cached_encode
 from alc_kernels.distributed import control
-from alc_kernels.distributed.passes import Sums
+from alc_kernels.distributed.part import Sums
 from tests.distributed.data import KINDS, make_batch
 
 ROWS, LABELS = [6, 9], [8, 5]
@@ -219,7 +219,7 @@ def unknown(rank: int, group: Any, numbers: list[list[float]]) -> bool:
     """Whether ``Sums`` finds that the processes hold the same numbers."""
     sums = Sums(torch.ones(()))
     sums.compare(torch.tensor(numbers[rank], dtype=torch.float64))
-    sums.put("after", torch.tensor(2.0))
+    sums.put("after", torch.tensor([2.0]))
     sums.reduce(group)
     assert sums.get("after") == 2.0 * group.size()
     return not bool(sums.poison.isnan())

@@ -17,8 +17,8 @@ from alc_kernels.distributed.blocks import (
 from alc_kernels.distributed.context import assigned, transfers
 from alc_kernels.distributed.control import Sizes
 from alc_kernels.distributed.settings import Membership, for_call, scalar_text, stating
-from alc_kernels.engine.choose import choose_backend
 from alc_kernels.engine.interface import Problem, RowStatistics, WalkRequest
+from alc_kernels.engine.prepare import choose_backend
 from tests.backends.common import NATIVE
 
 BLOCKS = [(0, 4), (4, 5), (5, 11), (0, 11)]

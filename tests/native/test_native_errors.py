@@ -9,7 +9,6 @@ import torch
 
 from alc_kernels import BackendUnavailableError, Positives, functional
 from alc_kernels.backends import native as native_backend
-from alc_kernels.engine.choose import choose_backend
 from alc_kernels.engine.interface import (
     GradientRequest,
     PrefixProblem,
@@ -19,6 +18,7 @@ from alc_kernels.engine.interface import (
     WalkGradient,
     WalkRequest,
 )
+from alc_kernels.engine.prepare import choose_backend
 from tests.native.common import needs_native
 
 pytestmark = needs_native

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from alc_kernels.backends.native import library
-from alc_kernels.engine.choose import choose_backend
+from alc_kernels.engine.prepare import choose_backend
 from csrc import flags
 from tests.native.common import needs_native
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from alc_kernels.engine.both_sides import Both
-from alc_kernels.engine.interface import Problem
+from alc_kernels.engine.interface import Both, Problem
 from alc_kernels.positives import Positives
 
 

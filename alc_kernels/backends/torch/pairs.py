@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from alc_kernels.backends.torch.similarity import accumulated, row_chunks
-from alc_kernels.engine.both_sides import one_by_one
-from alc_kernels.engine.interface import Problem, accumulation_dtype, add_by_label
+from alc_kernels.backends.torch.passes import accumulated, row_chunks
+from alc_kernels.engine.interface import Problem, accumulation_dtype, add_by_label, one_by_one
 
 
 def pair_chunks(problem: Problem, index: Tensor) -> list[tuple[int, int]]:

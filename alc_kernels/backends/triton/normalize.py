@@ -9,7 +9,7 @@ from torch import Tensor
 
 from alc_kernels.backends.triton.launch import on_device_of
 from alc_kernels.backends.triton.tile.arithmetic import rounded
-from alc_kernels.engine.both_sides import one_by_one
+from alc_kernels.engine.interface import one_by_one
 
 ZERO_NORM = tl.constexpr(1e-12)  # a row with a norm up to this is a zero row
 # A second sum of squares, of the values times 2^-80, for rows whose squares overflow float32: a

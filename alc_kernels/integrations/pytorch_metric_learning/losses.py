@@ -11,8 +11,8 @@ from pytorch_metric_learning.miners import BaseMiner
 from torch import Tensor
 
 from alc_kernels import functional
-from alc_kernels.checks import check_k
-from alc_kernels.engine.choose import check_backend
+from alc_kernels.checks import Batch, check_k
+from alc_kernels.engine.prepare import check_backend
 from alc_kernels.engine.specification import Objective
 from alc_kernels.integrations.pytorch_metric_learning.relation import (
     ClassRelation,
@@ -21,7 +21,7 @@ from alc_kernels.integrations.pytorch_metric_learning.relation import (
     class_relation,
 )
 from alc_kernels.losses.alc_loss import DEFAULT_AUXILIARY, DEFAULT_BASE, DEFAULT_THRESHOLD, ALCLoss
-from alc_kernels.ops.dispatch import similarity_loss
+from alc_kernels.ops.loss import similarity_loss
 from alc_kernels.settings import Auxiliary, Base, Sigmoid, Softmax, ThresholdMargin
 
 # Which of the library's distances the fused losses compute.
@@ -138,10 +138,8 @@ class FusedLoss(_FusedLossFunction):
             reduction="none",
             deterministic=self.settings.deterministic,
         )
-        values = similarity_loss(
-            queries, labels, relation.positives, relation.exclude, objective,
-            backend=self.settings.backend,
-        ).loss  # (B,)  # fmt: skip
+        batch = Batch(queries, labels, relation.positives, relation.exclude)
+        values = similarity_loss(batch, objective, backend=self.settings.backend).loss  # (B,)
         members = relation.members
         if isinstance(base, Sigmoid):
             members = members.new_ones(()).expand_as(members)
@@ -272,7 +270,7 @@ class HardestMiner(BaseMiner):
         )  # fmt: skip
         given = (embeddings, ref_emb, relation.positives, relation.exclude)
         objective = Objective(normalize=self.normalize, mine=True, gather=True)  # reports the pairs
-        found = similarity_loss(*given, objective, backend=self.backend)
+        found = similarity_loss(Batch(*given), objective, backend=self.backend)
         positive, negative = found.pair_index.unbind(dim=1)  # (B,), -1 without either
         if self.collect_stats:
             scores = (found.rows[:, None] * found.pairs).sum(dim=2)  # (B, 2)

@@ -1,9 +1,10 @@
-"""Softmax cross-entropy, plain and decoupled: value per row from the log-sum-exp."""
+"""What each part of a loss makes of a walk: its value per row, and how that reaches the scores."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alc_kernels.engine.interface import GradientRequest, RowStatistics
-from alc_kernels.settings import DynamicTriplet, Softmax, Triplet
+from alc_kernels.settings import DynamicTriplet, Softmax, ThresholdMargin, Triplet
 
 # What a base loss leaves behind: a value per row and how its gradient reaches the scores.
 
@@ -19,6 +20,7 @@ from alc_kernels.settings import DynamicTriplet, Softmax, Triplet
 # Each row's first positive, where a loss asks for it: (B,) int64 index, -1 where none, and (B,)
 # acc score.
 FirstPositive = Callable[[], tuple[Tensor, Tensor]]
+PositiveSums = tuple[Tensor, Tensor] | None  # what ``Backend.positive_pass`` leaves
 
 
 @dataclass
@@ -61,14 +63,14 @@ def softmax_rows(
     temperature: Tensor,
     label_offset: Tensor | None,
     one_positive: bool,
-    positive_sums: Callable[[Tensor], tuple[Tensor, Tensor]],
+    positive_sums: PositiveSums,
     full: bool = False,
 ) -> RowLoss:
     """Mean over a row's positives of -log(exp(z_p) / D_p).
 
     Args:
         one_positive: every row has exactly one.
-        positive_sums: (B,) log_sum_exp to what ``Backend.positive_pass`` returns for it.
+        positive_sums: of the decoupled form with several positives.
         full: every row is known to have a positive and a negative.
     """
     assert found.log_sum_exp is not None and found.positive_logit_sum is not None
@@ -83,7 +85,8 @@ def softmax_rows(
                 negative_scale = gap.sigmoid()
         else:
             count = found.num_positives.clamp(min=1)
-            softplus_sum, sigmoid_sum = positive_sums(found.log_sum_exp)
+            assert positive_sums is not None
+            softplus_sum, sigmoid_sum = positive_sums
             values, negative_scale = softplus_sum / count, sigmoid_sum / count
     else:
         values = found.log_sum_exp - found.positive_logit_sum / found.num_positives.clamp(min=1)
@@ -199,3 +202,130 @@ def sigmoid_rows(found: RowStatistics, scale: Tensor, bias: Tensor) -> RowLoss:
         members=None,
         dense=GradientRequest(kind="sigmoid", scale=scale, bias=bias),
     )
+
+
+# Threshold-consistent margin loss from the walk's sums and counts.
+
+
+@dataclass
+class ThresholdTerms:
+    """Both sides of the loss, unweighted, and what their gradients need. Positives come first."""
+
+    values: Tensor  # (2,) acc
+    counts: Tensor  # (2,) int64: active pairs
+    divisor: Tensor | float  # (2,) int64, or the same for both sides: of a sum, to its value
+    settings: ThresholdMargin
+    hardest_active: Tensor | None  # (B,) bool with negative_scope="hardest"
+
+    @cached_property
+    def share(self) -> Tensor:
+        """(2,) acc: of an active pair in its side's value."""
+        return torch.ones_like(self.values) / self.divisor
+
+    @property
+    def total(self) -> Tensor:
+        """0-d acc: the weighted sum of both sides."""
+        by_positive, by_negative = self.settings.positive_weight, self.settings.negative_weight
+        if by_positive == by_negative:
+            return times(by_positive, self.values.sum())
+        return times(by_positive, self.values[0]) + times(by_negative, self.values[1])
+
+    @property
+    def positive_scale(self) -> Tensor:
+        """0-d acc: -d total / d s of an active positive."""
+        return times(self.settings.positive_weight, self.share[0])
+
+    @property
+    def negative_scale(self) -> Tensor:
+        """0-d acc: d total / d s of an active negative."""
+        return times(self.settings.negative_weight, self.share[1])
+
+
+@dataclass
+class ThresholdSums:
+    """A walk's sums over all rows, of positives and negatives. They add up over parts of a batch.
+
+    ``values`` are the sums of (positive_margin - s) and (s - negative_margin) over active pairs.
+    """
+
+    values: Tensor  # (2,) acc
+    counts: Tensor  # (2,) int64: active pairs
+    hardest_active: Tensor | None  # (B,) bool with negative_scope="hardest"
+
+
+def threshold_sums(found: RowStatistics, settings: ThresholdMargin) -> ThresholdSums:
+    """Sum a walk's numbers per row."""
+    hardest_active = None
+    if settings.negative_scope == "hardest":
+        assert found.top_score is not None and found.top_index is not None
+        hardest = found.top_score[:, 0]
+        hardest_active = (found.top_index[:, 0] >= 0) & (hardest >= settings.negative_margin)
+        over = torch.where(hardest_active, hardest - settings.negative_margin, 0.0)
+        active_negatives = hardest_active
+    elif found.margin_sums is not None and found.margin_counts is not None:
+        return ThresholdSums(found.margin_sums, found.margin_counts, None)
+    else:
+        assert found.negative_margin_sum is not None and found.negative_margin_count is not None
+        over, active_negatives = found.negative_margin_sum, found.negative_margin_count
+    assert found.positive_margin_sum is not None and found.positive_margin_count is not None
+    return ThresholdSums(
+        torch.stack([found.positive_margin_sum.sum(), over.sum()]),
+        torch.stack([found.positive_margin_count.sum(), active_negatives.sum()]),
+        hardest_active,
+    )
+
+
+def threshold_terms(sums: ThresholdSums, settings: ThresholdMargin, rows: int) -> ThresholdTerms:
+    """From the sums of a batch of ``rows`` rows to the two sides of the loss."""
+    # An empty set has a sum of 0, so that its count does not matter.
+    active = settings.reduction == "active"
+    divisor = sums.counts.clamp(min=1) if active else float(max(rows, 1))
+    values = sums.values / divisor
+    return ThresholdTerms(values, sums.counts, divisor, settings, sums.hardest_active)
+
+
+def sides_of(terms: ThresholdTerms | None, like: Tensor) -> tuple[Tensor, Tensor]:
+    """(2,) values and counts to report; zeros without a threshold loss."""
+    if terms is None:
+        return like.new_zeros(2), like.new_zeros(2, dtype=torch.int64)
+    return terms.values, terms.counts
+
+
+def single_positive_slope(
+    first: FirstPositive, settings: ThresholdMargin, terms: ThresholdTerms
+) -> tuple[Tensor, Tensor]:
+    """(B, 1) index and slope of the positive side where every row has exactly one positive."""
+    index, score = first()
+    active = score <= settings.positive_margin
+    return index[:, None], torch.where(active, -terms.positive_scale, 0.0)[:, None]
+
+
+def hardest_negative_slope(found: RowStatistics, terms: ThresholdTerms) -> tuple[Tensor, Tensor]:
+    """(B, 1) index and slope of the negative side over hardest negatives."""
+    assert found.top_index is not None and terms.hardest_active is not None
+    slope = torch.where(terms.hardest_active, terms.negative_scale, 0.0)
+    return found.top_index[:, :1], slope[:, None]
+
+
+# The pair part of ALC: binary cross-entropy of a linear head, its features never stored.
+
+
+@dataclass(frozen=True)
+class PairHead:
+    """Linear(4d, 1) on [a; b; |a-b|; a*b]."""
+
+    weight: Tensor  # (4d,) acc
+    bias: Tensor  # 0-d acc
+
+
+def pair_losses(logits: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, 2) cross-entropies and their slopes by the logit; 0 outside ``members`` (B, 1)."""
+    # Made on the device: copying [1, -1] from the host would break graph capture.
+    sign = 1.0 - 2.0 * torch.arange(2, device=logits.device, dtype=logits.dtype)
+    losses = torch.where(members, -F.logsigmoid(sign * logits), 0.0)
+    return losses, torch.where(members, -sign * torch.sigmoid(-sign * logits), 0.0)
+
+
+def pair_share(count: Tensor, dtype: torch.dtype) -> Tensor:
+    """1/(2|R|), 0-d; 0 where R is empty."""
+    return torch.where(count > 0, 0.5 / count.to(dtype), 0.0)
