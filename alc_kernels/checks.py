@@ -77,14 +77,14 @@ def check_relation(
     rows, columns = queries.shape[0], labels.shape[0]
     if relation is None:
         if name == "exclude":
-            return Positives._empty(rows, columns)
+            return Positives("empty", rows, columns, ())
         if rows != columns:
             raise ValueError(
                 f"positives: the default (query i matches label i) needs as many labels as "
                 f"queries, got queries {tuple(queries.shape)} and labels {tuple(labels.shape)}; "
                 "pass positives="
             )
-        return Positives.diagonal(rows)
+        return Positives("diagonal", rows, rows, ())
     if isinstance(relation, Tensor):
         index = _as_index(name, relation)
         if index.shape[0] != rows:

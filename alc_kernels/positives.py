@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -65,6 +66,7 @@ def _check_range(name: str, index: Tensor, size: int, what: str) -> None:
         )
 
 
+@dataclass(eq=False, repr=False)
 class Positives:
     """A sparse relation between B queries and M labels; also used for excluded pairs.
 
@@ -76,14 +78,10 @@ class Positives:
     agree and B = M, else the smallest label (``from_ids``).
     """
 
-    def __init__(
-        self, kind: str, num_queries: int, num_labels: int, tensors: tuple[Tensor, ...]
-    ) -> None:
-        """Internal: ``kind`` is empty, diagonal, index, ids or csr, each with its tensors."""
-        self.kind = kind
-        self.num_queries = num_queries
-        self.num_labels = num_labels
-        self.tensors = tensors
+    kind: str  # internal: empty, diagonal, index, ids or csr, each with its tensors
+    num_queries: int
+    num_labels: int
+    tensors: tuple[Tensor, ...]
 
     # -- construction -------------------------------------------------------------------------
 

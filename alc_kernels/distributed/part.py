@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import ClassVar
 
 import torch
@@ -71,7 +71,7 @@ class SharedPart(Part):
     (diagonal, ids: local vectors).
     """
 
-    sizes: Sizes
+    cut: Sizes
     group: Group
     exchange: Exchange
     unknown_scalars: bool  # the hosts do not compare temperature, scale or bias in every call
@@ -93,45 +93,29 @@ class SharedPart(Part):
                 constant[name] = relation.tensors[1]
         if part.label_offset is not None:
             constant["label_offset"] = part.label_offset
-        return SharedPart(
-            part.backend, problem, part.normalized, part.label_offset, part.inverse_queries,
-            part.inverse_labels, part.poison, sizes, group,
-            make_exchange(constant, sizes, group, member.mode, labels.shape[1], labels.dtype),
-            unknown_scalars,
-        )  # fmt: skip
-
-    @property
-    def total_queries(self) -> int:
-        """See ``Part``."""
-        return self.sizes.total_queries
-
-    @property
-    def total_labels(self) -> int:
-        """See ``Part``."""
-        return self.sizes.total_labels
-
-    def encoded_sizes(self) -> Tensor:
-        """See ``Part``."""
-        return self.sizes.encode()
-
-    @property
-    def one_block(self) -> bool:
-        """See ``Part``."""
-        return isinstance(self.exchange, Gather)
+        exchange = make_exchange(constant, sizes, group, member.mode, labels.shape[1], labels.dtype)
+        own = {f.name: getattr(part, f.name) for f in fields(Part) if f.init}
+        own |= {"total_queries": sizes.total_queries, "total_labels": sizes.total_labels}
+        own["sizes"] = sizes.encode()
+        made = SharedPart(
+            **own, cut=sizes, group=group, exchange=exchange, unknown_scalars=unknown_scalars
+        )
+        made.one_block = isinstance(exchange, Gather)
+        return made
 
     def _block(self, block: Block) -> ShownBlock:
         tensors, own = block.tensors, self.problem
         problem = Problem(
             own.queries,
             block.labels,
-            block_relation(own.positives, block, tensors.get("positive_ids"), self.sizes),
-            block_relation(own.exclude, block, tensors.get("excluded_ids"), self.sizes),
+            block_relation(own.positives, block, tensors.get("positive_ids"), self.cut),
+            block_relation(own.exclude, block, tensors.get("excluded_ids"), self.cut),
             self.guard,
             None if self.guard is None else slack_of(own.queries, block.labels, self.normalized),
         )
         return ShownBlock(
             problem, tensors.get("label_offset"), tensors, block.start, tensors.get("guard"),
-            self.sizes.query_start,
+            self.cut.query_start,
         )  # fmt: skip
 
     def visit(self, extra: Tensors, visitor: Visitor) -> Left:
@@ -142,7 +126,7 @@ class SharedPart(Part):
         def show(block: Block) -> Tensors:
             left = visitor(self._block(block))
             if left.found is not None:
-                shift_indices(left.found, self.sizes.query_start)
+                shift_indices(left.found, self.cut.query_start)
             return _tensors(left)
 
         return _left(self.exchange.visit(extra, show, _merged))
@@ -158,7 +142,7 @@ class SharedPart(Part):
         if columns:
             of_side, problem = first_of_labels, shown.exchanged
         block = Block(shown.start, shown.start + shown.problem.labels.shape[0], {})
-        here = of_side(self.backend, problem, self.problem.positives, block, self.sizes)
+        here = of_side(self.backend, problem, self.problem.positives, block, self.cut)
         return here if before is None else earlier(before, here)
 
     def keep_pairs(self, found: RowStatistics, shown: Shown) -> None:

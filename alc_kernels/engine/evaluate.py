@@ -8,14 +8,14 @@ all pairs of a row and a column at once: the gradient during the walk, and both 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from alc_kernels.engine.interface import RowStatistics, WalkGradient, WalkRequest
+from alc_kernels.engine.interface import Problem, RowStatistics, WalkGradient, WalkRequest
 from alc_kernels.engine.plan import (
     Direction,
     GradientPlan,
@@ -28,13 +28,11 @@ from alc_kernels.engine.plan import (
 from alc_kernels.engine.prepare import Left, Part, Shown
 from alc_kernels.engine.rows import (
     ONE_POSITIVE,
-    PairHead,
     PositiveSums,
     ThresholdTerms,
     log_sum_exp_over,
     pair_losses,
     pair_share,
-    sides_of,
     sigmoid_rows,
     softmax_rows,
     threshold_sums,
@@ -42,65 +40,24 @@ from alc_kernels.engine.rows import (
     times,
     triplet_rows,
 )
-from alc_kernels.engine.specification import Objective
+from alc_kernels.engine.specification import Evaluation, Given, Objective, Wants
 from alc_kernels.settings import Base, DynamicTriplet, Sigmoid, Softmax, Triplet
-
-
-@dataclass
-class Evaluation:
-    """Values of the whole batch and, where wanted, gradients by the prepared rows.
-
-    What belongs to rows and labels is of the own ones. Gradients of scalars and heads are this
-    process's share, which sum to the whole batch's.
-    """
-
-    loss: Tensor  # 0-d acc; (B,) with reduction="none"
-    base: Tensor  # 0-d acc, unweighted
-    threshold: Tensor  # (2,) acc: positive and negative side of TCM, unweighted
-    pair: Tensor  # 0-d acc, unweighted
-    active: Tensor  # (2,) int64: active positives and negatives of TCM
-    hardest_score: Tensor  # (B,) acc, -inf where there is none; empty unless mined
-    hardest_index: Tensor  # (B,) int64, -1 where there is none; empty unless mined
-    # (B, 2) int64: hardest positive and negative, -1 outside R; empty without pair part and gather
-    pair_index: Tensor
-    grad_queries: Tensor | None  # (B, d) acc
-    grad_labels: Tensor | None  # (M, d) acc
-    grad_scalars: Tensor  # (2,) acc: temperature, or scale and bias
-    grad_head_weight: Tensor  # (4d,) acc; empty without a pair head
-    grad_head_bias: Tensor  # 0-d acc
-
-
-class Given(NamedTuple):
-    """The numbers that an objective is evaluated with, beside the embeddings."""
-
-    scalars: Tensor  # (2,) acc: temperature or scale, and bias
-    row_weight: Tensor | None = None  # (B,) acc
-    head: PairHead | None = None  # of the pair part; None leaves it out
-
-
-class Wants(NamedTuple):
-    """Which gradients to compute."""
-
-    queries: bool
-    labels: bool
-    scalars: bool = False
-    head: bool = False
 
 
 def evaluate(part: Part, objective: Objective, given: Given, wants: Wants) -> Evaluation:
     """Evaluate ``objective``. Every process must call it, with the same settings."""
     base, threshold, scalars = objective.base, objective.threshold, given.scalars
     want_gradient = wants.queries or wants.labels or wants.scalars
-    head = given.head
+    head, weight = given.head, objective.base_weight * objective.share
     grads = Gradients.zeros(
         part, wants[:2], 0 if head is None else head.weight.numel(), objective.deterministic
     )
     forward, columns = _directions(part, objective, given, wants, grads)
     _walk(part, objective, forward, columns, head is not None or objective.gather)
-    _rows(part, objective, scalars, forward, columns)
     found = forward.found
     assert found is not None
     hardest_score, hardest_index, pair_index = mined_pairs(found, objective, scalars.dtype)
+    _rows(part, objective, scalars, forward, columns)
 
     own: dict[str, Tensor] = {}
     values = None
@@ -112,9 +69,11 @@ def evaluate(part: Part, objective: Objective, given: Given, wants: Wants) -> Ev
     if threshold is not None:
         sums = threshold_sums(found, threshold)
         own["threshold"], own["active"] = sums.values, sums.counts
-    pair_slope = None
-    if head is not None:
-        problem, index = part.mined(pair_index)
+    pair_slope, mined = None, None
+    if head is not None or objective.gather:
+        mined = part.mined(pair_index)
+    if head is not None and mined is not None:
+        problem, index = mined
         members = pair_index[:, :1] >= 0  # (B, 1)
         logits = part.backend.pair_logits(problem, index, head.weight, head.bias)  # (B, 2)
         losses, pair_slope = pair_losses(logits, members)
@@ -144,29 +103,44 @@ def evaluate(part: Part, objective: Objective, given: Given, wants: Wants) -> Ev
     if want_gradient or pairs is not None:
         plans: tuple[GradientPlan | None, GradientPlan | None] = (None, None)
         if want_gradient:
-            plans = _plans(forward, columns, objective, terms, wants.scalars)
+            plans = _plans(forward, columns, weight, terms, wants.scalars)
         grads.add(*plans, pairs)
+    rows, gathered = _gather(part, mined if objective.gather else None)
     by_scalars = [
         made
         for one in (forward, columns)
         if one is not None and (made := one.scalar_gradient()) is not None
     ]
-    sides, active = sides_of(terms, scalars)
     return Evaluation(
         loss=loss,
         base=base_value,
-        threshold=sides,
+        threshold=scalars.new_zeros(2) if terms is None else terms.values,
         pair=pair_value,
-        active=active,
+        active=scalars.new_zeros(2, dtype=torch.int64) if terms is None else terms.counts,
         hardest_score=hardest_score,
         hardest_index=hardest_index,
         pair_index=pair_index,
+        rows=rows,
+        pairs=gathered,
         grad_queries=grads.queries,
         grad_labels=grads.labels,
         grad_scalars=sum(by_scalars[1:], by_scalars[0]) if by_scalars else scalars.new_zeros(2),
         grad_head_weight=grads.head_weight,
         grad_head_bias=zero if pair_slope is None else pair_slope.sum(),
     )
+
+
+def _gather(part: Part, mined: tuple[Problem, Tensor] | None) -> tuple[Tensor, Tensor]:
+    """The own rows and the labels of the pairs that ``Part.mined`` has found, both in acc."""
+    rows, acc = part.problem.queries, part.poison.dtype
+    if mined is None:
+        return rows.new_empty(0, dtype=acc), rows.new_empty(0, dtype=acc)
+    problem, index = mined
+    wide = rows.to(acc, copy=True)
+    if problem.labels.shape[0] == 0:
+        return wide, wide.new_zeros(*index.shape, rows.shape[1])
+    pairs = problem.labels[index.clamp(min=0)].to(acc)
+    return wide, torch.where((index < 0)[..., None], 0.0, pairs)
 
 
 def _directions(
@@ -182,7 +156,8 @@ def _directions(
     sizes = part.total_queries, part.total_labels
     # Every row has a positive and a negative, whatever its scores: R holds them all.
     full = every_row or (plain and one and sizes[1] > 1)
-    average = RowAverage(full, problem.queries, sizes[0], objective.reduction, given.row_weight)
+    acc, weighted = given.scalars.dtype, (objective.reduction, given.row_weight)
+    average = RowAverage(full, problem.queries, sizes[0], *weighted, acc)
     offer = label_offer = None
     if part.whole and want_gradient and isinstance(base, Softmax | Sigmoid):
         offer = _offer(average, objective, grads.queries, grads.labels, wants.scalars)
@@ -191,16 +166,16 @@ def _directions(
     # With a guard, rows and columns exclude different pairs.
     if symmetric and part.whole and isinstance(base, Softmax) and objective.exclude_above is None:
         more["columns"] = log_sum_exp_over(column_one, base)
-    request = walk_request(objective, one, given.scalars, part.label_offset, **more)
+    request = walk_request(base, one, given.scalars, part.label_offset, objective, **more)
     forward = Direction(part, request, average, one)
     if not symmetric:
         return forward, None
     full = every_row or (plain and column_one and sizes[0] > 1)
-    average = RowAverage(full, problem.labels, sizes[1], "mean", None)
+    average = RowAverage(full, problem.labels, sizes[1], "mean", None, acc)
     if offer is not None:
         label_offer = _offer(average, objective, grads.labels, grads.queries, wants.scalars)
     # An offset shifts every logit of a column alike and so cancels on that side.
-    request = base_request(
+    request = walk_request(
         base, column_one, given.scalars, None,
         keep_active=want_gradient and part.whole, gradient=label_offer,
     )  # fmt: skip
@@ -214,7 +189,7 @@ def _offer(
     grad_columns: Tensor | None,
     want_scalars: bool,
 ) -> WalkGradient:
-    weight = objective.direction_weight
+    weight = objective.base_weight * objective.share
     row_scale = partial(average.over_counts, weight)
     known = average.known_scale(weight)
     return WalkGradient(row_scale, grad_rows, grad_columns, want_scalars, known)
@@ -280,7 +255,8 @@ def _rows(
             continue
         found, full = one.found, one.average.every_row
         if isinstance(base, Triplet | DynamicTriplet):
-            one.rows = triplet_rows(found, base, one.first_positive, full)
+            positive = one.leading_positive(base.positive == "hardest")
+            one.rows = triplet_rows(found, base, positive, full)
         elif isinstance(base, Softmax):
             offset = one.request.label_offset
             one.rows = softmax_rows(found, base, scalars[0], offset, one.one_positive, own, full)
@@ -323,13 +299,13 @@ def _positive_sums(
 def _plans(
     forward: Direction,
     columns: Direction | None,
-    objective: Objective,
+    weight: float,
     terms: ThresholdTerms | None,
     want_scalars: bool,
 ) -> tuple[GradientPlan | None, GradientPlan | None]:
     """Of both directions; None where there is nothing left to do."""
     assert forward.found is not None
-    weight, joint = objective.direction_weight, None
+    joint = None
     # Statistics of both sides from one pass: their coefficients are made in one pass as well.
     if forward.found.columns is not None and not forward.made:
         columns, joint = None, columns
@@ -347,7 +323,8 @@ def hardest_negatives(part: Part, k: int, exclude_above: float | None) -> tuple[
     -inf and -1 where there is none.
     """
     objective = Objective(exclude_above=exclude_above)
-    average = RowAverage(True, part.problem.queries, part.total_queries, "mean", None)
+    rows, acc = part.problem.queries, part.poison.dtype
+    average = RowAverage(True, rows, part.total_queries, "mean", None, acc)
     forward = Direction(part, WalkRequest(top_k=k), average, one_positive=False)
     _walk(part, objective, forward, None, want_pairs=False)
     part.summed({})
@@ -359,26 +336,33 @@ def hardest_negatives(part: Part, k: int, exclude_above: float | None) -> tuple[
 # What a walk is asked for, and what ``terms`` and the ALC parts take from it.
 
 
-def base_request(
+def walk_request(
     base: Base | None,
     one_positive: bool,
     scalars: Tensor,
     label_offset: Tensor | None,
+    objective: Objective | None = None,
     **more: Any,
 ) -> WalkRequest:
-    """What the base loss needs of a walk, and ``more``. ``one_positive``: every row has one."""
-    return WalkRequest(**_base_fields(base, one_positive, scalars, label_offset) | more)
+    """What the base loss needs of a walk, and ``more``.
 
-
-def walk_request(
-    objective: Objective,
-    one_positive: bool,
-    scalars: Tensor,
-    label_offset: Tensor | None,
-    **more: Any,
-) -> WalkRequest:
-    """Everything that the walk over the rows must leave, and ``more``."""
-    wanted = _base_fields(objective.base, one_positive, scalars, label_offset) | more
+    Args:
+        one_positive: every row has one.
+        objective: of the walk over the rows, which leaves everything else too.
+    """
+    wanted: dict[str, Any] = {}
+    if isinstance(base, Triplet | DynamicTriplet):
+        wanted = {"top_k": base.num_negatives, "hardest_positive": base.positive == "hardest"}
+    elif isinstance(base, Softmax):
+        wanted = {
+            "softmax": log_sum_exp_over(one_positive, base),
+            "inverse_temperature": scalars[0].reciprocal(),
+            "label_offset": label_offset,
+        }
+    elif isinstance(base, Sigmoid):
+        wanted = {"sigmoid": True, "scale": scalars[0], "bias": scalars[1]}
+    if objective is None:
+        return WalkRequest(**wanted | more)
     threshold = objective.threshold
     if threshold is not None:
         wanted["positive_margin"] = threshold.positive_margin
@@ -387,26 +371,9 @@ def walk_request(
     if objective.mine or (threshold is not None and threshold.negative_scope == "hardest"):
         wanted["top_k"] = max(wanted.get("top_k", 0), 1)
     # The walk meets each row's only positive anyway: its score need not be computed again.
-    if objective.mine or (one_positive and not isinstance(objective.base, Softmax | Sigmoid)):
+    if objective.mine or (one_positive and not isinstance(base, Softmax | Sigmoid)):
         wanted["hardest_positive"] = True
-    return WalkRequest(**wanted)
-
-
-def _base_fields(
-    base: Base | None, one_positive: bool, scalars: Tensor, label_offset: Tensor | None
-) -> dict[str, Any]:
-    """Fields of ``WalkRequest``."""
-    if isinstance(base, Triplet | DynamicTriplet):
-        return {"top_k": base.num_negatives, "hardest_positive": base.positive == "hardest"}
-    if isinstance(base, Softmax):
-        return {
-            "softmax": log_sum_exp_over(one_positive, base),
-            "inverse_temperature": scalars[0].reciprocal(),
-            "label_offset": label_offset,
-        }
-    if isinstance(base, Sigmoid):
-        return {"sigmoid": True, "scale": scalars[0], "bias": scalars[1]}
-    return {}
+    return WalkRequest(**wanted | more)
 
 
 def mined_pairs(

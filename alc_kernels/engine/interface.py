@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Protocol
 
 import torch
@@ -48,8 +49,9 @@ class Problem:
     # (B,) and (M,) acc, beside a guard: excluded is s > guard[i] - slack[0][i] * slack[1][j]
     slack: Slack = None
 
-    @property
+    @cached_property
     def acc(self) -> torch.dtype:
+        """Accumulation dtype."""
         return accumulation_dtype(self.queries.dtype)
 
     def exchanged(self, guard: Tensor | None = None) -> Problem:
@@ -75,9 +77,7 @@ class WalkGradient:
     want_scalars: bool = False
     # What ``row_scale`` would give, where it is known without counting; else None.
     known_scale: Callable[[], Tensor] | None = None
-    # The two tensors hold nothing yet: to be written, not added to. Only for a backend with
-    # ``WRITES_GRADIENTS``, and only where it takes up the offer.
-    fresh: bool = False
+    fresh: bool = False  # the two tensors hold nothing yet: to be written, not added to
 
 
 @dataclass
@@ -193,12 +193,62 @@ class GradientResult:
     plain_sum: Tensor | None = None
 
 
-class Backend(Protocol):
-    """A module with these functions is a backend.
+# Several prefix widths at once: the product of two prefixes is a partial sum of the full product,
+# so one walk over the tiles meets S of every width on its way.
 
-    One that sets ``WRITES_GRADIENTS = True`` is given gradients that hold nothing yet, and writes
-    them (``WalkGradient.fresh``, ``GradientRequest.fresh``); the others get zeros.
+
+@dataclass
+class PrefixProblem:
+    """Embeddings compared at several widths: for each w of ``widths``,
+
+    s_ij = (queries[i, :w] . labels[j, :w]) * query_scale[i] * label_scale[j].
     """
+
+    queries: Tensor  # (B, d), compute dtype, contiguous, d >= widths[-1]
+    labels: Tensor  # (M, d), the same dtype
+    positives: Positives  # (B, M); kind may be "empty"
+    exclude: Positives  # (B, M); kind may be "empty"
+    widths: tuple[int, ...]  # ascending, each once
+    query_scale: Tensor | None  # (W, B) acc inverse norms, 0 for zero rows; None: no scaling
+    label_scale: Tensor | None  # (W, M) acc; None with ``query_scale``
+    guard: Tensor | None  # (W, B) acc: see ``interface.Problem``
+    slack: Slack = None  # (W, B) and (W, M) acc
+
+    @cached_property
+    def acc(self) -> torch.dtype:
+        """Accumulation dtype."""
+        return accumulation_dtype(self.queries.dtype)
+
+
+@dataclass(frozen=True)
+class PrefixSides:
+    """One width's rows for the products of its gradient, and where those go."""
+
+    queries: Tensor  # (B, w), compute dtype, normalised
+    labels: Tensor  # (M, w)
+    grad_queries: Tensor | None  # (B, w) acc, added to; None: not wanted
+    grad_labels: Tensor | None  # (M, w) acc
+
+
+@dataclass(frozen=True)
+class PrefixTargets:
+    """Where a gradient of all widths at once goes: that by the rows before their norms.
+
+    With G the coefficients of a width and f, q, k its weight and scales, the coordinate c of row i
+    gets the sum over the widths w > c of f q_i sum_j G_ij k_j labels[j, c]: one product with the
+    sum of the widths' scaled coefficients. The rest of the gradient, -f q_i^2 (sum_j G_ij s_ij)
+    queries[i, c], needs the sums of G s alone.
+    """
+
+    weights: tuple[float, ...]
+    grad_queries: Tensor  # (B, d) acc, added to
+    grad_labels: Tensor  # (M, d) acc
+    query_dots: Tensor  # (W, B) acc, added to: sum over the labels of G s
+    label_dots: Tensor  # (W, M) acc
+
+
+class Backend(Protocol):
+    """A module with these functions is a backend."""
 
     def normalize_rows(
         self, x: Tensor, dtype: torch.dtype, normalize: bool
@@ -273,6 +323,31 @@ class Backend(Protocol):
         """
         ...
 
+    def prefix_walk(
+        self, problem: PrefixProblem, request: WalkRequest, targets: Callable[[], PrefixTargets]
+    ) -> list[RowStatistics] | None:
+        """One walk; the statistics per width. None: not served, a walk per width follows.
+
+        ``request`` does not ask for ``columns``. Its ``gradient`` is of any width, as row scales
+        and what is wanted are those of all; what is made of it is added to what ``targets``
+        returns.
+        """
+        ...
+
+    def prefix_gradient(
+        self,
+        problem: PrefixProblem,
+        requests: list[GradientRequest],
+        sides: list[PrefixSides],
+        targets: Callable[[], PrefixTargets],
+    ) -> bool:
+        """``dense_gradient`` of every width from one walk; False: not served.
+
+        Added to ``sides``, or to what ``targets`` returns, or some widths here and some there.
+        No request wants sums for scalars, nor asks for ``columns``.
+        """
+        ...
+
     def pair_gradient(
         self,
         problem: Problem,
@@ -338,104 +413,3 @@ def add_by_label(grad_labels: Tensor, index: Tensor, values: Tensor, determinist
         grad_labels.index_put_((flat,), rows, accumulate=True)  # sorts first, adds in order
     else:
         grad_labels.index_add_(0, flat, rows)
-
-
-# What a backend may provide beside ``interface.Backend`` for losses at several prefix widths.
-#
-# The product of two prefixes is a partial sum of the full product: one walk over the tiles meets
-# S of every width on its way. A backend with ``prefix_walk`` gives the statistics of all widths
-# from it, one with ``prefix_gradient`` the dense gradients of all widths, one with
-# ``prefix_walk_gradient`` both at once; for the others the passes of ``interface.Backend`` run once
-# per width.
-
-
-@dataclass(frozen=True)
-class PrefixProblem:
-    """Embeddings compared at several widths: for each w of ``widths``,
-
-    s_ij = (queries[i, :w] . labels[j, :w]) * query_scale[i] * label_scale[j].
-    """
-
-    queries: Tensor  # (B, d), compute dtype, contiguous, d >= widths[-1]
-    labels: Tensor  # (M, d), the same dtype
-    positives: Positives  # (B, M); kind may be "empty"
-    exclude: Positives  # (B, M); kind may be "empty"
-    widths: tuple[int, ...]  # ascending, each once
-    query_scale: Tensor | None  # (W, B) acc inverse norms, 0 for zero rows; None: no scaling
-    label_scale: Tensor | None  # (W, M) acc; None with ``query_scale``
-    guard: Tensor | None  # (W, B) acc: see ``interface.Problem``
-    slack: Slack = None  # (W, B) and (W, M) acc
-
-    @property
-    def item_bytes(self) -> int:
-        """Of an element in acc."""
-        return accumulation_dtype(self.queries.dtype).itemsize
-
-
-@dataclass(frozen=True)
-class PrefixSides:
-    """One width's rows for the products of its gradient, and where those go."""
-
-    queries: Tensor  # (B, w), compute dtype, normalised
-    labels: Tensor  # (M, w)
-    grad_queries: Tensor | None  # (B, w) acc, added to; None: not wanted
-    grad_labels: Tensor | None  # (M, w) acc
-
-
-@dataclass(frozen=True)
-class PrefixTargets:
-    """Where a gradient of all widths at once goes: that by the rows before their norms.
-
-    With G the coefficients of a width and f, q, k its weight and scales, the coordinate c of row i
-    gets the sum over the widths w > c of f q_i sum_j G_ij k_j labels[j, c]: one product with the
-    sum of the widths' scaled coefficients. The rest of the gradient, -f q_i^2 (sum_j G_ij s_ij)
-    queries[i, c], needs the sums of G s alone.
-    """
-
-    weights: tuple[float, ...]
-    grad_queries: Tensor  # (B, d) acc, added to
-    grad_labels: Tensor  # (M, d) acc
-    query_dots: Tensor  # (W, B) acc, added to: sum over the labels of G s
-    label_dots: Tensor  # (W, M) acc
-
-
-class PrefixBackend(Protocol):
-    """The optional functions of a backend's module."""
-
-    def prefix_walk(
-        self, problem: PrefixProblem, request: WalkRequest
-    ) -> list[RowStatistics] | None:
-        """One walk; the statistics per width. None: this request is not served.
-
-        ``request`` asks for neither ``columns`` nor ``gradient``.
-        """
-        ...
-
-    def prefix_walk_gradient(
-        self,
-        problem: PrefixProblem,
-        request: WalkRequest,
-        offer: WalkGradient,
-        targets: Callable[[], PrefixTargets],
-    ) -> list[RowStatistics] | None:
-        """The same, taking up ``offer`` at every width; None: not served.
-
-        ``offer``: of any width, as row scales and what is wanted are those of all. ``targets`` is
-        called where something will be added to them.
-        """
-        ...
-
-    def prefix_gradient(
-        self,
-        problem: PrefixProblem,
-        requests: list[GradientRequest],
-        sides: list[PrefixSides],
-        targets: Callable[[], PrefixTargets],
-    ) -> bool:
-        """``Backend.dense_gradient`` of every width from one walk; False: not served.
-
-        Added to ``sides``, or to what ``targets`` returns, or some widths here and some there.
-
-        No request wants sums for scalars, nor asks for ``columns``.
-        """
-        ...

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alc_kernels.engine.evaluate import Evaluation, Given, Wants, evaluate
+from alc_kernels.engine.evaluate import evaluate
 from alc_kernels.engine.guard import limits, slack_of
 from alc_kernels.engine.interface import (
     Backend,
@@ -25,7 +25,7 @@ from alc_kernels.engine.interface import (
     accumulation_dtype,
 )
 from alc_kernels.engine.prepare import Part
-from alc_kernels.engine.specification import Objective
+from alc_kernels.engine.specification import Evaluation, Given, Objective, Wants
 from alc_kernels.engine.widths import JoinedGradient, PrefixRows
 from alc_kernels.positives import Positives
 
@@ -68,10 +68,7 @@ class SharedWalk:
         self.directions: list[_Direction] = []
 
     def backend_of(self, n: int) -> Backend:
-        """The backend itself where it has no walk over several widths."""
-        if not hasattr(self.backend, "prefix_walk"):
-            self.apart = True
-            return self.backend
+        """With the walk that all widths share."""
         return _OneWidth(self, n)  # type: ignore[return-value]
 
     def direction(self, number: int, problem: Problem, request: WalkRequest) -> _Direction:
@@ -88,14 +85,9 @@ class SharedWalk:
             queries.rows, labels.rows, problem.positives, problem.exclude, self.widths,
             queries.scales, labels.scales, guard, slack,
         )  # fmt: skip
-        plain = replace(request, columns=None, gradient=None)
-        offer = request.gradient
-        if offer is not None and guard is None and hasattr(self.backend, "prefix_walk_gradient"):
-            found = self.backend.prefix_walk_gradient(
-                shared, plain, offer, partial(self._targets, number)
-            )
-        else:
-            found = self.backend.prefix_walk(shared, plain)  # type: ignore[attr-defined]
+        offer = request.gradient if guard is None else None
+        request = replace(request, columns=None, gradient=offer)
+        found = self.backend.prefix_walk(shared, request, partial(self._targets, number))
         self.apart |= found is None
         self.directions.append(_Direction(shared, found))
         return self.directions[number]
@@ -111,7 +103,7 @@ class SharedWalk:
         for number, one in enumerate(self.directions):
             if not one.requests:
                 continue
-            served = len(one.requests) == len(self.widths) and self.backend.prefix_gradient(  # type: ignore[attr-defined]
+            served = len(one.requests) == len(self.widths) and self.backend.prefix_gradient(
                 one.problem, one.requests, one.sides, partial(self._targets, number)
             )
             if served:
@@ -155,8 +147,6 @@ def _guard(
 
 class _OneWidth:
     """The backend of one width, with the walk that all widths share."""
-
-    WRITES_GRADIENTS = False  # they are put off and added together
 
     def __init__(self, shared: SharedWalk, n: int) -> None:
         self._shared, self._n = shared, n
@@ -225,8 +215,7 @@ class _OneWidth:
         self._shared.apart = True
         backend = self._shared.backend
         direction = next(found for walked, found in self._walked if walked is problem)
-        later = hasattr(backend, "prefix_gradient") and direction.found is not None
-        if not later or request.want_scalars or request.columns is not None:
+        if direction.found is None or request.want_scalars or request.columns is not None:
             return backend.dense_gradient(problem, request, grad_queries, grad_labels)
         direction.requests.append(request)
         direction.problems.append(problem)
@@ -247,7 +236,10 @@ def evaluate_widths(
     made = []
     for n, problem in enumerate(shared.problems):
         backend = shared.backend_of(n)
-        part = Part(backend, problem, objective.normalize, label_offset, none, none, poison)
+        sizes = problem.positives.shape
+        part = Part(
+            backend, problem, objective.normalize, label_offset, none, none, poison, *sizes, none
+        )
         made.append(evaluate(part, objective, given, wants))
     shared.finish()
     return made

@@ -16,7 +16,6 @@ from alc_kernels.engine.interface import (
     Problem,
     RowStatistics,
     WalkRequest,
-    accumulation_dtype,
 )
 from alc_kernels.engine.prepare import First, Left, Part, Shown, Tensors
 from alc_kernels.engine.rows import (
@@ -43,6 +42,7 @@ class RowAverage:
         total_rows: of all processes.
         reduction: "mean", or "sum" or "none" for no division.
         row_weight: (n,) acc or None.
+        acc: accumulation dtype.
     """
 
     def __init__(
@@ -52,10 +52,10 @@ class RowAverage:
         total_rows: int,
         reduction: str,
         row_weight: Tensor | None,
+        acc: torch.dtype,
     ) -> None:
         self.every_row, self._row_weight, self._total_rows = every_row, row_weight, total_rows
-        self._rows, self._device = like.shape[0], like.device
-        self._acc = accumulation_dtype(like.dtype)
+        self._rows, self._device, self._acc = like.shape[0], like.device, acc
         self._mean = reduction == "mean"
         self._alike = every_row and row_weight is None and total_rows > 0
         self._weight: Tensor | None = None  # (n,) acc, 0 for rows that do not count
@@ -139,13 +139,25 @@ class Direction:
     # Over its rows: of ``GradientResult``, weighted and plain.
     sums: tuple[Tensor, Tensor] | None = None
 
+    def leading_positive(self, hardest: bool) -> tuple[Tensor, Tensor]:
+        """Of each row's triplets: its ``hardest`` positive or its first one."""
+        if not hardest:
+            return self.first_positive()
+        found = self.found
+        assert found is not None
+        assert found.positive_index is not None and found.positive_score is not None
+        return found.positive_index, found.positive_score
+
     @property
     def made(self) -> bool:
         """The base loss's gradient was made during the walk."""
         return self.found is not None and self.found.gradient is not None
 
     def first_positive(self) -> tuple[Tensor, Tensor]:
-        """See ``bases.FirstPositive``. A walk that has found a row's only positive saves a pass."""
+        """(n,) int64 index, -1 where none, and (n,) acc score of each row's first positive.
+
+        A walk that has found a row's only positive saves a pass.
+        """
         found = self.found
         if found is not None and self.one_positive and found.positive_index is not None:
             assert found.positive_score is not None
@@ -251,8 +263,8 @@ def gradient_plan(
             )
         if threshold.positive_weight:
             if direction.one_positive and margins.kind is None:
-                first = direction.first_positive
-                pairs.append(single_positive_slope(first, threshold, terms))
+                first = direction.first_positive()
+                pairs.append(single_positive_slope(*first, terms))
             else:
                 margins = replace(
                     margins,
@@ -323,7 +335,7 @@ class Gradients:
                 labels = labels.new_zeros(shown.problem.labels.shape)
             if plan is not None:
                 here = plan
-                if plan.index is not None:
+                if plan.index is not None and not self.part.whole:
                     here = replace(here, index=shown.local(plan.index))
                 if plan.dense is not None and plan.dense.label_offset is not shown.label_offset:
                     dense = replace(plan.dense, label_offset=shown.label_offset)
@@ -333,8 +345,9 @@ class Gradients:
                 self._add(shown.exchanged, _travelled(columns, shown), labels, self.queries)
             if pairs is not None:
                 self.head_weight += self.part.backend.pair_logits_backward(
-                    shown.problem, shown.local(pairs.index), pairs.head.weight, pairs.slope,
-                    self.queries, labels, self.deterministic,
+                    shown.problem,
+                    pairs.index if self.part.whole else shown.local(pairs.index),
+                    pairs.head.weight, pairs.slope, self.queries, labels, self.deterministic,
                 )  # fmt: skip
             return Left(gradient=labels)
 

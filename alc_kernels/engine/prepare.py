@@ -87,30 +87,15 @@ class Part:
     inverse_queries: Tensor  # (B,) acc inverse norms; empty without normalisation
     inverse_labels: Tensor  # (M,)
     poison: Tensor  # 0-d acc: 1, or NaN when an input is not finite or an index out of range
+    total_queries: int  # of all processes
+    total_labels: int
+    sizes: Tensor  # (2, processes) int64 on the CPU: rows and labels of each; empty for one process
     guard: Tensor | None = field(default=None, init=False)  # see ``Problem``; of own queries
     label_guard: Tensor | None = field(default=None, init=False)
 
     # The own queries meet all labels and all rows are here: what needs both may be offered.
     whole: ClassVar[bool] = True
-
-    @property
-    def total_queries(self) -> int:
-        """Of all processes."""
-        return self.problem.queries.shape[0]
-
-    @property
-    def total_labels(self) -> int:
-        """Of all processes."""
-        return self.problem.labels.shape[0]
-
-    def encoded_sizes(self) -> Tensor:
-        """(2, processes) int64 on the CPU: rows and labels of each; empty of a whole batch."""
-        return self.poison.new_empty(0, dtype=torch.int64)
-
-    @property
-    def one_block(self) -> bool:
-        """All labels are shown at once."""
-        return True
+    one_block = True  # all labels are shown at once
 
     @cached_property
     def _shown(self) -> Shown:
@@ -282,7 +267,10 @@ def prepare(inputs: Inputs, num_columns: int | None = None) -> Part:
             poison = poison * poison_unless(poison.dtype, inside)
     if inverse_queries is None or inverse_labels is None:
         inverse_queries, inverse_labels = poison.new_empty(0), poison.new_empty(0)
-    return Part(chosen, problem, normalize, label_offset, inverse_queries, inverse_labels, poison)
+    return Part(
+        chosen, problem, normalize, label_offset, inverse_queries, inverse_labels, poison,
+        queries.shape[0], labels.shape[0], poison.new_empty(0, dtype=torch.int64),
+    )  # fmt: skip
 
 
 # The last step of every backward: un-normalise, apply the upstream gradient, round once.

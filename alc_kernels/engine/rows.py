@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -17,9 +16,6 @@ from alc_kernels.settings import DynamicTriplet, Softmax, ThresholdMargin, Tripl
 # What a base loss leaves behind: a value per row and how its gradient reaches the scores.
 
 
-# Each row's first positive, where a loss asks for it: (B,) int64 index, -1 where none, and (B,)
-# acc score.
-FirstPositive = Callable[[], tuple[Tensor, Tensor]]
 PositiveSums = tuple[Tensor, Tensor] | None  # what ``Backend.positive_pass`` leaves
 
 
@@ -112,16 +108,21 @@ def softmax_rows(
 
 
 def triplet_rows(
-    found: RowStatistics, base: Triplet | DynamicTriplet, first: FirstPositive, full: bool = False
+    found: RowStatistics,
+    base: Triplet | DynamicTriplet,
+    positive: tuple[Tensor, Tensor],
+    full: bool = False,
 ) -> RowLoss:
     """Value and slopes of each row's triplets. ``found`` holds the hardest negatives.
 
-    ``full``: every row is known to have a positive and a negative.
+    Args:
+        positive: (B,) index, -1 where none, and (B,) acc score of the one that leads a row's.
+        full: every row is known to have a positive and a negative.
     """
     assert found.top_score is not None and found.top_index is not None
     s_n = found.top_score[:, : base.num_negatives]  # (B, k)
     n = found.top_index[:, : base.num_negatives]
-    p, s_p = _positive(found, base, first)
+    p, s_p = positive
     exists = n >= 0
     members = None
     valid = exists
@@ -155,16 +156,6 @@ def triplet_rows(
         pair_index=torch.cat([n, p[:, None]], dim=1),
         pair_slope=torch.cat([slope_n, slope_p[:, None]], dim=1),
     )
-
-
-def _positive(
-    found: RowStatistics, base: Triplet | DynamicTriplet, first: FirstPositive
-) -> tuple[Tensor, Tensor]:
-    """(B,) index and score of the positive that leads the row's triplets."""
-    if base.positive == "hardest":
-        assert found.positive_index is not None and found.positive_score is not None
-        return found.positive_index, found.positive_score
-    return first()
 
 
 def _hinge(lead: Tensor, base: Triplet | DynamicTriplet) -> tuple[Tensor, Tensor, Tensor]:
@@ -284,19 +275,11 @@ def threshold_terms(sums: ThresholdSums, settings: ThresholdMargin, rows: int) -
     return ThresholdTerms(values, sums.counts, divisor, settings, sums.hardest_active)
 
 
-def sides_of(terms: ThresholdTerms | None, like: Tensor) -> tuple[Tensor, Tensor]:
-    """(2,) values and counts to report; zeros without a threshold loss."""
-    if terms is None:
-        return like.new_zeros(2), like.new_zeros(2, dtype=torch.int64)
-    return terms.values, terms.counts
-
-
 def single_positive_slope(
-    first: FirstPositive, settings: ThresholdMargin, terms: ThresholdTerms
+    index: Tensor, score: Tensor, terms: ThresholdTerms
 ) -> tuple[Tensor, Tensor]:
-    """(B, 1) index and slope of the positive side where every row has exactly one positive."""
-    index, score = first()
-    active = score <= settings.positive_margin
+    """(B, 1) index and slope of the positive side from every row's only positive, (B,) each."""
+    active = score <= terms.settings.positive_margin
     return index[:, None], torch.where(active, -terms.positive_scale, 0.0)[:, None]
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from ast import literal_eval
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from alc_kernels.engine.rows import PairHead
 from alc_kernels.settings import Base, DynamicTriplet, Sigmoid, Softmax, ThresholdMargin, Triplet
 
 _BASES: dict[str, type[Base]] = {
@@ -41,11 +42,6 @@ class Objective:
     def share(self) -> float:
         """Of each direction of the base loss in its value."""
         return 0.5 if getattr(self.base, "symmetric", False) in (True, "mean") else 1.0
-
-    @property
-    def direction_weight(self) -> float:
-        """Of each direction of the base loss in the total."""
-        return self.base_weight * self.share
 
     def encode(self) -> str:
         """As a string (a Python literal): operators accept tensors and plain values only.
@@ -98,3 +94,49 @@ _FIELDS = {
     for made in (*_BASES.values(), ThresholdMargin)
 }
 _PLAIN = tuple(f.name for f in fields(Objective) if f.name not in ("base", "threshold"))
+
+
+# What it is evaluated with, and what comes out.
+
+
+class Given(NamedTuple):
+    """The numbers that an objective is evaluated with, beside the embeddings."""
+
+    scalars: Tensor  # (2,) acc: temperature or scale, and bias
+    row_weight: Tensor | None = None  # (B,) acc
+    head: PairHead | None = None  # of the pair part; None leaves it out
+
+
+class Wants(NamedTuple):
+    """Which gradients to compute."""
+
+    queries: bool
+    labels: bool
+    scalars: bool = False
+    head: bool = False
+
+
+@dataclass
+class Evaluation:
+    """Values of the whole batch and, where wanted, gradients by the prepared rows.
+
+    What belongs to rows and labels is of the own ones. Gradients of scalars and heads are this
+    process's share, which sum to the whole batch's.
+    """
+
+    loss: Tensor  # 0-d acc; (B,) with reduction="none"
+    base: Tensor  # 0-d acc, unweighted
+    threshold: Tensor  # (2,) acc: positive and negative side of TCM, unweighted
+    pair: Tensor  # 0-d acc, unweighted
+    active: Tensor  # (2,) int64: active positives and negatives of TCM
+    hardest_score: Tensor  # (B,) acc, -inf where there is none; empty unless mined
+    hardest_index: Tensor  # (B,) int64, -1 where there is none; empty unless mined
+    # (B, 2) int64: hardest positive and negative, -1 outside R; empty without pair part and gather
+    pair_index: Tensor
+    rows: Tensor  # (B, d) acc: the prepared queries; empty unless gathered
+    pairs: Tensor  # (B, 2, d) acc: the labels of ``pair_index``, 0 outside R
+    grad_queries: Tensor | None  # (B, d) acc
+    grad_labels: Tensor | None  # (M, d) acc
+    grad_scalars: Tensor  # (2,) acc: temperature, or scale and bias
+    grad_head_weight: Tensor  # (4d,) acc; empty without a pair head
+    grad_head_bias: Tensor  # 0-d acc

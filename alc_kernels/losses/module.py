@@ -134,7 +134,8 @@ class SimilarityModule(nn.Module):
 
         With a process group the other processes hear of a refusal instead of waiting.
         """
-        if self.embedding_dim is None and least <= 1:
+        width = queries.shape[-1] if isinstance(queries, Tensor) and queries.dim() else 0
+        if width >= least and self.embedding_dim in (None, width):
             return  # the call itself checks the rest
         if self.group and not torch.compiler.is_compiling():
             with refusing(self.group):

@@ -13,7 +13,7 @@ from alc_kernels import checks
 from alc_kernels.distributed.control import refusing
 from alc_kernels.distributed.operator import join, push_rows_op
 from alc_kernels.distributed.settings import Membership, for_call, scalar_text
-from alc_kernels.engine.evaluate import Given, Wants, evaluate
+from alc_kernels.engine.evaluate import evaluate
 from alc_kernels.engine.interface import accumulation_dtype
 from alc_kernels.engine.operator import below_autograd, define, scale_gradient
 from alc_kernels.engine.prepare import (
@@ -25,7 +25,7 @@ from alc_kernels.engine.prepare import (
     prepare,
 )
 from alc_kernels.engine.rows import PairHead
-from alc_kernels.engine.specification import Objective
+from alc_kernels.engine.specification import Given, Objective, Wants
 from alc_kernels.settings import Softmax
 
 
@@ -131,8 +131,8 @@ def arguments(
 ) -> Call:
     """The operator's arguments, checked."""
     queries, labels = batch.queries, batch.labels
-    compute_dtype = checks.check_embeddings(queries, labels)
     check_backend(backend)
+    compute_dtype = checks.check_embeddings(queries, labels)
     guard = checks.check_exclude_above(objective.exclude_above)
     if guard is not None:
         objective = replace(objective, exclude_above=guard)
@@ -202,13 +202,12 @@ def _similarity_loss(call: Call) -> SimilarityLoss:
         else:
             part = prepare(inputs)
         found = evaluate(part, settings, Given(scalars, call.row_weight, head), wants)
-        rows, pairs = _gather(part, found.pair_index, settings.gather)
         poison = part.poison
         parts = torch.stack([found.base, *found.threshold.unbind(), found.pair])
         return SimilarityLoss(
             loss=found.loss * poison,
-            rows=rows,
-            pairs=pairs,
+            rows=found.rows,
+            pairs=found.pairs,
             parts=parts * poison,
             active=found.active,
             hardest_score=found.hardest_score * poison,
@@ -222,25 +221,12 @@ def _similarity_loss(call: Call) -> SimilarityLoss:
             grad_head_bias=found.grad_head_bias,
             inverse_queries=part.inverse_queries,
             inverse_labels=part.inverse_labels,
-            sizes=part.encoded_sizes(),
+            sizes=part.sizes,
         )
 
 
 def _or_empty(x: Tensor | None, like: Tensor) -> Tensor:
     return like.new_empty(0) if x is None else x
-
-
-def _gather(part: Part, index: Tensor, wanted: bool) -> tuple[Tensor, Tensor]:
-    """The own rows and the embeddings of the mined pairs in acc, zeros where the index is -1."""
-    rows, acc = part.problem.queries, part.poison.dtype
-    if not wanted:
-        return rows.new_empty(0, dtype=acc), rows.new_empty(0, dtype=acc)
-    problem, local = part.mined(index)
-    wide = rows.to(acc, copy=True)
-    if problem.labels.shape[0] == 0:
-        return wide, wide.new_zeros(*index.shape, rows.shape[1])
-    pairs = problem.labels[local.clamp(min=0)].to(acc)
-    return wide, torch.where((index < 0)[..., None], 0.0, pairs)
 
 
 def _fake(call: Call) -> SimilarityLoss:

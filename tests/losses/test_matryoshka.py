@@ -22,7 +22,7 @@ from alc_kernels.backends import native as native_backend
 from alc_kernels.backends import torch as torch_backend
 from alc_kernels.backends import triton as triton_backend
 from alc_kernels.backends.native import passes as prefixes
-from alc_kernels.backends.torch import passes as chunks
+from alc_kernels.backends.torch import pairs as chunks
 from alc_kernels.engine.specification import Objective
 from alc_kernels.ops.matryoshka import matryoshka_loss_op
 from tests.backends.common import NATIVE

@@ -268,14 +268,14 @@ def largest_inside(case, backend, device, monkeypatch) -> Largest:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_torch_backend_never_makes_the_whole_matrix(case, device, monkeypatch):
-    monkeypatch.setattr("alc_kernels.backends.torch.passes.WORKSPACE_BYTES", 1 << 20)
+    monkeypatch.setattr("alc_kernels.backends.torch.pairs.WORKSPACE_BYTES", 1 << 20)
     seen = largest_inside(case, "torch", device, monkeypatch)
     assert 4 * 8 * COLUMNS < seen.bytes < 4 * ROWS * COLUMNS // 4
 
 
 def test_the_watch_sees_a_whole_matrix(device, monkeypatch):
     """With a workspace for everything the matrix is made, and the watch must say so."""
-    monkeypatch.setattr("alc_kernels.backends.torch.passes.WORKSPACE_BYTES", 1 << 40)
+    monkeypatch.setattr("alc_kernels.backends.torch.pairs.WORKSPACE_BYTES", 1 << 40)
     seen = largest_inside(CASES[0], "torch", device, monkeypatch)
     assert (ROWS, COLUMNS) in seen.shapes
 

@@ -13,7 +13,7 @@ from alc_kernels.trainer.evaluation.search import SharedSearch, topk_labels
 
 PASS = "alc_kernels.trainer.negatives.index.QUERIES_PER_PASS"
 CHECK = "alc_kernels.trainer.evaluation.search.ROWS_PER_CHECK"
-WORKSPACE = "alc_kernels.backends.torch.passes.WORKSPACE_BYTES"
+WORKSPACE = "alc_kernels.backends.torch.pairs.WORKSPACE_BYTES"
 
 
 def full_sort(queries, labels, k, candidates):

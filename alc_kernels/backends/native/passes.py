@@ -242,9 +242,13 @@ MAX_SCALE = 2.0**40
 RESULTS = 15  # per width, before its four lists
 
 
-def prefix_walk(problem: PrefixProblem, request: WalkRequest) -> list[RowStatistics]:
-    """See ``prefix_interface.PrefixBackend.prefix_walk``. Every request is served."""
-    return _walk(problem, request, None, None, None)
+def prefix_walk(
+    problem: PrefixProblem, request: WalkRequest, targets: Callable[[], PrefixTargets] | None = None
+) -> list[RowStatistics] | None:
+    """See ``interface.Backend.prefix_walk``."""
+    if request.gradient is None or targets is None:
+        return _walk(problem, request, None, None, None)
+    return prefix_walk_gradient(problem, request, request.gradient, targets)
 
 
 def prefix_walk_gradient(
@@ -253,7 +257,7 @@ def prefix_walk_gradient(
     offer: WalkGradient,
     targets: Callable[[], PrefixTargets],
 ) -> list[RowStatistics] | None:
-    """See ``prefix_interface.PrefixBackend.prefix_walk_gradient``."""
+    """See ``prefix_walk``."""
     if not _shares_products(problem):
         return None
     if offer.known_scale is not None:
@@ -273,7 +277,7 @@ def prefix_gradient(
     sides: list[PrefixSides],
     targets: Callable[[], PrefixTargets],
 ) -> bool:
-    """See ``prefix_interface.PrefixBackend.prefix_gradient``.
+    """See ``interface.Backend.prefix_gradient``.
 
     Margins alone whose active pairs the walk has kept are sums over those, width by width.
     """

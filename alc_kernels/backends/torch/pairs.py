@@ -1,18 +1,40 @@
-"""Scores and gradients of listed pairs (a few labels per query)."""
+"""Listed pairs (a few labels per query), unit rows, and the chunks that all passes work in."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from alc_kernels.backends.torch.passes import accumulated, row_chunks
-from alc_kernels.engine.interface import Problem, accumulation_dtype, add_by_label, one_by_one
+from alc_kernels.engine.interface import Both, Problem, accumulation_dtype, add_by_label
+
+# Row chunks, so that memory does not grow with the number of pairs.
+
+
+WORKSPACE_BYTES = 64 << 20
+# A chunk of S, its masks and the temporaries of the longest formula live at the same time.
+TEMPORARIES = 6
+
+
+def row_chunks(num_rows: int, row_elements: int, like: Tensor) -> list[tuple[int, int]]:
+    """(start, stop) ranges whose temporaries of ``row_elements`` per row fit the workspace."""
+    item_bytes = max(like.element_size(), 4)  # in acc
+    row_bytes = max(row_elements * item_bytes * TEMPORARIES, 1)
+    step = max(1, WORKSPACE_BYTES // row_bytes)
+    return [(start, min(start + step, num_rows)) for start in range(0, num_rows, step)]
+
+
+def accumulated(x: Tensor) -> Tensor:
+    """``x`` in its accumulation dtype: products of half values are exact there."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+# Scores and gradients of listed pairs.
 
 
 def pair_chunks(problem: Problem, index: Tensor) -> list[tuple[int, int]]:
     """Row ranges whose gathered labels fit the workspace."""
     width = index.shape[1] * problem.labels.shape[1]
-    return list(row_chunks(index.shape[0], width, problem.acc.itemsize))
+    return row_chunks(index.shape[0], width, problem.queries)
 
 
 def gather_labels(problem: Problem, index: Tensor) -> Tensor:
@@ -58,7 +80,7 @@ def pair_gradient(
 
 def pair_logits(problem: Problem, index: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """See ``interface.Backend.pair_logits``."""
-    logits = problem.queries.new_zeros(index.shape, dtype=problem.acc)
+    logits = weight.new_zeros(index.shape)
     if problem.labels.shape[0] == 0:
         return logits
     on_query, on_label, on_distance, on_product = weight.chunk(4)
@@ -126,13 +148,18 @@ def normalize_rows(
     finite = torch.isfinite(x).all()
     if not normalize:
         return x.to(dtype).contiguous(), None, finite
-    wide = x.to(accumulation_dtype(x.dtype))
+    wide = accumulated(x)
     inverse = inverse_norms(wide)
     rows = (wide * inverse[:, None]).to(x.dtype).to(dtype)
     return rows.contiguous(), inverse, finite
 
 
-normalize_both = one_by_one(normalize_rows)
+def normalize_both(queries: Tensor, labels: Tensor, dtype: torch.dtype, normalize: bool) -> Both:
+    """See ``interface.Backend.normalize_both``."""
+    unit_queries, inverse_queries, finite_queries = normalize_rows(queries, dtype, normalize)
+    unit_labels, inverse_labels, finite_labels = normalize_rows(labels, dtype, normalize)
+    finite = (finite_queries & finite_labels).to(accumulation_dtype(dtype))
+    return unit_queries, inverse_queries, unit_labels, inverse_labels, finite / finite
 
 
 def normalize_rows_backward(

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alc_kernels.backends.torch.pairs import accumulated, row_chunks
 from alc_kernels.engine.interface import (
     GradientRequest,
     GradientResult,
@@ -19,7 +20,6 @@ from alc_kernels.engine.interface import (
     RowStatistics,
     Slack,
     WalkRequest,
-    accumulation_dtype,
 )
 
 # One chunk of similarities with its masks.
@@ -49,43 +49,45 @@ def limits(guard: Tensor, slack: Slack, start: int, stop: int) -> Tensor:
     return limit if slack is None else limit - slack[0][start:stop, None] * slack[1]
 
 
-def chunk_of(problem: Problem, start: int, stop: int) -> Chunk:
-    """Compute one chunk. No host synchronisation."""
-    scores = product(problem.queries[start:stop], problem.labels)
-    device = scores.device
+def one_width(problem: Problem) -> PrefixProblem:
+    """A plain problem as that of its full width."""
+    guard, slack = problem.guard, problem.slack
+    return PrefixProblem(
+        problem.queries, problem.labels, problem.positives, problem.exclude,
+        (problem.queries.shape[1],), None, None, None if guard is None else guard[None],
+        None if slack is None else (slack[0][None], slack[1][None]),
+    )  # fmt: skip
+
+
+def ranges(problem: PrefixProblem) -> list[tuple[int, int]]:
+    """Of rows, for a pass over all pairs of ``problem``."""
+    return row_chunks(*problem.positives.shape, problem.queries)
+
+
+def chunks_of(problem: PrefixProblem, start: int, stop: int) -> Iterator[Chunk]:
+    """The chunk of each width in turn; no host synchronisation.
+
+    Products of prefixes are partial sums: the sum grows from one width to the next.
+    """
+    raw: Tensor | None = None
+    before = 0
+    device = problem.queries.device
     positive = problem.positives.mask(start, stop, device)
-    negative = ~positive
+    allowed = ~positive
     if problem.exclude.kind != "empty":
-        negative &= ~problem.exclude.mask(start, stop, device)
-    if problem.guard is not None:
-        negative &= scores <= limits(problem.guard, problem.slack, start, stop)
-    return Chunk(scores, positive, negative)
-
-
-# Row chunks, so that memory does not grow with the number of pairs.
-
-
-WORKSPACE_BYTES = 64 << 20
-# A chunk of S, its masks and the temporaries of the longest formula live at the same time.
-TEMPORARIES = 6
-
-
-def row_chunks(num_rows: int, row_elements: int, item_bytes: int = 4) -> Iterator[tuple[int, int]]:
-    """(start, stop) ranges whose temporaries of ``row_elements`` per row fit the workspace."""
-    row_bytes = max(row_elements * item_bytes * TEMPORARIES, 1)
-    step = max(1, WORKSPACE_BYTES // row_bytes)
-    for start in range(0, num_rows, step):
-        yield start, min(start + step, num_rows)
-
-
-def problem_chunks(problem: Problem) -> Iterator[tuple[int, int]]:
-    """Row ranges for a pass over all pairs of ``problem``."""
-    return row_chunks(problem.queries.shape[0], problem.labels.shape[0], problem.acc.itemsize)
-
-
-def accumulated(x: Tensor) -> Tensor:
-    """``x`` in its accumulation dtype: products of half values are exact there."""
-    return x.to(accumulation_dtype(x.dtype))
+        allowed &= ~problem.exclude.mask(start, stop, device)
+    for n, width in enumerate(problem.widths):
+        part = product(problem.queries[start:stop, before:width], problem.labels[:, before:width])
+        raw = part if raw is None else raw.add_(part)
+        before = width
+        scores, negative = raw, allowed
+        if problem.query_scale is not None and problem.label_scale is not None:
+            scores = raw * problem.query_scale[n, start:stop, None]
+            scores *= problem.label_scale[n]
+        if problem.guard is not None:
+            slack = None if problem.slack is None else (problem.slack[0][n], problem.slack[1][n])
+            negative = allowed & (scores <= limits(problem.guard[n], slack, start, stop))
+        yield Chunk(scores, positive, negative)
 
 
 # The k largest of each row, equal values by smaller index.
@@ -152,20 +154,31 @@ def logits(scores: Tensor, inverse_temperature: Tensor, label_offset: Tensor | N
 
 def walk(problem: Problem, request: WalkRequest) -> RowStatistics:
     """See ``interface.Backend.walk``."""
-    num_rows = problem.queries.shape[0]
-    whole = statistics(chunk_of(problem, 0, 0), request)
-    for field in fields(RowStatistics):
-        empty = getattr(whole, field.name)
-        if empty is not None:
-            setattr(whole, field.name, empty.new_empty(num_rows, *empty.shape[1:]))
+    return prefix_walk(one_width(problem), request)[0]
+
+
+def prefix_walk(
+    problem: PrefixProblem, request: WalkRequest, targets: Callable[[], PrefixTargets] | None = None
+) -> list[RowStatistics]:
+    """See ``interface.Backend.prefix_walk``. Every request is served."""
+    num_rows, parts = problem.queries.shape[0], ranges(problem)
+    if len(parts) == 1:
+        return [statistics(chunk, request) for chunk in chunks_of(problem, *parts[0])]
+    whole = [statistics(chunk, request) for chunk in chunks_of(problem, 0, 0)]
+    for found in whole:
+        for field in fields(RowStatistics):
+            empty = getattr(found, field.name)
+            if empty is not None:
+                setattr(found, field.name, empty.new_empty(num_rows, *empty.shape[1:]))
     # Results go straight to their place: small tensors that outlive a chunk would settle in the
     # gaps between the large ones, and the heap would grow with every chunk.
-    for start, stop in problem_chunks(problem):
-        part = statistics(chunk_of(problem, start, stop), request)
-        for field in fields(RowStatistics):
-            found = getattr(part, field.name)
-            if found is not None:
-                getattr(whole, field.name)[start:stop] = found
+    for start, stop in parts:
+        for found, chunk in zip(whole, chunks_of(problem, start, stop), strict=True):
+            part = statistics(chunk, request)
+            for field in fields(RowStatistics):
+                value = getattr(part, field.name)
+                if value is not None:
+                    getattr(found, field.name)[start:stop] = value
     return whole
 
 
@@ -219,8 +232,9 @@ def positive_pass(
     """See ``interface.Backend.positive_pass``."""
     softplus_sum = torch.zeros_like(log_sum_exp)
     sigmoid_sum = torch.zeros_like(log_sum_exp)
-    for start, stop in problem_chunks(problem):
-        chunk = chunk_of(problem, start, stop)
+    prefixes = one_width(problem)
+    for start, stop in ranges(prefixes):
+        (chunk,) = chunks_of(prefixes, start, stop)
         z = logits(chunk.scores, inverse_temperature, label_offset)
         gap = log_sum_exp[start:stop, None] - z
         softplus_sum[start:stop] = torch.where(chunk.positive, -F.logsigmoid(-gap), 0.0).sum(dim=1)
@@ -238,19 +252,40 @@ def dense_gradient(
     grad_labels: Tensor | None,
 ) -> GradientResult:
     """See ``interface.Backend.dense_gradient``."""
-    result = GradientResult()
-    if request.want_scalars:
-        result.weighted_sum = problem.queries.new_zeros(problem.queries.shape[0], dtype=problem.acc)
-        result.plain_sum = torch.zeros_like(result.weighted_sum)
-    labels = accumulated(problem.labels) if grad_queries is not None else None
-    for start, stop in problem_chunks(problem):
-        chunk = chunk_of(problem, start, stop)
-        coefficient = coefficients(chunk, request, result, start, stop)
-        if grad_queries is not None and labels is not None:
-            grad_queries[start:stop].addmm_(coefficient, labels)
-        if grad_labels is not None:
-            grad_labels.addmm_(coefficient.T, accumulated(problem.queries[start:stop]))
-    return result
+    side = PrefixSides(problem.queries, problem.labels, grad_queries, grad_labels)
+    return _gradients(one_width(problem), [request], [side])[0]
+
+
+def prefix_gradient(
+    problem: PrefixProblem,
+    requests: list[GradientRequest],
+    sides: list[PrefixSides],
+    targets: Callable[[], PrefixTargets],
+) -> bool:
+    """See ``interface.Backend.prefix_gradient``."""
+    _gradients(problem, requests, sides)
+    return True
+
+
+def _gradients(
+    problem: PrefixProblem, requests: list[GradientRequest], sides: list[PrefixSides]
+) -> list[GradientResult]:
+    acc, results = problem.acc, [GradientResult() for _ in requests]
+    for result, request in zip(results, requests, strict=True):
+        if request.want_scalars:
+            result.weighted_sum = problem.queries.new_zeros(problem.queries.shape[0], dtype=acc)
+            result.plain_sum = torch.zeros_like(result.weighted_sum)
+    labels = [None if s.grad_queries is None else accumulated(s.labels) for s in sides]
+    for start, stop in ranges(problem):
+        for n, chunk in enumerate(chunks_of(problem, start, stop)):
+            coefficient = coefficients(chunk, requests[n], results[n], start, stop)
+            side, keys = sides[n], labels[n]
+            if side.grad_queries is not None and keys is not None:
+                side.grad_queries[start:stop].addmm_(coefficient, keys)
+            if side.grad_labels is not None:
+                queries = accumulated(side.queries[start:stop])
+                side.grad_labels.addmm_(coefficient.T, queries)
+    return results
 
 
 def coefficients(
@@ -305,73 +340,3 @@ def _add_margins(coefficient: Tensor, chunk: Chunk, request: GradientRequest) ->
         active = chunk.negative & (chunk.scores >= request.negative_margin)
         coefficient = coefficient + torch.where(active, request.negative_margin_scale, 0.0)
     return coefficient
-
-
-# Several prefix widths from one walk: a chunk's products are partial sums of each other.
-
-
-def _ranges(problem: PrefixProblem) -> list[tuple[int, int]]:
-    rows, columns = problem.queries.shape[0], problem.labels.shape[0]
-    return list(row_chunks(rows, columns, problem.item_bytes))
-
-
-def _chunks(problem: PrefixProblem, start: int, stop: int) -> Iterator[Chunk]:
-    """The chunk of each width in turn. The sum of the products grows from one to the next."""
-    raw: Tensor | None = None
-    before = 0
-    device = problem.queries.device
-    positive = problem.positives.mask(start, stop, device)
-    allowed = ~positive
-    if problem.exclude.kind != "empty":
-        allowed &= ~problem.exclude.mask(start, stop, device)
-    for n, width in enumerate(problem.widths):
-        part = product(problem.queries[start:stop, before:width], problem.labels[:, before:width])
-        raw = part if raw is None else raw.add_(part)
-        before = width
-        scores, negative = raw, allowed
-        if problem.query_scale is not None and problem.label_scale is not None:
-            scores = raw * problem.query_scale[n, start:stop, None]
-            scores *= problem.label_scale[n]
-        if problem.guard is not None:
-            slack = None if problem.slack is None else (problem.slack[0][n], problem.slack[1][n])
-            negative = allowed & (scores <= limits(problem.guard[n], slack, start, stop))
-        yield Chunk(scores, positive, negative)
-
-
-def prefix_walk(problem: PrefixProblem, request: WalkRequest) -> list[RowStatistics]:
-    """See ``prefix_interface.PrefixBackend.prefix_walk``."""
-    num_rows = problem.queries.shape[0]
-    whole = [statistics(chunk, request) for chunk in _chunks(problem, 0, 0)]
-    for found in whole:
-        for field in fields(RowStatistics):
-            empty = getattr(found, field.name)
-            if empty is not None:
-                setattr(found, field.name, empty.new_empty(num_rows, *empty.shape[1:]))
-    for start, stop in _ranges(problem):
-        for found, chunk in zip(whole, _chunks(problem, start, stop), strict=True):
-            part = statistics(chunk, request)
-            for field in fields(RowStatistics):
-                value = getattr(part, field.name)
-                if value is not None:
-                    getattr(found, field.name)[start:stop] = value
-    return whole
-
-
-def prefix_gradient(
-    problem: PrefixProblem,
-    requests: list[GradientRequest],
-    sides: list[PrefixSides],
-    targets: Callable[[], PrefixTargets],
-) -> bool:
-    """See ``prefix_interface.PrefixBackend.prefix_gradient``."""
-    labels = [None if s.grad_queries is None else accumulated(s.labels) for s in sides]
-    for start, stop in _ranges(problem):
-        for n, chunk in enumerate(_chunks(problem, start, stop)):
-            coefficient = coefficients(chunk, requests[n], GradientResult(), start, stop)
-            side, keys = sides[n], labels[n]
-            if side.grad_queries is not None and keys is not None:
-                side.grad_queries[start:stop].addmm_(coefficient, keys)
-            if side.grad_labels is not None:
-                queries = accumulated(side.queries[start:stop])
-                side.grad_labels.addmm_(coefficient.T, queries)
-    return True

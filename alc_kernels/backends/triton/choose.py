@@ -82,7 +82,7 @@ def prefix_gradient(
     sides: list[PrefixSides],
     targets: Callable[[], PrefixTargets],
 ) -> bool:
-    """See ``prefix_interface.PrefixBackend.prefix_gradient``. Every request is served."""
+    """See ``interface.Backend.prefix_gradient``. Every request is served."""
     first = requests[0]
     rows, labels = problem.queries.shape[0], problem.labels.shape[0]
     wanted = any(s.grad_queries is not None or s.grad_labels is not None for s in sides)

@@ -87,8 +87,10 @@ def prefix_constexprs(
     return {**own, "SCALED": scaled}
 
 
-def prefix_walk(problem: PrefixProblem, request: WalkRequest) -> list[RowStatistics]:
-    """See ``prefix_interface.PrefixBackend.prefix_walk``. Every request is served."""
+def prefix_walk(
+    problem: PrefixProblem, request: WalkRequest, targets: object = None
+) -> list[RowStatistics]:
+    """See ``interface.Backend.prefix_walk``. Every request is served; none makes a gradient."""
     queries, labels, widths = problem.queries, problem.labels, problem.widths
     (b, d), m, num_widths = queries.shape, labels.shape[0], len(widths)
     if b == 0 or m == 0:
