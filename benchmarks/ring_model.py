@@ -33,8 +33,8 @@ import torch.distributed as dist
 from alc_kernels import GlobalBatch, functional
 from alc_kernels.distributed import farewell
 from alc_kernels.distributed.exchange import Transfer
-from alc_kernels.engine.prepare import choose_backend
 from alc_kernels.engine.interface import GradientRequest, Problem, WalkRequest
+from alc_kernels.engine.prepare import choose_backend
 from alc_kernels.positives import Positives
 
 

@@ -333,7 +333,7 @@ def _backends(device: str) -> list[tuple[str, str | None]]:
     """Name and, where it cannot run, the reason, of every backend on ``device``."""
     import torch
 
-    from alc_kernels.engine.choose import BACKENDS, unavailable
+    from alc_kernels.engine.prepare import BACKENDS, unavailable
 
     example = torch.empty(1, 1, device=device)
     return [
