@@ -9,44 +9,28 @@ the whole batch. With GPUs it takes one for each process (NCCL), else the CPU (G
 
 from __future__ import annotations
 
-import argparse
 import os
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from titles import TitleEncoder, collate, make_dataset, training_pairs, validation_coverage
-from torch import Tensor, nn
+from titles import (
+    EncoderWithLoss,
+    collate,
+    make_dataset,
+    parser_of,
+    training_pairs,
+    validation_coverage,
+)
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from alc_kernels import ALCLoss, Auxiliary, GlobalBatch, Positives
+from alc_kernels import ALCLoss, Auxiliary, GlobalBatch
 from alc_kernels.distributed import farewell
 
 
-class EncoderWithLoss(nn.Module):
-    """One model that returns the loss, so that the heads' gradients are averaged as well."""
-
-    def __init__(self, dim: int, across: GlobalBatch) -> None:
-        super().__init__()
-        self.encoder = TitleEncoder(dim)
-        # Without dropout, so that the numbers of processes compare.
-        self.loss = ALCLoss(dim, auxiliary=Auxiliary(dropout=0.0), process_group=across)
-
-    def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        queries = self.encoder(batch["query_tokens"], batch["query_starts"])
-        labels = self.encoder(batch["label_tokens"], batch["label_starts"])
-        # Ids match across processes: the same product elsewhere is no negative.
-        same = Positives.from_ids(batch["numbers"], batch["numbers"])
-        loss: Tensor = self.loss(queries, labels, positives=same)
-        return loss
-
-
 def main(arguments: list[str] | None = None) -> float:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--labels", type=int, default=1000)
-    parser.add_argument("--titles", type=int, default=5000)
-    parser.add_argument("--batch-size", type=int, default=512, help="of all processes together")
+    parser = parser_of(__doc__, 512, "of all processes together")
     parser.add_argument("--mode", default="auto", choices=["auto", "gather", "ring"])
     settings = parser.parse_args(arguments)
 
@@ -63,7 +47,9 @@ def main(arguments: list[str] | None = None) -> float:
     torch.manual_seed(0)
     # The wrapper averages gradients over the processes; the loss takes that into account.
     across = GlobalBatch(mode=settings.mode, gradients_are_averaged=True)
-    model = EncoderWithLoss(64, across).to(device)
+    # Without dropout, so that the numbers of processes compare.
+    loss_function = ALCLoss(64, auxiliary=Auxiliary(dropout=0.0), process_group=across)
+    model = EncoderWithLoss(loss_function).to(device)
     wrapped = DistributedDataParallel(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     for epoch in range(settings.epochs):

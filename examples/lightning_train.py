@@ -5,16 +5,22 @@ python examples/lightning_train.py --epochs 10
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 import lightning
 import torch
-from titles import TitleEncoder, collate, make_dataset, training_pairs, validation_coverage
+from titles import (
+    EncoderWithLoss,
+    collate,
+    make_dataset,
+    parser_of,
+    training_pairs,
+    validation_coverage,
+)
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from alc_kernels import ALCLoss, Positives
+from alc_kernels import ALCLoss
 from alc_kernels.trainer.data import Dataset
 
 
@@ -23,23 +29,18 @@ class Matcher(lightning.LightningModule):
 
     def __init__(self, dataset: Dataset, dim: int = 64, learning_rate: float = 5e-3) -> None:
         super().__init__()
-        self.encoder = TitleEncoder(dim)
-        self.loss = ALCLoss(embedding_dim=dim)
+        self.model = EncoderWithLoss(ALCLoss(embedding_dim=dim), dim)
         self.dataset = dataset
         self.learning_rate = learning_rate
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
-        queries = self.encoder(batch["query_tokens"], batch["query_starts"])
-        labels = self.encoder(batch["label_tokens"], batch["label_starts"])
-        # two titles of one product match each other's label
-        same = Positives.from_ids(batch["numbers"], batch["numbers"])
-        loss = self.loss(queries, labels, positives=same)
-        self.log("loss", loss, prog_bar=True, batch_size=len(queries))
+        loss: Tensor = self.model(batch)
+        self.log("loss", loss, prog_bar=True, batch_size=len(batch["numbers"]))
         return loss
 
     def on_train_epoch_end(self) -> None:
         def encode(numbers: Tensor, starts: Tensor) -> Tensor:
-            return self.encoder(numbers.to(self.device), starts.to(self.device))
+            return self.model.encoder(numbers.to(self.device), starts.to(self.device))
 
         self.log("coverage@0.9", validation_coverage(encode, self.dataset), prog_bar=True)
 
@@ -48,12 +49,7 @@ class Matcher(lightning.LightningModule):
 
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--labels", type=int, default=1000)
-    parser.add_argument("--titles", type=int, default=5000)
-    parser.add_argument("--batch-size", type=int, default=256)
-    settings = parser.parse_args(arguments)
+    settings = parser_of(__doc__).parse_args(arguments)
 
     lightning.seed_everything(0, verbose=False)
     dataset = make_dataset(settings.labels, settings.titles)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import zlib
+from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from alc_kernels import ALCLoss, Positives
 from alc_kernels.functional import topk_similarity
 from alc_kernels.metrics import coverage_at_precision
 from alc_kernels.trainer.data import Dataset, generate_catalogue
@@ -58,6 +60,33 @@ class TitleEncoder(nn.Module):
     def forward(self, numbers: Tensor, starts: Tensor) -> Tensor:
         vectors = self.bag(numbers, starts)  # (n, dim)
         return vectors + self.out(vectors)
+
+
+class EncoderWithLoss(nn.Module):
+    """One model that returns the loss: so that the heads are wrapped, cast and saved with it."""
+
+    def __init__(self, loss: ALCLoss, dim: int = 64) -> None:
+        super().__init__()
+        self.encoder = TitleEncoder(dim)
+        self.loss = loss
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        queries = self.encoder(batch["query_tokens"], batch["query_starts"])
+        labels = self.encoder(batch["label_tokens"], batch["label_starts"])
+        # Two titles of one product match each other's label, also across processes.
+        same = Positives.from_ids(batch["numbers"], batch["numbers"])
+        loss: Tensor = self.loss(queries, labels, positives=same)
+        return loss
+
+
+def parser_of(text: str | None, batch_size: int = 256, of: str | None = None) -> ArgumentParser:
+    """The options that the examples share."""
+    parser = ArgumentParser(description=text)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--labels", type=int, default=1000)
+    parser.add_argument("--titles", type=int, default=5000)
+    parser.add_argument("--batch-size", type=int, default=batch_size, help=of)
+    return parser
 
 
 @torch.no_grad()

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from alc_kernels.losses.alc_loss import DEFAULT_AUXILIARY, DEFAULT_BASE, DEFAULT_THRESHOLD, ALCLoss
 from alc_kernels.positives import Positives
 from alc_kernels.reference.batch import Batch, Relation, pick
-from alc_kernels.reference.mining import largest
-from alc_kernels.reference.threshold_margin import threshold_parts
+from alc_kernels.reference.mining import largest, threshold_parts
 from alc_kernels.reference.total import base_value
 from alc_kernels.settings import Auxiliary, Base, DynamicTriplet, ThresholdMargin, Triplet
 

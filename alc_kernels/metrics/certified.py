@@ -304,11 +304,10 @@ def _test(
     kept = np.searchsorted(every, ends)
     accepted, wrong_ones, deff = sums.accepted[kept], sums.wrong[kept], deff[kept]
     p_values = error_p_value(wrong_ones / deff, accepted / deff, 1.0 - precision)
-    tested = fallback(p_values, levels)[1]
-    share = float(level * planned.shares.max())
     return _Tests(
-        ranked[ends - 1], accepted, wrong_ones, deff, sums.groups[kept], p_values, tested, share
-    )
+        ranked[ends - 1], accepted, wrong_ones, deff, sums.groups[kept], p_values,
+        fallback(p_values, levels)[1], float(level * planned.shares.max()),
+    )  # fmt: skip
 
 
 def _category(

@@ -8,8 +8,7 @@ autocast would round the products of the backward as well. Shares no code with t
 
 from alc_kernels.reference.auxiliary import batch_loss, pair_loss
 from alc_kernels.reference.bases import sigmoid_loss, softmax_loss, triplet_loss
-from alc_kernels.reference.mining import hardest_negatives, topk_similarity
-from alc_kernels.reference.threshold_margin import threshold_margin_loss
+from alc_kernels.reference.mining import hardest_negatives, threshold_margin_loss, topk_similarity
 from alc_kernels.reference.total import LossTerms, alc_loss, matryoshka_loss
 
 __all__ = [

@@ -12,8 +12,7 @@ from alc_kernels.positives import Positives
 from alc_kernels.reference.auxiliary import batch_value, pair_value
 from alc_kernels.reference.bases import sigmoid_value, softmax_value, triplet_value
 from alc_kernels.reference.batch import Batch, Relation, outside_autocast, pick, prepare, resolve
-from alc_kernels.reference.mining import hardest_positive, largest, rows_in_loss
-from alc_kernels.reference.threshold_margin import threshold_parts
+from alc_kernels.reference.mining import hardest_positive, largest, rows_in_loss, threshold_parts
 from alc_kernels.settings import (
     Auxiliary,
     Base,

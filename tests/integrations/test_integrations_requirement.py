@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError
 
 import pytest
 
-from alc_kernels.integrations import pairs
+from alc_kernels import integrations
 
 
 @pytest.mark.parametrize("found", ["5.9.9", "6.0.0", "6.0.dev1", "6.10.1", "10.0", None])
@@ -16,10 +16,10 @@ def test_versions(found: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
             raise PackageNotFoundError(package)
         return found
 
-    monkeypatch.setattr(pairs, "version", version)
+    monkeypatch.setattr(integrations, "version", version)
     if found not in ("5.9.9", None):
-        pairs.require("some-library", "6.0")
+        integrations.require("some-library", "6.0")
         return
     words = rf"needs some-library >= 6.0, found {found or 'none'}: pip install .*\[some-library\]"
     with pytest.raises(ImportError, match=words):
-        pairs.require("some-library", "6.0")
+        integrations.require("some-library", "6.0")

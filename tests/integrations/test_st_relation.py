@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from alc_kernels.integrations.pairs import equal_pairs
+from alc_kernels.integrations import equal_pairs
 from alc_kernels.integrations.sentence_transformers.loss import batch_relation, text_keys
 
 

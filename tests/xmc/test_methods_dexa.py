@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from alc_kernels.trainer.methods.dexa import AuxiliaryVectors
+from alc_kernels.trainer.methods.base import AuxiliaryVectors
 from tests.xmc.methods_cases import DIM, LABELS, SEEN, generator, snapshot, unit
 
 pytest.importorskip("faiss")

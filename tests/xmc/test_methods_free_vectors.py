@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from alc_kernels.trainer.methods.dexa import FreeVectors
+from alc_kernels.trainer.methods.base import FreeVectors
 from alc_kernels.trainer.training.optimizers import RowAdagrad
 from tests.xmc.methods_cases import DIM, LABELS, SEEN, generator, snapshot
 

@@ -7,7 +7,7 @@ The call is the library's, the loss is ours:
     loss = loss_fn(embeddings, labels, ref_emb=ref_emb, ref_labels=ref_labels)
 """
 
-from alc_kernels.integrations.pairs import require
+from alc_kernels.integrations import require
 
 require("pytorch-metric-learning", "2.8")
 

@@ -45,6 +45,7 @@ def check_distance(owner: object, distance: Any) -> bool:
 class _FusedLossFunction(BaseMetricLossFunction):
     """What the losses share: the distance, and the relation of a call."""
 
+    loss: ALCLoss  # computes the value of a call, already reduced
     repeats: Repeats = "nothing"  # what of an index tuple counts as often as it is named
 
     def __init__(self, **kwargs: Any) -> None:
@@ -74,11 +75,8 @@ class _FusedLossFunction(BaseMetricLossFunction):
         return found
 
     def _compute(self, queries: Tensor, labels: Tensor, relation: ClassRelation) -> dict[str, Any]:
-        raise NotImplementedError
-
-
-def _reduced(loss: Tensor) -> dict[str, Any]:
-    return {"loss": {"losses": loss, "indices": None, "reduction_type": "already_reduced"}}
+        value = self.loss(queries, labels, relation.positives, relation.exclude)
+        return {"loss": {"losses": value, "indices": None, "reduction_type": "already_reduced"}}
 
 
 class FusedLoss(_FusedLossFunction):
@@ -190,9 +188,6 @@ class FusedThresholdMarginLoss(_FusedLossFunction):
             backend=backend, deterministic=deterministic,
         )  # fmt: skip
 
-    def _compute(self, queries: Tensor, labels: Tensor, relation: ClassRelation) -> dict[str, Any]:
-        return _reduced(self.loss(queries, labels, relation.positives, relation.exclude))
-
 
 class FusedALCLoss(_FusedLossFunction):
     """:class:`alc_kernels.ALCLoss` with the library's call. Its heads are its parameters.
@@ -219,9 +214,6 @@ class FusedALCLoss(_FusedLossFunction):
             embedding_dim, base, auxiliary, threshold, base_weight, self.normalize, backend,
             deterministic,
         )  # fmt: skip
-
-    def _compute(self, queries: Tensor, labels: Tensor, relation: ClassRelation) -> dict[str, Any]:
-        return _reduced(self.loss(queries, labels, relation.positives, relation.exclude))
 
 
 # ``HardestMiner``: each anchor's hardest positive and hardest negatives, as index triplets.

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from alc_kernels.integrations.pairs import equal_pairs
+from alc_kernels.integrations import equal_pairs
 from alc_kernels.positives import Positives
 
 Indices = tuple[Tensor, ...] | None

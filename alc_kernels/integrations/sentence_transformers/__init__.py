@@ -8,7 +8,7 @@ One line changes:
 
 # ruff: noqa: E402 (the package is asked for first)
 
-from alc_kernels.integrations.pairs import require
+from alc_kernels.integrations import require
 
 require("sentence-transformers", "6.0")
 

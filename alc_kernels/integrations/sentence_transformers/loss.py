@@ -10,7 +10,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.losses.merged_forward import embed_columns
 from torch import Tensor, nn
 
-from alc_kernels.integrations.pairs import equal_pairs
+from alc_kernels.integrations import equal_pairs
 from alc_kernels.losses.alc_loss import DEFAULT_AUXILIARY, DEFAULT_BASE, DEFAULT_THRESHOLD, ALCLoss
 from alc_kernels.positives import Positives
 from alc_kernels.settings import Auxiliary, Base, ThresholdMargin

@@ -1,7 +1,6 @@
 """The methods, by name."""
 
-from alc_kernels.trainer.methods.base import DEXML, NGAME, LabelSide, Method, Snapshot
-from alc_kernels.trainer.methods.dexa import DEXA
+from alc_kernels.trainer.methods.base import DEXA, DEXML, NGAME, LabelSide, Method, Snapshot
 from alc_kernels.trainer.methods.prime import PRIME
 
 METHODS: dict[str, Method] = {method.name: method for method in (NGAME, DEXA, DEXML, PRIME)}

@@ -26,8 +26,7 @@ from alc_kernels import DynamicTriplet, Positives
 from alc_kernels.functional import hardest_negatives, triplet_loss
 from alc_kernels.trainer.config import TrainConfig
 from alc_kernels.trainer.errors import ConfigError
-from alc_kernels.trainer.methods.base import LabelSide, Method, Snapshot
-from alc_kernels.trainer.methods.dexa import FreeVectors
+from alc_kernels.trainer.methods.base import FreeVectors, LabelSide, Method, Snapshot
 from alc_kernels.trainer.parallel.processes import ALONE, Processes, all_rows, sum_of
 
 # PRIME's regulariser: a prototype must serve a query better than the label's text does.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,18 +82,12 @@ def drop_known(
     first = np.argsort(~keep, axis=1, kind="stable")[:, :k]
     kept = np.take_along_axis(keep, first, axis=1)
     missing = ((0, 0), (0, k - first.shape[1]))
-    return (
-        np.pad(
-            np.where(kept, np.take_along_axis(scores, first, axis=1), -np.inf),
-            missing,
-            constant_values=-np.inf,
-        ),
-        np.pad(
-            np.where(kept, np.take_along_axis(labels, first, axis=1), -1),
-            missing,
-            constant_values=-1,
-        ),
-    )
+
+    def filled(values: np.ndarray, none: float) -> np.ndarray:
+        picked = np.where(kept, np.take_along_axis(values, first, axis=1), none)
+        return np.pad(picked, missing, constant_values=none)
+
+    return filled(scores, -np.inf), filled(labels, -1)
 
 
 # FAISS: imported where it is needed, and made repeatable.
@@ -139,9 +134,10 @@ SLACK = 8  # labels asked for beyond those needed, which settles most ties at on
 GPU_WIDTH = 2048  # faiss-gpu returns no more labels of a query
 
 
-class LabelIndex(Protocol):
+class LabelIndex(ABC):
     """Finds the nearest labels of queries."""
 
+    @torch.no_grad()
     def search(
         self,
         queries: Tensor,
@@ -151,6 +147,8 @@ class LabelIndex(Protocol):
         margin: float | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The nearest labels that are neither positives nor excluded nor too similar.
+
+        Equal scores go to the smaller label.
 
         Args:
             queries: (n, d) floating point, on any device.
@@ -164,10 +162,28 @@ class LabelIndex(Protocol):
             Scores (n, k) float32, descending, and labels (n, k) int64. Where there are fewer than
             k, -inf and -1.
         """
-        ...
+        scores = np.empty((len(queries), k), np.float32)
+        found = np.empty((len(queries), k), np.int64)
+        for start in range(0, len(queries), QUERIES_PER_PASS):
+            part = slice(start, start + QUERIES_PER_PASS)
+            own = None if relation is None else relation[part]
+            leave_out = None if excluded is None else excluded[part]
+            scores[part], found[part] = self._pass(queries[part], k, own, leave_out, margin)
+        return scores, found
+
+    @abstractmethod
+    def _pass(
+        self,
+        queries: Tensor,
+        k: int,
+        relation: csr_matrix | None,
+        excluded: csr_matrix | None,
+        margin: float | None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The same for as many queries as are held at once."""
 
 
-class ExactIndex:
+class ExactIndex(LabelIndex):
     """Compares with every label, in memory that does not grow with the number of queries.
 
     Args:
@@ -186,38 +202,30 @@ class ExactIndex:
         rows = rows.detach().to(self.device).float()
         return (F.normalize(rows, dim=1) if self.normalize else rows).contiguous()
 
-    @torch.no_grad()
-    def search(
+    def _pass(
         self,
         queries: Tensor,
         k: int,
-        relation: csr_matrix | None = None,
-        excluded: csr_matrix | None = None,
-        margin: float | None = None,
+        relation: csr_matrix | None,
+        excluded: csr_matrix | None,
+        margin: float | None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """See :class:`LabelIndex`; ties go to the smaller label."""
-        scores = np.empty((len(queries), k), np.float32)
-        found = np.empty((len(queries), k), np.int64)
-        for start in range(0, len(queries), QUERIES_PER_PASS):
-            part = slice(start, start + QUERIES_PER_PASS)
-            rows = self._prepared(queries[part])
-            leave_out = None if excluded is None else self._pairs(excluded[part])
-            if relation is None:
-                top = topk_similarity(rows, self.labels, k, leave_out, normalize=False)
-            else:
+        rows = self._prepared(queries)
+        leave_out = None if excluded is None else self._pairs(excluded)
+        if relation is None:
+            top = topk_similarity(rows, self.labels, k, leave_out, normalize=False)
+        else:
+            top = hardest_negatives(
+                rows,
+                self.labels,
                 # The guard goes by a row's first positive.
-                positives = best_first(rows, self.labels, relation[part])
-                top = hardest_negatives(
-                    rows,
-                    self.labels,
-                    self._pairs(positives),
-                    leave_out,
-                    k,
-                    normalize=False,
-                    exclude_above=margin,
-                )
-            scores[part], found[part] = top[0].cpu().numpy(), top[1].cpu().numpy()
-        return scores, found
+                self._pairs(best_first(rows, self.labels, relation)),
+                leave_out,
+                k,
+                normalize=False,
+                exclude_above=margin,
+            )
+        return top[0].cpu().numpy(), top[1].cpu().numpy()
 
     def _pairs(self, relation: csr_matrix) -> Positives:
         crow = torch.from_numpy(relation.indptr.astype(np.int64))
@@ -225,12 +233,16 @@ class ExactIndex:
         return Positives.from_csr(crow, col, relation.shape[1]).to(self.device)
 
 
-class ApproximateIndex:
+class ApproximateIndex(LabelIndex):
     """Looks at a part of the labels only: FAISS, inverted lists over full vectors.
 
     About 4 √L lists, of which one in 16 and at least 32 are searched; up to 10,000 labels all
     are. Repeatable, unlike a graph index, which depends on how threads took turns building it.
     The index lives on the GPU where ``device`` is one and faiss-gpu is installed, else on the CPU.
+
+    True neighbours may be missing, see :meth:`recall`; what a query gets does not depend on the
+    others of the call. With a ``margin``, 2 k labels are looked at; a query for which more than k
+    of them are too similar gets fewer than k.
 
     Args:
         labels: (L, d) floating point.
@@ -267,34 +279,23 @@ class ApproximateIndex:
             index = faiss.index_cpu_to_gpu(self._resources, device.index or 0, index)
         self.index = index
 
-    def search(
+    def _pass(
         self,
         queries: Tensor,
         k: int,
-        relation: csr_matrix | None = None,
-        excluded: csr_matrix | None = None,
-        margin: float | None = None,
+        relation: csr_matrix | None,
+        excluded: csr_matrix | None,
+        margin: float | None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """See :class:`LabelIndex`; true neighbours may be missing, see :meth:`recall`.
-
-        Equal scores go to the smaller label, and what a query gets does not depend on the others
-        of the call. With a ``margin``, 2 k labels are looked at; a query for which more than k of
-        them are too similar gets fewer than k.
-        """
-        scores = np.empty((len(queries), k), np.float32)
-        found = np.empty((len(queries), k), np.int64)
-        for start in range(0, len(queries), QUERIES_PER_PASS):
-            part = slice(start, start + QUERIES_PER_PASS)
-            rows = F.normalize(queries[part].detach().float().cpu(), dim=1).contiguous()
-            known = [pairs[part] for pairs in (relation, excluded) if pairs is not None]
-            counts = sum((np.diff(pairs.indptr) for pairs in known), np.zeros(len(rows), np.int64))
-            looked_at = k * (1 if margin is None else 2) + counts  # (n,)
-            ceiling = None
-            if relation is not None and margin is not None:
-                ceiling = self._ceilings(rows, relation[part], margin)
-            top, labels = self._nearest(rows, looked_at)
-            scores[part], found[part] = drop_known(top, labels, k, known, ceiling)
-        return scores, found
+        rows = F.normalize(queries.detach().float().cpu(), dim=1).contiguous()
+        known = [pairs for pairs in (relation, excluded) if pairs is not None]
+        counts = sum((np.diff(pairs.indptr) for pairs in known), np.zeros(len(rows), np.int64))
+        looked_at = k * (1 if margin is None else 2) + counts  # (n,)
+        ceiling = None
+        if relation is not None and margin is not None:
+            ceiling = self._ceilings(rows, relation, margin)
+        top, labels = self._nearest(rows, looked_at)
+        return drop_known(top, labels, k, known, ceiling)
 
     def _nearest(self, rows: Tensor, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The nearest ``counts`` (n,) labels of each row (n, d), ties to the smaller label.
