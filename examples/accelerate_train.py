@@ -21,8 +21,6 @@ from titles import (
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from alc_kernels import ALCLoss
-
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser = parser_of(__doc__)
@@ -38,7 +36,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     batches: DataLoader[Any] = DataLoader(
         training_pairs(dataset), settings.batch_size, shuffle=True, collate_fn=collate
     )
-    model = EncoderWithLoss(ALCLoss(embedding_dim=64))
+    model = EncoderWithLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     model, optimizer, batches = accelerator.prepare(model, optimizer, batches)
     encoder = accelerator.unwrap_model(model).encoder

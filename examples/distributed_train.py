@@ -25,7 +25,7 @@ from titles import (
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from alc_kernels import ALCLoss, Auxiliary, GlobalBatch
+from alc_kernels import Auxiliary, GlobalBatch
 from alc_kernels.distributed import farewell
 
 
@@ -48,8 +48,8 @@ def main(arguments: list[str] | None = None) -> float:
     # The wrapper averages gradients over the processes; the loss takes that into account.
     across = GlobalBatch(mode=settings.mode, gradients_are_averaged=True)
     # Without dropout, so that the numbers of processes compare.
-    loss_function = ALCLoss(64, auxiliary=Auxiliary(dropout=0.0), process_group=across)
-    model = EncoderWithLoss(loss_function).to(device)
+    options = {"auxiliary": Auxiliary(dropout=0.0), "process_group": across}
+    model = EncoderWithLoss(**options).to(device)
     wrapped = DistributedDataParallel(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     for epoch in range(settings.epochs):

@@ -20,7 +20,6 @@ from titles import (
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from alc_kernels import ALCLoss
 from alc_kernels.trainer.data import Dataset
 
 
@@ -29,7 +28,7 @@ class Matcher(lightning.LightningModule):
 
     def __init__(self, dataset: Dataset, dim: int = 64, learning_rate: float = 5e-3) -> None:
         super().__init__()
-        self.model = EncoderWithLoss(ALCLoss(embedding_dim=dim), dim)
+        self.model = EncoderWithLoss(dim)
         self.dataset = dataset
         self.learning_rate = learning_rate
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,12 +64,15 @@ class TitleEncoder(nn.Module):
 
 
 class EncoderWithLoss(nn.Module):
-    """One model that returns the loss: so that the heads are wrapped, cast and saved with it."""
+    """One model that returns the loss: so that the heads are wrapped, cast and saved with it.
 
-    def __init__(self, loss: ALCLoss, dim: int = 64) -> None:
+    ``options`` are those of :class:`alc_kernels.ALCLoss`.
+    """
+
+    def __init__(self, dim: int = 64, **options: Any) -> None:
         super().__init__()
         self.encoder = TitleEncoder(dim)
-        self.loss = loss
+        self.loss = ALCLoss(embedding_dim=dim, **options)
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         queries = self.encoder(batch["query_tokens"], batch["query_starts"])
