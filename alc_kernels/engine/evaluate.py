@@ -29,6 +29,7 @@ from alc_kernels.engine.prepare import Left, Part, Shown
 from alc_kernels.engine.rows import (
     ONE_POSITIVE,
     PositiveSums,
+    ThresholdSums,
     ThresholdTerms,
     log_sum_exp_over,
     pair_losses,
@@ -86,7 +87,7 @@ def evaluate(part: Part, objective: Objective, given: Given, wants: Wants) -> Ev
         base_value = objective.share * (base_value + columns.average.value(total, "columns"))
     loss, terms = times(objective.base_weight, base_value), None
     if threshold is not None and sums is not None:
-        sums = replace(sums, values=total["threshold"], counts=total["active"])
+        sums = ThresholdSums(total["threshold"], total["active"], sums.hardest_active)
         terms = threshold_terms(sums, threshold, part.total_queries)
         loss = terms.total if base is None else loss + terms.total
     if objective.reduction == "none" and values is not None:

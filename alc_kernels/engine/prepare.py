@@ -92,13 +92,13 @@ class Part:
     sizes: Tensor  # (2, processes) int64 on the CPU: rows and labels of each; empty for one process
     guard: Tensor | None = field(default=None, init=False)  # see ``Problem``; of own queries
     label_guard: Tensor | None = field(default=None, init=False)
+    _shown: Shown | None = field(default=None, init=False)
 
     # The own queries meet all labels and all rows are here: what needs both may be offered.
     whole: ClassVar[bool] = True
     one_block = True  # all labels are shown at once
 
-    @cached_property
-    def _shown(self) -> Shown:
+    def _show(self) -> Shown:
         problem = self.problem
         if self.guard is not None:
             slack = slack_of(problem.queries, problem.labels, self.normalized)
@@ -114,6 +114,8 @@ class Part:
         Returns:
             What all processes left for the own labels, merged.
         """
+        if self._shown is None:
+            self._shown = self._show()
         self._shown.extra = extra
         return visitor(self._shown)
 
@@ -136,14 +138,14 @@ class Part:
                 limit = limits(one.index, one.score, above, rows, self.normalized)
             sides.append(limit)
         self.guard, self.label_guard = sides
-        self.__dict__.pop("_shown", None)
+        self._shown = None
 
     def keep_pairs(self, found: RowStatistics, shown: Shown) -> None:
         """Called after every block: its labels among the hardest pairs so far may be wanted."""
 
     def mined(self, index: Tensor) -> tuple[Problem, Tensor]:
         """A problem whose labels hold those of ``index`` (B, 2), global, and their columns."""
-        return self._shown.problem, index
+        return self.problem, index
 
     def summed(self, own: Tensors, scalars: Tensor | None = None) -> Tensors:
         """The sums over all processes; ``scalars`` must be the same on all of them."""

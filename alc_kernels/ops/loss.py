@@ -203,7 +203,7 @@ def _similarity_loss(call: Call) -> SimilarityLoss:
             part = prepare(inputs)
         found = evaluate(part, settings, Given(scalars, call.row_weight, head), wants)
         poison = part.poison
-        parts = torch.stack([found.base, *found.threshold.unbind(), found.pair])
+        parts = torch.cat([found.base.view(1), found.threshold, found.pair.view(1)])
         return SimilarityLoss(
             loss=found.loss * poison,
             rows=found.rows,
