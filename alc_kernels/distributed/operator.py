@@ -13,9 +13,9 @@ from alc_kernels.distributed.control import NO_COLUMNS, Sizes, Statement, agree,
 from alc_kernels.distributed.exchange import Tensors, add
 from alc_kernels.distributed.part import SharedPart, make_exchange
 from alc_kernels.distributed.settings import A_TENSOR, Membership
-from alc_kernels.engine.interface import accumulation_dtype, add_by_label
+from alc_kernels.engine.interface import accumulation_dtype
 from alc_kernels.engine.operator import define
-from alc_kernels.engine.prepare import Inputs, choose_backend, prepare
+from alc_kernels.engine.prepare import Inputs, add_by_label, choose_backend, prepare
 from alc_kernels.positives import OVER_ALL_LABELS
 
 Relation = tuple[str, list[Tensor]]  # kind and tensors, as operators take them

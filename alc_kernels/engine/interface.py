@@ -25,15 +25,6 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def poison_unless(acc: torch.dtype, good: Tensor, *others: Tensor | None) -> Tensor:
-    """0-d ``acc``: 1 where every 0-d bool holds (None: nothing to check), else NaN."""
-    for other in others:
-        if other is not None:
-            good = good & other
-    ones = good.to(acc)
-    return ones / ones  # 0 / 0 is NaN
-
-
 Slack = tuple[Tensor, Tensor] | None
 
 
@@ -399,17 +390,7 @@ def one_by_one(
         """See ``interface.Backend.normalize_both``."""
         unit_queries, inverse_queries, finite_queries = normalize_rows(queries, dtype, normalize)
         unit_labels, inverse_labels, finite_labels = normalize_rows(labels, dtype, normalize)
-        poison = poison_unless(accumulation_dtype(dtype), finite_queries, finite_labels)
-        return unit_queries, inverse_queries, unit_labels, inverse_labels, poison
+        finite = (finite_queries & finite_labels).to(accumulation_dtype(dtype))
+        return unit_queries, inverse_queries, unit_labels, inverse_labels, finite / finite
 
     return normalize_both
-
-
-def add_by_label(grad_labels: Tensor, index: Tensor, values: Tensor, deterministic: bool) -> None:
-    """grad_labels[index[i, t]] += values[i, t]; where the index is -1, values must be 0."""
-    flat = index.clamp(min=0).flatten()
-    rows = values.flatten(0, 1)
-    if deterministic and grad_labels.is_cuda:
-        grad_labels.index_put_((flat,), rows, accumulate=True)  # sorts first, adds in order
-    else:
-        grad_labels.index_add_(0, flat, rows)

@@ -17,8 +17,6 @@ from alc_kernels.engine.interface import (
     Backend,
     Problem,
     RowStatistics,
-    add_by_label,
-    poison_unless,
 )
 from alc_kernels.engine.operator import define
 from alc_kernels.positives import OVER_ALL_LABELS, Positives, _check_range
@@ -246,6 +244,15 @@ def relation(
     return Positives(kind, num_queries, num_labels, (clamped,)), inside
 
 
+def poison_unless(acc: torch.dtype, good: Tensor, *others: Tensor | None) -> Tensor:
+    """0-d ``acc``: 1 where every 0-d bool holds (None: nothing to check), else NaN."""
+    for other in others:
+        if other is not None:
+            good = good & other
+    ones = good.to(acc)
+    return ones / ones  # 0 / 0 is NaN
+
+
 def prepare(inputs: Inputs, num_columns: int | None = None) -> Part:
     """Choose the backend, normalise the rows and rebuild the relations.
 
@@ -273,6 +280,16 @@ def prepare(inputs: Inputs, num_columns: int | None = None) -> Part:
         chosen, problem, normalize, label_offset, inverse_queries, inverse_labels, poison,
         queries.shape[0], labels.shape[0], poison.new_empty(0, dtype=torch.int64),
     )  # fmt: skip
+
+
+def add_by_label(grad_labels: Tensor, index: Tensor, values: Tensor, deterministic: bool) -> None:
+    """grad_labels[index[i, t]] += values[i, t]; where the index is -1, values must be 0."""
+    flat = index.clamp(min=0).flatten()
+    rows = values.flatten(0, 1)
+    if deterministic and grad_labels.is_cuda:
+        grad_labels.index_put_((flat,), rows, accumulate=True)  # sorts first, adds in order
+    else:
+        grad_labels.index_add_(0, flat, rows)
 
 
 # The last step of every backward: un-normalise, apply the upstream gradient, round once.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from alc_kernels.engine.interface import Both, Problem, accumulation_dtype, add_by_label
+from alc_kernels.engine.interface import Both, Problem, accumulation_dtype
+from alc_kernels.engine.prepare import add_by_label
 
 # Row chunks, so that memory does not grow with the number of pairs.
 
