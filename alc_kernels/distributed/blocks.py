@@ -140,75 +140,33 @@ def earlier(a: First, b: First) -> First:
     )
 
 
-def first_of_queries(
-    backend: Backend, problem: Problem, relation: Positives, block: Block, sizes: Sizes
+def first_of(
+    backend: Backend, problem: Problem, kind: str, row_start: int, start: int, sizes: Sizes
 ) -> First:
-    """The own queries' candidates among the block's labels."""
-    own = torch.arange(problem.queries.shape[0], device=problem.queries.device)
-    if relation.kind == "ids":
-        found = _smallest(*problem.positives.tensors) if problem.positives.tensors else own * 0 - 1
-        found = torch.where(found >= 0, found + block.start, -1)
-        opposite = own + sizes.query_start
-        key, index = _prefer_own(found, opposite, *_ids(problem), block.start, sizes)
-        return _scored(backend, problem, key, index, block.start)
-    if relation.kind == "diagonal":
-        index = own + sizes.label_start
-    elif relation.kind == "index":
-        index = relation.tensors[0]
-    elif relation.kind == "csr":
-        index = relation.tensors[3]
-    else:
-        index = torch.full_like(own, -1)
-    index = torch.where((index >= block.start) & (index < block.stop), index, -1)
-    return _scored(backend, problem, _key(index), index, block.start)
+    """The candidates of a problem's rows, own queries or a block's labels, among its columns.
 
-
-def first_of_labels(
-    backend: Backend, problem: Problem, relation: Positives, block: Block, sizes: Sizes
-) -> First:
-    """The block's labels' candidates among the own queries.
-
-    ``problem`` is the exchanged one: its rows are labels.
+    Args:
+        kind: of the whole relation; the problem's may be another.
+        row_start, start: the first row and column in the global batch.
     """
-    rows, columns = problem.positives.shape
-    device, start = problem.queries.device, sizes.query_start
-    number = torch.arange(rows, device=device)
-    index = torch.full_like(number, -1)
-    if columns == 0 or rows == 0:
-        return _scored(backend, problem, _key(index), index, start)
-    if relation.kind == "ids":
-        found = _smallest(*problem.positives.tensors)
-        found = torch.where(found >= 0, found + start, -1)
-        opposite = number + block.start
-        key, index = _prefer_own(found, opposite, *_ids(problem), start, sizes)
-        return _scored(backend, problem, key, index, start)
-    if relation.kind == "diagonal":
-        query = number + block.start - sizes.label_start
-        index = torch.where((query >= 0) & (query < columns), query, -1)
-    elif relation.kind == "index":
-        label = relation.tensors[0] - block.start  # (columns,)
-        inside = (label >= 0) & (label < rows)
-        query = torch.arange(columns, device=device)
-        smallest = torch.full((rows + 1,), columns, device=device).scatter_reduce(
-            0, torch.where(inside, label, rows), query, "amin"
-        )[:rows]
-        index = torch.where(smallest < columns, smallest, -1)
-    elif relation.kind == "csr":
-        index = relation.tensors[7][block.start : block.stop]
-    index = torch.where(index >= 0, index + start, -1)
-    return _scored(backend, problem, _key(index), index, start)
-
-
-def _key(index: Tensor) -> Tensor:
-    return torch.where(index >= 0, index, NONE)
-
-
-def _ids(problem: Problem) -> tuple[Tensor, Tensor]:
-    """Ids of the rows and of the columns."""
-    if problem.positives.tensors:
-        return problem.positives.tensors[0], problem.positives.tensors[1]
-    none = torch.empty(0, dtype=torch.int64, device=problem.queries.device)
-    return none, none
+    relation = problem.positives
+    rows, columns = relation.shape
+    if relation.kind == "ids" and columns:
+        found = _smallest(*relation.tensors)
+    else:
+        found = relation.first(problem.queries.device)
+    index = torch.where(found >= 0, found + start, -1)
+    key = torch.where(index >= 0, index, NONE)
+    same = sizes.total_queries == sizes.total_labels
+    if kind == "ids" and relation.kind == "ids" and columns and same:
+        row_ids, column_ids = relation.tensors
+        own = torch.arange(row_start, row_start + rows, device=index.device)
+        place = own - start
+        here = (place >= 0) & (place < columns)
+        agrees = here & (column_ids[place.clamp(0, columns - 1)] == row_ids)
+        key, index = torch.where(agrees, OWN, key), torch.where(agrees, own, index)
+    local = torch.where(index >= 0, index - start, -1)
+    return First(index, backend.score_pairs(problem, local[:, None])[:, 0], key)
 
 
 def _smallest(row_ids: Tensor, column_ids: Tensor) -> Tensor:
@@ -216,24 +174,6 @@ def _smallest(row_ids: Tensor, column_ids: Tensor) -> Tensor:
     ordered, order = torch.sort(column_ids, stable=True)
     at = torch.searchsorted(ordered, row_ids).clamp_(max=column_ids.numel() - 1)
     return torch.where(ordered[at] == row_ids, order[at], -1)
-
-
-def _prefer_own(
-    found: Tensor, own: Tensor, row_ids: Tensor, column_ids: Tensor, start: int, sizes: Sizes
-) -> tuple[Tensor, Tensor]:
-    """Keys and indices; ``own`` (n,) is the column with the row's own global number."""
-    key = _key(found)
-    if sizes.total_queries != sizes.total_labels or column_ids.numel() == 0:
-        return key, found
-    place = own - start
-    here = (place >= 0) & (place < column_ids.numel())
-    agrees = here & (column_ids[place.clamp(0, column_ids.numel() - 1)] == row_ids)
-    return torch.where(agrees, OWN, key), torch.where(agrees, own, found)
-
-
-def _scored(backend: Backend, problem: Problem, key: Tensor, index: Tensor, start: int) -> First:
-    local = torch.where(index >= 0, index - start, -1)
-    return First(index, backend.score_pairs(problem, local[:, None])[:, 0], key)
 
 
 # Statistics of the same rows over two disjoint sets of columns become those of both.

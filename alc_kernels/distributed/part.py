@@ -12,8 +12,7 @@ from alc_kernels.distributed.blocks import (
     Block,
     block_relation,
     earlier,
-    first_of_labels,
-    first_of_queries,
+    first_of,
     from_tensors,
     merge_statistics,
     shift_indices,
@@ -138,11 +137,11 @@ class SharedPart(Part):
 
     def first(self, before: First | None, shown: Shown, columns: bool = False) -> First:
         """See ``Part.first``."""
-        of_side, problem = first_of_queries, shown.problem
+        problem, rows, start = shown.problem, self.cut.query_start, shown.start
         if columns:
-            of_side, problem = first_of_labels, shown.exchanged
-        block = Block(shown.start, shown.start + shown.problem.labels.shape[0], {})
-        here = of_side(self.backend, problem, self.problem.positives, block, self.cut)
+            problem, rows, start = shown.exchanged, start, rows
+        kind = self.problem.positives.kind
+        here = first_of(self.backend, problem, kind, rows, start, self.cut)
         return here if before is None else earlier(before, here)
 
     def keep_pairs(self, found: RowStatistics, shown: Shown) -> None:
