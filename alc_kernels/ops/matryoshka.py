@@ -10,11 +10,15 @@ from torch import Tensor
 
 from alc_kernels import checks
 from alc_kernels.engine.interface import accumulation_dtype
-from alc_kernels.engine.matryoshka import SharedWalk, evaluate_widths
+from alc_kernels.engine.matryoshka import (
+    PrefixRows,
+    SharedWalk,
+    evaluate_widths,
+    prefix_rows,
+)
 from alc_kernels.engine.operator import below_autograd, define, scale_gradient
 from alc_kernels.engine.prepare import choose_backend, plain_arithmetic, poison_unless, relation
 from alc_kernels.engine.specification import Given, Objective, Wants
-from alc_kernels.engine.widths import PrefixRows, prefix_rows
 from alc_kernels.ops.loss import arguments
 
 
