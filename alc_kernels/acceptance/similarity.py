@@ -1,0 +1,143 @@
+"""TF-IDF over character n-grams and words: cosines of given pairs, and the best labels of all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from scipy.sparse import csr_matrix, diags
+
+PAIRS_PER_PASS = 1 << 16
+QUERIES_PER_PASS = 256
+KNOWN_PER_LABEL = 16  # titles of a label that are looked at, the first ones
+
+
+class CharacterGrams:
+    """TF-IDF of character 3-4-grams within words, document frequencies of the labels.
+
+    Args:
+        labels: L label texts.
+    """
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        # Imported here: scikit-learn is an optional package.
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        self.vectorizer = TfidfVectorizer(
+            analyzer="char_wb", ngram_range=(3, 4), dtype=np.float32, sublinear_tf=True
+        )
+        self.labels: csr_matrix = self.vectorizer.fit_transform(labels)  # (L, G), rows of length 1
+
+    def queries(self, texts: Sequence[str]) -> csr_matrix:
+        """(n, G), rows of length 1, or 0 where no n-gram is known."""
+        return self.vectorizer.transform(texts)
+
+    def topk(self, queries: csr_matrix, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The k best labels of each query.
+
+        Returns:
+            Label numbers (n, k) int64 and cosines (n, k) float32, best first, ties to the smaller
+            label; k is at most the number of labels.
+        """
+        k = min(k, self.labels.shape[0])
+        columns = self.labels.T.tocsr()
+        found = np.empty((queries.shape[0], k), np.int64)
+        scores = np.empty((queries.shape[0], k), np.float32)
+        for start in range(0, len(found), QUERIES_PER_PASS):
+            part = slice(start, start + QUERIES_PER_PASS)
+            dense = (queries[part] @ columns).toarray()  # (part, L)
+            edge = np.partition(dense, dense.shape[1] - k, axis=1)[:, -k, None]
+            row, column = np.nonzero(dense >= edge)  # all that tie with the last one compete
+            order = np.lexsort((column, -dense[row, column], row))
+            first = np.searchsorted(row, np.arange(len(dense)))
+            taken = order[first[:, None] + np.arange(k)]
+            found[part], scores[part] = column[taken], dense[row[taken], column[taken]]
+        return found, scores
+
+
+class KnownTitles:
+    """Titles known to match each label.
+
+    Args:
+        grams: of the catalogue.
+        titles: K titles.
+        labels: (K,) the label of each, -1 for one that is not in the catalogue.
+        count: L.
+    """
+
+    def __init__(
+        self, grams: CharacterGrams, titles: Sequence[str], labels: np.ndarray, count: int
+    ) -> None:
+        order = np.argsort(labels, kind="stable")
+        order = order[labels[order] >= 0]
+        starts = np.searchsorted(labels[order], np.arange(count + 1))
+        place = np.arange(len(order)) - starts[labels[order]]
+        self.order = order[place < KNOWN_PER_LABEL]
+        self.starts = np.searchsorted(labels[self.order], np.arange(count + 1))
+        self.count = np.diff(starts)
+        self.vectors = grams.queries([titles[row] for row in self.order]) if len(order) else None
+
+    def __call__(
+        self, queries: csr_matrix, rows: np.ndarray, labels: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """``known`` and ``known_count`` of the pairs (P,); nothing where no title is known."""
+        if self.vectors is None:
+            return {}
+        start, counts = self.starts[labels], np.diff(self.starts)[labels]
+        pair = np.repeat(np.arange(len(rows)), counts)
+        within = np.arange(len(pair)) - np.repeat(np.cumsum(counts) - counts, counts)
+        title = np.repeat(start, counts) + within
+        cosines = pair_cosines(queries, self.vectors, rows[pair], title).astype(np.float64)
+        best = np.full(len(rows), -1.0)
+        np.maximum.at(best, pair, cosines)
+        return {
+            "known": np.where(best < 0, np.nan, best),
+            "known_count": np.log1p(self.count[labels]),
+        }
+
+
+def rarity_of(labels: csr_matrix) -> np.ndarray:
+    """(W,) log(L / labels with the token), at most log(L + 1) for a token that none has."""
+    count = labels.getnnz(axis=0)
+    return np.log((labels.shape[0] + 1.0) / np.maximum(count, 1)).astype(np.float64)
+
+
+def weighted(rows: csr_matrix, weights: np.ndarray) -> csr_matrix:
+    """Rows (n, V) with columns weighted by (V,), scaled to length 1 (0 stays 0)."""
+    made = (rows @ diags(weights)).tocsr().astype(np.float32)
+    length = np.sqrt(made.multiply(made).sum(axis=1).A1)
+    return (diags(1.0 / np.where(length > 0, length, 1.0)) @ made).tocsr().astype(np.float32)
+
+
+def passes(count: int, size: int = PAIRS_PER_PASS) -> Iterator[slice]:
+    """Slices of at most ``size`` that cover ``count``."""
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
+
+
+def pair_cosines(
+    left: csr_matrix, right: csr_matrix, rows: np.ndarray, columns: np.ndarray
+) -> np.ndarray:
+    """(P,) float32 inner products of ``left[rows[p]]`` and ``right[columns[p]]``."""
+    made = np.empty(len(rows), np.float32)
+    for part in passes(len(rows)):
+        made[part] = left[rows[part]].multiply(right[columns[part]]).sum(axis=1).A1
+    return made
+
+
+def row_max(matrix: csr_matrix, weights: np.ndarray, empty: float = 0.0) -> np.ndarray:
+    """(n,) the largest of ``weights`` (V,) over each row's stored columns; ``empty`` for none."""
+    if not matrix.nnz:
+        return np.full(matrix.shape[0], empty)
+    starts = matrix.indptr[:-1]
+    filled = np.diff(matrix.indptr) > 0
+    made = np.full(matrix.shape[0], empty)
+    made[filled] = np.maximum.reduceat(weights[matrix.indices], starts[filled])
+    return made
+
+
+def drawn(count: int, most: int, seed: int) -> np.ndarray:
+    """At most ``most`` of ``count`` rows, ascending, each as likely as the others."""
+    if count <= most:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(seed).permutation(count)[:most])
