@@ -143,11 +143,11 @@ def validation_line(found: Sequence[Predictions]) -> list[float]:
 
 
 def show_validation(rows: Iterable[tuple[str, Sequence[Predictions]]]) -> None:
-    print(f"  {'validation':28s}{'P@1':>7s}{'C@.9':>7s}{'C@.95':>7s}{'cert.9':>8s}{'cert.95':>8s}")
+    print(f"  {'validation':34s}{'P@1':>7s}{'C@.9':>7s}{'C@.95':>7s}{'cert.9':>8s}{'cert.95':>8s}")
     for name, found in rows:
         values = validation_line(found)
         print(
-            f"  {name:28s}" + "".join(f"{v:{7 if i < 3 else 8}.1f}" for i, v in enumerate(values))
+            f"  {name:34s}" + "".join(f"{v:{7 if i < 3 else 8}.1f}" for i, v in enumerate(values))
         )
 
 
@@ -158,7 +158,7 @@ def show_test(source: Source, methods: Mapping[str, Sequence[Found]]) -> None:
         name: Group(name, [Scored(name, {source.name: found}, mark) for found in runs])
         for name, runs in methods.items()
     }
-    print(f"\n  {'test':28s}" + "".join(f"{name:>22s}" for name in ("P@1", "C@.9", "C@.95")))
+    print(f"\n  {'test':34s}" + "".join(f"{name:>26s}" for name in ("P@1", "C@.9", "C@.95")))
     for name, group in groups.items():
         show_estimates(name, group.figures()[source.name])
     for name in ("TF-IDF + boosting", "logistic", "boosting"):
@@ -166,7 +166,7 @@ def show_test(source: Source, methods: Mapping[str, Sequence[Found]]) -> None:
             if other != name:
                 difference = groups[name].difference(groups[other])[source.name]
                 show_estimates(f"{name} minus {other}", difference, "+")
-    print(f"\n  {'certified on validation':28s}" + "".join(
+    print(f"\n  {'certified on validation':34s}" + "".join(
         f"{f'accepted at {p:g}':>16s}{'right':>8s}" for p in PRECISIONS
     ))  # fmt: skip
     for name, runs in methods.items():
@@ -174,7 +174,7 @@ def show_test(source: Source, methods: Mapping[str, Sequence[Found]]) -> None:
         for precision in PRECISIONS:
             kept = np.mean([certified_on_test(found, precision) for found in runs], axis=0)
             line += f"{100 * kept[0]:16.1f}{100 * kept[1]:8.1f}"
-        print(f"  {name:28s}{line}")
+        print(f"  {name:34s}{line}")
 
 
 def certified_on_test(found: Found, precision: float) -> tuple[float, float]:
@@ -192,8 +192,8 @@ def show_estimates(name: str, values: Mapping[str, Estimate], sign: str = "") ->
     for key in MEASURES:
         one = values[key]
         numbers = [f"{100 * value:{sign}.1f}" for value in (one.value, one.low, one.high)]
-        cells += f"{f'{numbers[0]} ({numbers[1]} to {numbers[2]})':>22s}"
-    print(f"  {name:28s}{cells}")
+        cells += f"{f'{numbers[0]} ({numbers[1]} to {numbers[2]})':>26s}"
+    print(f"  {name:34s}{cells}")
 
 
 def without(features: Mapping[str, Features], group: str) -> dict[str, Features]:

@@ -131,9 +131,7 @@ def main(words: list[str] | None = None) -> None:
     )
     parser.add_argument("--draws", type=int, default=200)
     draws = parser.parse_args(words).draws
-    print(
-        f"{draws} draws a design, confidence .95: .05 broken are allowed. Empirical.\n"
-    )
+    print(f"{draws} draws a design, confidence .95: .05 broken are allowed. Empirical.\n")
     print(f"{'':30s}{'out of fold':^29s}{'probabilities of the refit':^29s}")
     heads = f"{'broken':>9s}{'coverage':>10s}{'none':>8s}  "
     print(f"{'products x queries':30s}{heads}{heads}")
