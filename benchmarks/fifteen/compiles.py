@@ -16,6 +16,7 @@ import json
 import os
 import subprocess
 import sys
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -31,36 +32,42 @@ Launch = dict[str, Any]  # a kernel with all that decides its machine code
 
 
 def described(kernel: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Launch:
-    """What Triton's launcher would specialise a launch on."""
+    """What Triton's launcher would specialise a launch on; places are paths into the arguments."""
     named = {**dict(zip(kernel.arg_names, arguments, strict=False)), **options}
-    own = {name: named[name] for name in kernel.arg_names}
     fixed = {name for name, kind in kernel.fn.__annotations__.items() if "constexpr" in str(kind)}
     loose = set(kernel.kwargs.get("do_not_specialize") or ())
-    signature: dict[str, str] = {}
-    constants: dict[str, Any] = {}
-    divisible = []
-    for name, value in own.items():
-        one = type(value) is int and value == 1 and name not in loose
-        if name in fixed or value is None or one:
-            signature[name], constants[name] = "constexpr", value
-        elif hasattr(value, "data_ptr"):
-            signature[name] = "*" + DTYPES[str(value.dtype)]
+    constants: list[tuple[list[int], Any]] = []
+    divisible: list[list[int]] = []
+
+    def kind_of(value: Any, path: list[int], fixed: bool, loose: bool) -> Any:
+        if isinstance(value, tuple):
+            if hasattr(value, "UPCAST"):  # the interpreter's own way to multiply bfloat16
+                value = value._replace(UPCAST=type(value.UPCAST)(False))
+            return [kind_of(part, [*path, n], False, False) for n, part in enumerate(value)]
+        if type(value).__name__ == "constexpr":
+            fixed, value = True, value.value
+        if fixed or value is None or (type(value) is int and value == 1 and not loose):
+            constants.append((path, value))
+            return "constexpr"
+        if hasattr(value, "data_ptr"):
             if value.data_ptr() % 16 == 0:
-                divisible.append(name)
-        elif isinstance(value, float):
-            signature[name] = "fp32"
-        elif isinstance(value, bool):
-            signature[name] = "i1"
-        else:
-            signature[name] = "i32"
-            if value % 16 == 0 and name not in loose:
-                divisible.append(name)
-    if "UPCAST" in constants:  # the interpreter's own way to multiply bfloat16
-        constants["UPCAST"] = False
+                divisible.append(path)
+            return "*" + DTYPES[str(value.dtype)]
+        if isinstance(value, float):
+            return "fp32"
+        if isinstance(value, bool):
+            return "i1"
+        if value % 16 == 0 and not loose:
+            divisible.append(path)
+        return "i32"
+
     return {
         "module": kernel.fn.__module__,
         "kernel": kernel.fn.__name__,
-        "signature": signature,
+        "signature": {
+            name: kind_of(named[name], [n], name in fixed, name in loose)
+            for n, name in enumerate(kernel.arg_names)
+        },
         "constants": constants,
         "divisible": divisible,
         "options": {name: named[name] for name in LAUNCH_OPTIONS if named.get(name)},
@@ -120,9 +127,14 @@ def compile_all(noted: list[Launch]) -> list[float]:
     seconds = []
     for launch in noted:
         kernel = getattr(importlib.import_module(launch["module"]), launch["kernel"])
-        names = list(launch["signature"])
-        at = {(names.index(name),): [["tt.divisibility", 16]] for name in launch["divisible"]}
-        source = ASTSource(kernel, launch["signature"], launch["constants"], at)
+        classes = typing.get_type_hints(kernel.fn)
+        signature = {
+            name: classes[name](*kind) if isinstance(kind, list) else kind
+            for name, kind in launch["signature"].items()
+        }
+        constants = {tuple(path): value for path, value in launch["constants"]}
+        at = {tuple(path): [["tt.divisibility", 16]] for path in launch["divisible"]}
+        source = ASTSource(kernel, signature, constants, at)
         started = sum(os.times()[:4])  # of this process and those that it waited for
         triton.compile(source, target=GPUTarget("cuda", 90, 32), options=launch["options"])
         seconds.append(sum(os.times()[:4]) - started)

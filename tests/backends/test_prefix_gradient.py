@@ -12,7 +12,6 @@ from alc_kernels.backends import triton as triton_backend
 from alc_kernels.backends.triton import launch as workspace
 from alc_kernels.backends.triton.active import product as prefix_bits
 from alc_kernels.backends.triton.dense import launch as coefficients
-from alc_kernels.backends.triton.dense import prefix_launch as prefix_coefficients
 from alc_kernels.engine.interface import (
     GradientRequest,
     PrefixProblem,
@@ -196,7 +195,7 @@ def test_row_and_column_chunks(kind, device, monkeypatch):
     monkeypatch.setattr(coefficients, "MIN_CHUNK_ROWS", 128)
     launches = []
     for module, name in (
-        (prefix_coefficients, "prefix_coefficients_kernel"),
+        (coefficients, "prefix_coefficients_kernel"),
         (prefix_bits, "prefix_bits_kernel"),
     ):
         kernel = getattr(module, name)

@@ -81,10 +81,33 @@ def kernel(x_ptr, y):
     assert transposed_products(good) == []
 
 
+SIZES = ("num_", "row_st", "col_st", "per_")  # what names of a batch's sizes begin with
+MOST_PARAMETERS = 20
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=NAMES)
+def test_contracts_are_by_name(path):
+    """What belongs together is one argument; it holds no size of the batch.
+
+    Triton's do_not_specialize does not reach into a tuple: a size in one would be specialised.
+    """
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ClassDef) and "NamedTuple" in map(ast.unparse, node.bases):
+            fields = [
+                ast.unparse(field.target) for field in node.body if isinstance(field, ast.AnnAssign)
+            ]
+            sizes = [
+                name for name in fields if name.startswith(SIZES) and not name.endswith("_ptr")
+            ]
+            assert not sizes, f"{node.name}: {sizes}"
+        elif isinstance(node, ast.FunctionDef) and node.decorator_list:
+            count = len(node.args.args)
+            assert count <= MOST_PARAMETERS, f"{node.name} has {count} parameters"
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=NAMES)
 def test_kernels_are_named_and_do_not_specialise_on_batch_sizes(path):
     """A size of the batch as a constexpr, or specialised, recompiles for every last batch."""
-    sizes = ("num_", "row_st", "col_st", "per_")
     for node in ast.parse(path.read_text()).body:
         if not isinstance(node, ast.FunctionDef) or not node.name.endswith("_kernel"):
             continue
@@ -94,6 +117,6 @@ def test_kernels_are_named_and_do_not_specialise_on_batch_sizes(path):
                 if keyword.arg == "do_not_specialize":
                     kept |= set(ast.literal_eval(keyword.value))
         for argument in node.args.args:
-            if argument.arg.startswith(sizes) and not argument.arg.endswith("_ptr"):
+            if argument.arg.startswith(SIZES) and not argument.arg.endswith("_ptr"):
                 assert argument.annotation is None, f"{node.name}: {argument.arg} is a constexpr"
                 assert argument.arg in kept, f"{node.name}: {argument.arg} is specialised"

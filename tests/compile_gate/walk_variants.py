@@ -1,4 +1,4 @@
-"""The variants of the walk's kernels that are compiled ahead of time by the compile gate.
+"""The variants of the walks that the compile gate compiles, and of what finds the k hardest.
 
 As in ``variants``: each shipped tile in each dtype, each option by itself, and the combinations
 that need most registers. Tiles depend on the target, names do not.
@@ -10,28 +10,32 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 import torch
 
-from alc_kernels.backends.triton.launch import walk_tile
-from alc_kernels.backends.triton.pairs import positive_pass as positive_pairs
+from alc_kernels.backends.triton.pairs.positive_pass import positive_pass
 from alc_kernels.backends.triton.walk import launch as walk_launch
-from alc_kernels.backends.triton.walk import selection
-from alc_kernels.backends.triton.walk.kernel import walk_kernel
-from alc_kernels.backends.triton.walk.merge import merge_kernel
+from alc_kernels.backends.triton.walk.prefix_launch import prefix_walk
 from alc_kernels.engine.interface import WalkRequest
-from tests.compile_gate.variant import DTYPE_NAMES, Variant, make_variant
-from tests.compile_gate.variants import GUARDS
+from tests.compile_gate.variant import (
+    CAPABILITIES,
+    DTYPE_NAMES,
+    GUARDS,
+    HALF,
+    ROWS,
+    Variant,
+    make,
+    new,
+    prefix_problem,
+    problem,
+)
 
-# Target name -> compute capability as the launch sees it; AMD and all others: (0, 0).
-CAPABILITIES = {"sm_80": (8, 0), "sm_90": (9, 0), "sm_100": (10, 0)}
-TYPES = {"int_ptr": "i32", "top_index_ptr": "i32", "out_int_ptr": "i64", "label_ptr": "i64",
-         "row_ptr": "i64", "col_ptr": "i64", "positive_bits_ptr": "i32",
-         "negative_bits_ptr": "i32", "bits_ptr": "i32", "entries_ptr": "i32",
-         "counts_ptr": "i32", "chosen_ptr": "i32", "out_label_ptr": "i64"}  # fmt: skip
-WIDTHS = (64, 128, 768)
-HALF = torch.bfloat16
-ONE = torch.ones(())
+D = (64, 128, 768)
+WIDTHS = (64, 128, 256, 512, 768)
+SMALL_WIDTHS = (32, 64)
+ODD_WIDTHS = (50, 100)
+ONE, OFFSETS = new(), new(ROWS)
 
 MARGINS: dict[str, Any] = {"hardest_positive": True, "positive_margin": 0.9, "negative_margin": 0.5}
 SOFTMAX: dict[str, Any] = {"inverse_temperature": ONE}
@@ -46,10 +50,10 @@ REQUESTS = {
     "positives": WalkRequest(hardest_positive=True, positive_margin=0.9),
     "negatives": WalkRequest(negative_margin=0.5),
     "top 1": WalkRequest(top_k=1),
-    "offset": WalkRequest(softmax="all", label_offset=ONE, **SOFTMAX),
+    "offset": WalkRequest(softmax="all", label_offset=OFFSETS, **SOFTMAX),
     "everything": WalkRequest(
-        top_k=10, **MARGINS, softmax="all", **SOFTMAX, label_offset=ONE, sigmoid=True, scale=ONE,
-        bias=ONE,
+        top_k=10, **MARGINS, softmax="all", **SOFTMAX, label_offset=OFFSETS, sigmoid=True,
+        scale=ONE, bias=ONE,
     ),
 }  # fmt: skip
 
@@ -64,87 +68,63 @@ def _walk(
     guard: int = 0,
     precision: str = "tf32",
     fast: bool = False,
-    keep: tuple[bool, bool] = (False, False),
-    two_passes: bool = False,
-    subtile: int = 0,
-) -> Variant:
-    positives, exclude = relations.split("-")
-    capability = CAPABILITIES.get(target, (0, 0))
-    afterwards = two_passes or subtile > 0
-    epilogue = walk_launch.walk_epilogue(REQUESTS[request], two_passes=afterwards)
-    tile = walk_tile(capability, dtype, d, precision, epilogue)
-    constants = walk_launch.walk_constexprs(
-        REQUESTS[request], positives, exclude, guard, tile, d, dtype, precision,
-        keep=keep, two_passes=two_passes, subtile=subtile,
-    )  # fmt: skip
-    constants["UPCAST"] = False
-    name = f"{request} {relations} d={d}{GUARDS[guard]}" + " ieee" * (precision == "ieee")
-    name += " bits" * any(keep) + " both" * all(keep) + " groups" * two_passes
-    name += f" subtile={subtile}" * (subtile > 0)
-    return make_variant(
-        walk_kernel,
-        name,
-        dtype,
-        constants,
-        tile.warps,
-        types=TYPES,
-        even=d % 16 == 0,
-        num_stages=tile.stages,
-        products=precision != "ieee",
-        fast=fast,
-    )
+    bits: str = "",  # " bits" or " bits both" are kept
+    groups: bool = False,  # so many labels that the k hardest take two passes
+    subtile: int = 0,  # the CUDA kernels find them
+) -> Iterator[Variant]:
+    asked = replace(REQUESTS[request], keep_active=bool(bits))
+    rows, labels = (8192, 65_536) if groups else (ROWS, ROWS)
+    if asked.label_offset is not None:
+        asked.label_offset = new(labels)
+    given = problem(dtype, d, relations, guard, rows, labels)
+    label = f"{request} {relations} d={d}{GUARDS[guard]}" + " ieee" * (precision == "ieee")
+    label += bits + " groups" * groups + f" subtile={subtile}" * (subtile > 0)
+    mining = walk_launch.mining
+    with (
+        mock.patch.object(mining, "width_for", lambda *_: subtile),
+        mock.patch.object(mining, "select", lambda *_: None),
+    ):
+        yield from make(
+            target, lambda: walk_launch.walk(given, asked), {"walk_kernel": label}, dtype,
+            precision=precision, fast=fast,
+        )  # fmt: skip
 
 
 def _walks(target: str) -> Iterator[Variant]:
     epilogues = ("maximum", "softmax", "decoupled", "sigmoid", "list", "long")
-    for request, d in itertools.product(epilogues, WIDTHS):
-        yield _walk(target, request, d=d, fast=d == 768)
+    for request, d in itertools.product(epilogues, D):
+        yield from _walk(target, request, d=d, fast=d == 768)
     for request in epilogues:
-        yield _walk(target, request, torch.float16)
-        yield _walk(target, request, torch.float32)
-        yield _walk(target, request, torch.float32, precision="ieee")
-        for d in (*WIDTHS, 100):
-            yield _walk(target, request, d=d, relations="ids-csr", guard=1)
+        yield from _walk(target, request, torch.float16)
+        yield from _walk(target, request, torch.float32)
+        yield from _walk(target, request, torch.float32, precision="ieee")
+        for d in (*D, 100):
+            yield from _walk(target, request, d=d, relations="ids-csr", guard=1)
     for relations in ("empty-empty", "index-index", "csr-csr", "ids-ids", "csr-empty"):
-        yield _walk(target, "maximum", relations=relations, fast=relations == "ids-ids")
+        yield from _walk(target, "maximum", relations=relations, fast=relations == "ids-ids")
     for request in ("counts", "positives", "negatives", "top 1", "offset", "everything"):
-        yield _walk(target, request)
+        yield from _walk(target, request)
     for dtype, d in [(HALF, 64), (HALF, 128), *((dtype, 768) for dtype in DTYPE_NAMES)]:
         fast = dtype == HALF and d == 768
-        yield _walk(target, "negatives", dtype, d=d, keep=(False, True), fast=fast)
-        yield _walk(target, "list", dtype, d=d, keep=(False, True), two_passes=True, fast=fast)
-    yield _walk(target, "negatives", torch.float32, keep=(False, True), precision="ieee")
-    for request, relations, keep in (
-        ("positives", "csr-empty", (True, False)),
-        ("list", "ids-csr", (True, True)),
-    ):
-        two_passes = request == "list"
-        yield _walk(
-            target,
-            request,
-            relations=relations,
-            keep=keep,
-            two_passes=two_passes,
-            guard=int(two_passes),
-        )
+        yield from _walk(target, "negatives", dtype, d=d, bits=" bits", fast=fast)
+        yield from _walk(target, "list", dtype, d=d, bits=" bits", groups=True, fast=fast)
+    yield from _walk(target, "negatives", torch.float32, bits=" bits", precision="ieee")
+    yield from _walk(target, "positives", relations="csr-empty", bits=" bits")
+    yield from _walk(target, "list", relations="ids-csr", guard=1, bits=" bits both", groups=True)
     for guard in (1, 2):
-        yield _walk(target, "counts", guard=guard)
-        yield _walk(target, "everything", relations="ids-csr", guard=guard)
-        yield _walk(target, "everything", torch.float32, relations="ids-csr", guard=guard)
+        yield from _walk(target, "counts", guard=guard)
+        for dtype in (HALF, torch.float32):
+            yield from _walk(target, "everything", dtype, relations="ids-csr", guard=guard)
+    if target in CAPABILITIES:
+        for d, subtile in ((128, 8), (768, 4)):
+            yield from _walk(target, "list", d=d, subtile=subtile, fast=d == 768)
+        yield from _walk(target, "long", subtile=2)
+        yield from _walk(target, "list", torch.float32, precision="ieee", subtile=4)
+        yield from _walk(target, "list", torch.float16, relations="ids-csr", subtile=4)
 
 
 def _selections(target: str) -> Iterator[Variant]:
     """The second pass of the k largest."""
-    capability = CAPABILITIES.get(target, (0, 0))
-    select = {"TOP": 10, "ROWS": selection.SELECT_ROWS, "GROUPS": selection.SELECT_GROUPS}
-    merge = {"TOP": 10, "SIZE": 128, "ROWS": selection.MERGE_ROWS}
-    for kernel, constants in (
-        (selection.select_groups_kernel, select),
-        (selection.merge_candidates_kernel, merge),
-    ):
-        yield make_variant(
-            kernel, "", torch.float32, constants, selection.NUM_WARPS, types=TYPES, fast=True
-        )
     for dtype, d, relations, guard, precision in (
         *((dtype, 768, "diagonal-empty", 0, "tf32") for dtype in DTYPE_NAMES),
         (HALF, 64, "diagonal-empty", 0, "tf32"),
@@ -152,62 +132,73 @@ def _selections(target: str) -> Iterator[Variant]:
         (HALF, 100, "ids-csr", 2, "tf32"),
         (torch.float32, 768, "diagonal-empty", 0, "ieee"),
     ):
-        tile = walk_tile(capability, dtype, d, precision, "maximum")
-        tile = replace(tile, cols=min(tile.cols, selection.GROUP))
-        kinds = relations.replace("ids", "ranges").split("-")
-        constants = selection.scan_constexprs(
-            (kinds[0], kinds[1]), guard, 10, tile, d, dtype, precision
-        )
+        given = problem(dtype, d, relations, guard, 8192, 65_536)
+
+        def walk(given: Any = given) -> None:
+            walk_launch.walk(given, WalkRequest(top_k=10))
+
         name = f"{relations} d={d}{GUARDS[guard]}" + " ieee" * (precision == "ieee")
-        yield make_variant(
-            selection.scan_groups_kernel, name, dtype, {**constants, "UPCAST": False}, tile.warps,
-            types=TYPES, even=d % 16 == 0, num_stages=tile.stages, products=precision != "ieee",
+        yield from make(
+            target, walk, {"scan_groups_kernel": name}, dtype, precision=precision,
             fast=dtype == HALF and d == 768,
         )  # fmt: skip
+        if dtype == torch.float32 and precision == "tf32":
+            names = {"select_groups_kernel": "", "merge_candidates_kernel": ""}
+            names["list_rows_kernel"] = "words=0"
+            yield from make(
+                target, walk, names, dtype, fast=("select_groups_kernel", "merge_candidates_kernel")
+            )
 
 
-def _subtile_walks(target: str) -> Iterator[Variant]:
-    """Those whose k hardest the CUDA kernels find."""
-    if target not in CAPABILITIES:
-        return
-    for d, subtile in ((128, 8), (768, 4)):
-        yield _walk(target, "list", d=d, subtile=subtile, fast=d == 768)
-    yield _walk(target, "long", d=768, subtile=2)
-    yield _walk(target, "list", torch.float32, precision="ieee", subtile=4)
-    yield _walk(target, "list", torch.float16, relations="ids-csr", subtile=4)
+def _prefix_walk(
+    target: str,
+    request: str,
+    dtype: torch.dtype = HALF,
+    *,
+    widths: tuple[int, ...] = WIDTHS,
+    relations: str = "diagonal-empty",
+    guard: int = 0,
+    scaled: bool = True,
+    precision: str = "tf32",
+    fast: bool = False,
+) -> Iterator[Variant]:
+    given = prefix_problem(dtype, widths, relations, guard, scaled=scaled)
+    name = f"{request} {relations} widths={'-'.join(map(str, widths))}{GUARDS[guard]}"
+    name += " unscaled" * (not scaled) + " ieee" * (precision == "ieee")
+    yield from make(
+        target, lambda: prefix_walk(given, REQUESTS[request]), {"prefix_walk_kernel": name}, dtype,
+        precision=precision, fast=fast,
+    )  # fmt: skip
 
 
-def _merges(target: str) -> Iterator[Variant]:
+def _prefix_walks(target: str) -> Iterator[Variant]:
+    for request in ("maximum", "softmax", "decoupled", "sigmoid", "list", "long"):
+        yield from _prefix_walk(target, request, fast=request in ("list", "softmax"))
+    for dtype in (torch.float32, torch.float16):
+        yield from _prefix_walk(target, "list", dtype)
+    yield from _prefix_walk(target, "list", torch.float32, precision="ieee")
+    for widths in (SMALL_WIDTHS, ODD_WIDTHS):
+        yield from _prefix_walk(target, "list", widths=widths)
+    yield from _prefix_walk(target, "counts", scaled=False)
+    for guard, dtype in itertools.product((1, 2), (HALF, torch.float32)):
+        yield from _prefix_walk(target, "everything", dtype, relations="ids-csr", guard=guard)
+
+
+def walk_variants(target: str) -> Iterator[Variant]:
+    """Those of the walks, the merge of their splits and the positive pass, in a fixed order."""
+    yield from _walks(target)
+    yield from _selections(target)
     for name, request in REQUESTS.items():
-        tile = walk_tile((9, 0), HALF, 768, "tf32", "maximum")
-        walk = walk_launch.walk_constexprs(request, "diagonal", "empty", 0, tile, 768, HALF, "tf32")
-        constants = walk_launch.merge_constexprs(walk)
-        yield make_variant(
-            merge_kernel, name, torch.float32, constants, walk_launch.MERGE_WARPS, types=TYPES,
-            fast=name == "list",
+        given = problem()
+        yield from make(
+            target, lambda r=request, p=given: walk_launch.walk(p, r), {"merge_kernel": name},
+            torch.float32, fast=name == "list",
         )  # fmt: skip
-
-
-def _positive_passes() -> Iterator[Variant]:
     for kind, dtype in itertools.product(("diagonal", "index", "ranges", "csr"), DTYPE_NAMES):
-        constants = {
-            "KIND": kind,
-            "HAS_OFFSET": kind == "csr",
-            "ROWS": positive_pairs.ROWS,
-            "DEPTH": positive_pairs.MAX_DEPTH,
-        }
-        yield make_variant(
-            positive_pairs.positive_pass_kernel, kind, dtype, constants, positive_pairs.NUM_WARPS,
-            types=TYPES, fast=kind == "csr" and dtype == HALF,
+        given = problem(dtype, relations=f"{kind}-empty")
+        offset = OFFSETS if kind == "csr" else None
+        yield from make(
+            target, lambda p=given, o=offset: positive_pass(p, new(ROWS), ONE, o),
+            {"positive_pass_kernel": kind}, dtype, fast=kind == "csr" and dtype == HALF,
         )  # fmt: skip
-
-
-def walk_variants(target: str) -> list[Variant]:
-    """Those of the walk, the merge of its splits and the positive pass, for one target."""
-    return [
-        *_walks(target),
-        *_subtile_walks(target),
-        *_selections(target),
-        *_merges(target),
-        *_positive_passes(),
-    ]
+    yield from _prefix_walks(target)

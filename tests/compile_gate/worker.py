@@ -35,12 +35,8 @@ MATRIX_INSTRUCTIONS = {"cuda": ("wgmma.mma_async", "mma.sync", "tcgen05.mma"), "
 
 def compile_variant(variant: Variant, target: GPUTarget) -> Any:
     """The compiled kernel."""
-    names = list(variant.signature)
-    attributes = {(names.index(name),): [["tt.divisibility", 16]] for name in variant.divisible}
-    source = ASTSource(variant.kernel, variant.signature, variant.constants, attributes)
-    options = {"num_warps": variant.num_warps, "num_stages": variant.num_stages}
-    if target.backend == "cuda" and target.arch // 10 == 9 and variant.hopper_registers:
-        options["maxnreg"] = variant.hopper_registers
+    signature, constants, attributes, options = variant.launch.specialised(target)
+    source = ASTSource(variant.launch.kernel, signature, constants, attributes)
     return triton.compile(source, target=target, options=options)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from alc_kernels.backends.cuda import operators
-from alc_kernels.backends.triton.tile.relation import RelationArguments, walk_arguments
+from alc_kernels.backends.triton.tile.relation import walk_arguments
 from tests.backends.relations import KINDS, random_relation
 from tests.native.cuda import ORDERS, set_order
 
@@ -50,13 +50,13 @@ def check_subtiles(queries, labels, tile, width, positives, exclude, k, device) 
     maxima = padded[:, columns].amax(2)
     everything = torch.arange(num_labels).expand(len(queries), -1)
     expected = best(scores, everything, k)
-    relations = [walk_arguments(r, torch.device("cpu")) for r in (positives, exclude)]
-    moved = [
-        RelationArguments(r.kind, r.row_ptr.to(device), r.col_ptr.to(device)) for r in relations
-    ]
+    relations = []
+    for relation in (positives, exclude):
+        kind, row, col = walk_arguments(relation, torch.device("cpu"))
+        relations += [kind.value, row.to(device), col.to(device)]
     got = operators.select_subtiles(
-        maxima.to(device), queries.to(device), labels.to(device), tile, width, *moved[0],
-        *moved[1], k,
+        maxima.to(device), queries.to(device), labels.to(device), tile, width,
+        *relations, k,
     )  # fmt: skip
     for mine, theirs in zip(got, expected, strict=True):
         torch.testing.assert_close(mine.cpu(), theirs, rtol=0, atol=0)
@@ -175,8 +175,7 @@ def test_rounding_of_scores(cuda_device):
     exact = q.double() @ x.double().T
     columns = subtile_columns(500, 64, 4)
     padded = torch.nn.functional.pad(exact.float(), (0, columns.numel() - 500), value=-INF)
-    none = RelationArguments("empty", torch.zeros(1).long(), torch.zeros(1).long())
-    none = RelationArguments("empty", *(t.to(cuda_device) for t in none[1:]))
+    none = ("empty", *[torch.zeros(1, dtype=torch.int64, device=cuda_device)] * 2)
     scores, index = operators.select_subtiles(
         padded[:, columns].amax(2).to(cuda_device), q.to(cuda_device), x.to(cuda_device), 64, 4,
         *none, *none, 10,

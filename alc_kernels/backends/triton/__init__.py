@@ -34,9 +34,13 @@ if _PROBLEM is None:
         normalize_rows,
         normalize_rows_backward,
     )
-    from alc_kernels.backends.triton.pairs.logits import pair_logits, pair_logits_backward
     from alc_kernels.backends.triton.pairs.positive_pass import positive_pass
-    from alc_kernels.backends.triton.pairs.values import pair_gradient, score_pairs
+    from alc_kernels.backends.triton.pairs.values import (
+        pair_gradient,
+        pair_logits,
+        pair_logits_backward,
+        score_pairs,
+    )
     from alc_kernels.backends.triton.walk.prefix_launch import prefix_walk
 else:
     INTERPRETED = False

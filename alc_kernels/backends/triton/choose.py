@@ -9,7 +9,6 @@ from torch import Tensor
 
 from alc_kernels.backends.triton.active.product import active_prefix_gradient, add_active
 from alc_kernels.backends.triton.dense import launch as coefficients
-from alc_kernels.backends.triton.dense.prefix_launch import dense_prefix_gradient
 from alc_kernels.backends.triton.one_pass import both_sides
 from alc_kernels.backends.triton.one_pass import launch as one_pass
 from alc_kernels.backends.triton.tile.bits import MAX_LABELS, ActiveBits
@@ -92,7 +91,7 @@ def prefix_gradient(
     if first.kind is None and labels <= MAX_LABELS:
         active_prefix_gradient(problem, requests, sides)
     else:
-        dense_prefix_gradient(problem, requests, sides)
+        coefficients.dense_prefix_gradient(problem, requests, sides)
     return True
 
 

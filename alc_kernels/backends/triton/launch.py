@@ -16,7 +16,6 @@ import torch
 import triton
 from torch import Tensor
 
-from alc_kernels.engine.interface import PrefixProblem, Problem
 from alc_kernels.version import __version__
 
 # How much memory the passes may take beyond inputs, gradients and what a call returns.
@@ -204,36 +203,11 @@ def given_or(tensor: Tensor | None, dummy: Tensor) -> Tensor:
     return dummy if tensor is None else tensor.contiguous()
 
 
-def guard_kind(problem: Problem | PrefixProblem) -> int:
-    """The kernels' GUARD: see ``tile_negatives.guard_limits``."""
-    if problem.guard is None:
-        return 0
-    return 1 if problem.slack is None else 2
-
-
-def slack_or(problem: Problem | PrefixProblem, dummy: Tensor) -> tuple[Tensor, Tensor]:
-    """Of rows and columns, or two pointers for arguments that the kernel does not read."""
-    rows, columns = problem.slack or (dummy, dummy)
-    return rows.contiguous(), columns.contiguous()
-
-
 def dot_precision(dtype: torch.dtype) -> str:
     """How float32 operands are multiplied (half precision inputs are multiplied exactly)."""
     if dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest":
         return "ieee"
     return "tf32"
-
-
-def product_constexprs(tile: Tile, d: int, dtype: torch.dtype, precision: str) -> dict[str, Any]:
-    """What ``tile_product`` takes, in any kernel. d: the width, or a divisor of all of several."""
-    return {
-        "ROWS": tile.rows,
-        "COLS": tile.cols,
-        "DEPTH": tile.depth,
-        "EVEN": d % tile.depth == 0,
-        "PRECISION": precision,
-        "UPCAST": INTERPRETED and dtype == torch.bfloat16,
-    }
 
 
 # Tiles that were measured on this machine, from a file, instead of those of the tables.

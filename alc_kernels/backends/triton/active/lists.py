@@ -1,6 +1,6 @@
 """Which labels a block of rows has active pairs with, and which rows a block of labels.
 
-Both are read off the bits of ``active_bits`` without a sort and without atomics: a program ORs
+Both are read off the bits of ``tile.bits`` without a sort and without atomics: a program ORs
 the words of its block, numbers the set flags by a running sum and stores where they are, in
 ascending order. The time is that of reading the bits once.
 

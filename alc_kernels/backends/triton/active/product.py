@@ -1,7 +1,7 @@
 """The gradient of the active pairs, as a product over listed rows.
 
-With A the 0/1 matrix of ``active_bits``, dQ += scale A K and dK += scale A^T Q. A program owns a
-block of the result and multiplies only the rows that its list names (``active_lists``): labels
+With A the 0/1 matrix of ``tile.bits``, dQ += scale A K and dK += scale A^T Q. A program owns a
+block of the result and multiplies only the rows that its list names (``lists``): labels
 that some query of the block is active with, or the reverse. Their bits become the first operand
 in registers, so that A is never stored in the compute dtype: about 350 instructions per thread
 and step of 64 rows in the code for sm_90, which run while the matrix units, busy for longer with
@@ -24,7 +24,7 @@ write and add in the order of the lists: results repeat bit by bit.
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
 import torch
 import triton
@@ -34,24 +34,30 @@ from torch import Tensor
 from alc_kernels.backends.triton.active.kernel import prefix_bits_kernel
 from alc_kernels.backends.triton.active.lists import SHARE, Lists, list_labels, list_rows
 from alc_kernels.backends.triton.launch import (
-    INTERPRETED,
     Tile,
     device_limits,
     dot_precision,
-    given_or,
-    guard_kind,
     on_device_of,
     product_tile,
-    slack_or,
 )
-from alc_kernels.backends.triton.tile.bits import BLOCK, WORD, ActiveBits, bits_shape, rows_that_fit
-from alc_kernels.backends.triton.tile.product import product
-from alc_kernels.backends.triton.tile.relation import walk_arguments, walk_kind
-from alc_kernels.backends.triton.walk.prefix_launch import (
-    depth_constexprs,
-    prefix_tile,
-    width_bounds,
+from alc_kernels.backends.triton.tile.bits import (
+    BLOCK,
+    WORD,
+    ActiveBits,
+    bits_argument,
+    bits_shape,
+    rows_that_fit,
 )
+from alc_kernels.backends.triton.tile.negatives import guard_argument
+from alc_kernels.backends.triton.tile.product import (
+    Shape,
+    embeddings,
+    product,
+    scales,
+    tile_shape,
+)
+from alc_kernels.backends.triton.tile.relation import walk_arguments
+from alc_kernels.backends.triton.walk.prefix_launch import prefix_tile, width_bounds
 from alc_kernels.engine.interface import GradientRequest, PrefixProblem, PrefixSides, Problem
 
 
@@ -94,15 +100,13 @@ def active_product_kernel(
     OF_QUERIES: tl.constexpr,  # the result is dQ and entries are labels; else dK and rows
     DENSE: tl.constexpr,  # lists that are too long to be written: all rows of the segment
     PARTIAL: tl.constexpr,
-    EVEN: tl.constexpr,  # BLOCK_D divides d
-    PRECISION: tl.constexpr,
-    UPCAST: tl.constexpr,
     NEGATE: tl.constexpr,
-    BLOCK: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    STEP: tl.constexpr,
+    shape: Shape,
 ):
     """One block of rows by BLOCK_D columns of one segment's sum."""
+    BLOCK: tl.constexpr = shape.ROWS
+    BLOCK_D: tl.constexpr = shape.COLS
+    STEP: tl.constexpr = shape.DEPTH
     bits_stride = tl.multiple_of(bits_stride, BLOCK).to(tl.int64)
     room = segment_rows // SHARE
     blocks = tl.cdiv(num_out, BLOCK)
@@ -152,11 +156,11 @@ def active_product_kernel(
             b_bits = tl.load(b_ptr, mask=b_in[None, :], other=0)
             b_active = expand_out(b_bits, STEP, BLOCK, dtype)
         b_row_at = (row_start + b_index.to(tl.int64))[:, None] * d + b_d[None, :]
-        if EVEN:
+        if shape.EVEN:  # COLS divides d
             b_x = tl.load(rows_ptr + b_row_at)
         else:
             b_x = tl.load(rows_ptr + b_row_at, mask=(b_d < d)[None, :], other=0.0)
-        b_sum = product(b_active, b_x, b_sum, PRECISION, UPCAST)
+        b_sum = product(b_active, b_x, b_sum, shape)
 
     b_mask = (b_out < num_out)[:, None] & (b_d < d)[None, :]
     b_row = b_out.to(tl.int64)
@@ -199,15 +203,15 @@ def _multiply(
         target = torch.empty((segments, num_out, d), dtype=torch.float32, device=out.device)
     grid = triton.cdiv(num_out, BLOCK) * segments * triton.cdiv(d, tile.cols)
     masks = lists.entries if lists.masks is None else lists.masks
+    shape = tile_shape(tile, d, rows.dtype, dot_precision(rows.dtype))
+    shape = shape._replace(EVEN=tl.constexpr(d % tile.cols == 0))
     with on_device_of(out):
         for dense in (False, True):
             active_product_kernel[(grid,)](
                 bits, masks, lists.entries, lists.counts, rows, scale, target, num_out, num_rows,
                 row_start, d, bits.shape[1], segments, lists.size,
-                OF_QUERIES=lists.masks is not None, DENSE=dense, PARTIAL=partial,
-                EVEN=d % tile.cols == 0, PRECISION=dot_precision(rows.dtype),
-                UPCAST=INTERPRETED and rows.dtype == torch.bfloat16, NEGATE=negate, BLOCK=BLOCK,
-                BLOCK_D=tile.cols, STEP=tile.depth, num_warps=tile.warps, num_stages=tile.stages,
+                OF_QUERIES=lists.masks is not None, DENSE=dense, PARTIAL=partial, NEGATE=negate,
+                shape=shape, num_warps=tile.warps, num_stages=tile.stages,
             )  # fmt: skip
     if partial:
         out.addcmul_(target.sum(0), scale, value=-1.0 if negate else 1.0)
@@ -252,26 +256,12 @@ def add_active(
 # Host side of the active pairs of several prefix widths: bits of a chunk, sparse products.
 
 
-def bits_constexprs(
-    keep: tuple[bool, bool], relations: tuple[str, str], guard: int, scaled: bool
-) -> dict[str, Any]:
-    """The options of ``prefix_bits_kernel``; ``keep``: bits of active positives, negatives."""
-    return {
-        "POSITIVES": walk_kind(relations[0]),
-        "EXCLUDE": walk_kind(relations[1]),
-        "SCALED": scaled,
-        "GUARD": guard,
-        "KEEP_POSITIVE": keep[0],
-        "KEEP_NEGATIVE": keep[1],
-    }
-
-
 def active_prefix_gradient(
     problem: PrefixProblem, requests: list[GradientRequest], sides: list[PrefixSides]
 ) -> None:
     """Bits of the active pairs, then their sparse products."""
     queries, labels, first = problem.queries, problem.labels, requests[0]
-    (num_rows, d), num_labels, device = queries.shape, labels.shape[0], queries.device
+    num_rows, num_labels, device = queries.shape[0], labels.shape[0], queries.device
     num_widths = len(problem.widths)
     keep = (
         first.positive_margin is not None and problem.positives.kind != "empty",
@@ -280,36 +270,32 @@ def active_prefix_gradient(
     precision = dot_precision(queries.dtype)
     capability, _ = device_limits(device)
     tile = prefix_tile(capability, queries.dtype, problem.widths, precision, 1)
-    positives, exclude = (
-        walk_arguments(relation, device) for relation in (problem.positives, problem.exclude)
+    shared = (
+        embeddings(queries, labels),
+        scales(problem.query_scale, problem.label_scale, queries),
+        walk_arguments(problem.positives, device),
+        walk_arguments(problem.exclude, device),
+        guard_argument(problem, queries),
+        width_bounds(problem.widths, device),
     )
-    constexprs = {
-        **bits_constexprs(
-            keep, (problem.positives.kind, problem.exclude.kind), guard_kind(problem),
-            problem.query_scale is not None,
-        ),
-        **depth_constexprs(tile, problem.widths, queries.dtype, precision),
-    }  # fmt: skip
-    bounds = width_bounds(problem.widths, device)
+    shape = tile_shape(tile, math.gcd(*problem.widths), queries.dtype, precision)
     step = rows_that_fit(num_labels, num_widths * max(sum(keep), 1))
     blocks = triton.cdiv(num_labels, tile.cols)
     for start in range(0, num_rows, step):
         stop = min(start + step, num_rows)
-        shape = bits_shape(num_labels, start, stop)
+        bits_size = bits_shape(num_labels, start, stop)
         positive, negative = (
-            torch.empty((num_widths, *shape), dtype=torch.int32, device=device) if wanted else None
+            torch.empty((num_widths, *bits_size), dtype=torch.int32, device=device)
+            if wanted
+            else None
             for wanted in keep
         )
         with on_device_of(queries):
             prefix_bits_kernel[(triton.cdiv(stop - start, tile.rows) * blocks,)](
-                queries, labels, given_or(problem.query_scale, queries),
-                given_or(problem.label_scale, queries), positives.row_ptr, positives.col_ptr,
-                exclude.row_ptr, exclude.col_ptr, given_or(problem.guard, queries),
-                *slack_or(problem, queries), bounds,
-                given_or(positive, queries), given_or(negative, queries),
-                first.positive_margin or 0.0, first.negative_margin or 0.0, num_rows, num_labels,
-                d, num_widths, start, stop, *shape, **constexprs, num_warps=tile.warps,
-                num_stages=tile.stages,
+                *shared, bits_argument(positive, negative, queries),
+                float(first.positive_margin or 0.0), float(first.negative_margin or 0.0), num_rows,
+                num_labels, num_widths, start, stop, *bits_size, shape=shape,
+                num_warps=tile.warps, num_stages=tile.stages,
             )  # fmt: skip
         for n, (request, side) in enumerate(zip(requests, sides, strict=True)):
             own = Problem(side.queries, side.labels, problem.positives, problem.exclude, None)

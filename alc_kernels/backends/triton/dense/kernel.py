@@ -6,58 +6,118 @@ product and the formula of a negative, element by element, so that S and G share
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import triton
 import triton.language as tl
+from torch import Tensor
 
-from alc_kernels.backends.triton.tile.arithmetic import LOG2_E, store_tile, tile_of
-from alc_kernels.backends.triton.tile.negatives import guard_limits, open_tile
-from alc_kernels.backends.triton.tile.product import row_pointers, tile_product
-from alc_kernels.backends.triton.tile.relation import take_tile
+from alc_kernels.backends.triton.tile.arithmetic import LOG2_E, own_tile, store_tile
+from alc_kernels.backends.triton.tile.negatives import Guard, open_tile, tile_limits
+from alc_kernels.backends.triton.tile.product import Rows, Shape, tile_at
+from alc_kernels.backends.triton.tile.relation import Relation, tile_mask
 
-# What the kernels that write coefficients read per row of a tile.
+# The parts of a coefficient as kernel arguments; of several widths each (W, ...).
+
+
+class Formula(NamedTuple):
+    """The base's part, from the numbers of the rows: see ``interface.GradientRequest``."""
+
+    KIND: tl.constexpr  # "none", "softmax", "decoupled" or "sigmoid"
+    LABEL_OFFSET: tl.constexpr
+    OUT_SCALE: tl.constexpr
+    row_scale_ptr: Tensor  # (B,) float32
+    num_positives_ptr: Tensor  # (B,) int64 of all widths, softmax kinds
+    log_sum_exp_ptr: Tensor  # (B,) float32, softmax kinds
+    negative_scale_ptr: Tensor  # (B,) float32, decoupled
+    slope_ptr: Tensor  # 0-d float32 of all widths: derivative of the logit in s
+    label_offset_ptr: Tensor  # (M,) float32 of all widths, LABEL_OFFSET only
+    bias_ptr: Tensor  # 0-d float32 of all widths, sigmoid
+    out_scale_ptr: Tensor  # 0-d float32, OUT_SCALE only
+
+
+class Margins(NamedTuple):
+    """The thresholds' part."""
+
+    POSITIVE: tl.constexpr
+    NEGATIVE: tl.constexpr
+    positive: float
+    positive_scale_ptr: Tensor  # 0-d float32
+    negative: float
+    negative_scale_ptr: Tensor  # 0-d float32
+
+
+class Columns(NamedTuple):
+    """The part of the base over columns."""
+
+    KIND: tl.constexpr  # "none", "softmax" or "decoupled"
+    shift_ptr: Tensor  # (M,) log-sum-exp - log(scale) of a negative, in units of log 2
+    scale_ptr: Tensor  # (M,)
+    sum_ptr: Tensor  # (M,) log-sum-exp in units of log 2
+    share_ptr: Tensor  # (M,) 1 / P
+
+
+class Space(NamedTuple):
+    """The workspace, whole tiles; its column 0 is the chunk's first."""
+
+    ptr: Any  # a tensor (rows of a chunk, stride)
+    stride: int  # a multiple of 16
 
 
 @triton.jit
-def row_numbers(
+def load_numbers(
     b_at,  # (R,) int64: the rows' places in what follows
     b_rows,  # (R,) int64: their numbers
     b_row_in,
-    guard_ptr,  # GUARD only
-    row_scale_ptr,
-    num_positives_ptr,  # read at b_rows
-    log_sum_exp_ptr,
-    negative_scale_ptr,
-    bias_ptr,  # 0-d
-    ROWS: tl.constexpr,
-    KIND: tl.constexpr,
-    GUARD: tl.constexpr,
+    formula,
 ):
-    """(guard, row scale, shift of the logit in units of log 2, 1 / P, negative scale).
+    """(row scale, shift of the logit in units of log 2, 1 / P, negative scale).
 
     (R,) float32 each; 0, or 1 for 1 / P, where the formula has no such number.
     """
-    b_none = tl.zeros((ROWS,), tl.float32)
-    b_guard = b_none
+    b_none = tl.zeros(b_rows.shape, tl.float32)
     b_row_scale = b_none
     b_row_shift = b_none
     b_share = b_none + 1.0
     b_negative_scale = b_none
-    if GUARD:
-        b_guard = tl.load(guard_ptr + b_at, mask=b_row_in, other=0.0)
-    if KIND != "none":
-        b_row_scale = tl.load(row_scale_ptr + b_at, mask=b_row_in, other=0.0)
-    if KIND == "sigmoid":
-        b_row_shift -= tl.load(bias_ptr) * LOG2_E
-    elif KIND != "none":
+    if formula.KIND != "none":
+        b_row_scale = tl.load(formula.row_scale_ptr + b_at, mask=b_row_in, other=0.0)
+    if formula.KIND == "sigmoid":
+        b_row_shift -= tl.load(formula.bias_ptr) * LOG2_E
+    elif formula.KIND != "none":
         # Rows that do not count may hold anything: 2^(z - inf) = 0 and a share of 1 are finite.
         b_counts = b_row_in & (b_row_scale != 0)
-        b_row_shift = tl.load(log_sum_exp_ptr + b_at, mask=b_counts, other=float("inf"))
+        b_row_shift = tl.load(formula.log_sum_exp_ptr + b_at, mask=b_counts, other=float("inf"))
         b_row_shift *= LOG2_E
-        b_number = tl.load(num_positives_ptr + b_rows, mask=b_counts, other=1)
+        b_number = tl.load(formula.num_positives_ptr + b_rows, mask=b_counts, other=1)
         b_share = 1.0 / tl.maximum(b_number, 1).to(tl.float32)
-        if KIND == "decoupled":
-            b_negative_scale = tl.load(negative_scale_ptr + b_at, mask=b_counts, other=0.0)
-    return b_guard, b_row_scale, b_row_shift, b_share, b_negative_scale
+        if formula.KIND == "decoupled":
+            b_negative_scale = tl.load(formula.negative_scale_ptr + b_at, mask=b_counts, other=0.0)
+    return b_row_scale, b_row_shift, b_share, b_negative_scale
+
+
+@triton.jit
+def load_slope(formula):
+    """The derivative of the logit in s."""
+    slope = 0.0
+    if formula.KIND != "none":
+        slope = tl.load(formula.slope_ptr)
+    return slope
+
+
+@triton.jit
+def load_scales(slope, formula, margins, n):
+    """(slope, what all of the base's coefficients share, the margins' two scales) of width n."""
+    out_scale = 1.0
+    positive_scale = 0.0
+    negative_scale = 0.0
+    if formula.OUT_SCALE:
+        out_scale = tl.load(formula.out_scale_ptr + n)
+    if margins.POSITIVE:
+        positive_scale = tl.load(margins.positive_scale_ptr + n) * out_scale
+    if margins.NEGATIVE:
+        negative_scale = tl.load(margins.negative_scale_ptr + n) * out_scale
+    return slope, slope * out_scale, positive_scale, negative_scale
 
 
 @triton.jit
@@ -86,36 +146,23 @@ def _term(b_z, b_negative_scale, KIND: tl.constexpr):
 
 
 @triton.jit
-def tile_coefficients(
+def _coefficients(
     b_scores,
     b_positive,  # masks (R, C), MASKED only
     b_excluded,
-    b_limit,  # (R, 1) or (R, C): of ``guard_limits``, GUARD only
-    slope,  # of the logit in s, in units of log 2
-    b_row_shift,  # (R,) what is taken from the logit, in units of log 2
-    b_col_shift,  # (C,) what is added to it, LABEL_OFFSET only
-    b_share,  # (R,) 1 / P, or 1 (sigmoid)
-    b_negative_scale,  # (R,)
-    b_row_scale,  # (R,)
-    common,  # what all coefficients of the base share
+    b_limit,  # (R, 1) or (R, C): of ``guard_limits``
+    numbers,  # of ``load_numbers``
+    scales,  # of ``load_scales``
+    b_col_shift,  # (C,) what is added to the logit in units of log 2, LABEL_OFFSET only
     b_col_in,
-    b_column_shift,  # (C,) COLUMNS: log-sum-exp - log(scale) of a negative, in units of log 2
-    b_column_scale,  # (C,) the next three: COLUMNS and MASKED
-    b_column_sum,  # (C,) log-sum-exp in units of log 2
-    b_column_share,  # (C,) 1 / P
-    positive_margin,
-    positive_margin_scale,
-    negative_margin,
-    negative_margin_scale,
-    KIND: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    MASKED: tl.constexpr,
+    column_numbers,  # (C,) those of Columns; without MASKED only the first is used
+    formula,
+    margins,
+    columns,
     HAS_POSITIVES: tl.constexpr,
     HAS_EXCLUDED: tl.constexpr,
     GUARD: tl.constexpr,
-    LABEL_OFFSET: tl.constexpr,
-    POSITIVE_MARGIN: tl.constexpr,
-    NEGATIVE_MARGIN: tl.constexpr,
+    MASKED: tl.constexpr,
     SCALARS: tl.constexpr,
 ):
     """(G, row sums of g s, row sums of g) of a tile, g = G / common before the margins.
@@ -123,40 +170,44 @@ def tile_coefficients(
     Without MASKED all pairs are negatives. Each part starts from the value of a negative, drops
     what is above the guard or excluded, and gives positives, which win over excluded pairs, theirs.
     """
+    b_row_scale, b_row_shift, b_share, b_negative_scale = numbers
+    slope, common, positive_scale, negative_scale = scales
+    b_column_shift, b_column_scale, b_column_sum, b_column_share = column_numbers
+    slope = slope * LOG2_E
     b_total = tl.zeros_like(b_scores)
     b_weighted = tl.zeros_like(b_row_scale)
     b_plain = b_weighted
-    if KIND != "none":
+    if formula.KIND != "none":
         b_z = b_scores * slope - b_row_shift[:, None]
-        if LABEL_OFFSET:
+        if formula.LABEL_OFFSET:
             b_z += b_col_shift[None, :]
-        b_term = _term(b_z, b_negative_scale, KIND)
+        b_term = _term(b_z, b_negative_scale, formula.KIND)
         if GUARD:
             b_term = tl.where(b_scores > b_limit, 0.0, b_term)
         if MASKED and HAS_EXCLUDED:
             b_term = tl.where(b_excluded, 0.0, b_term)
         if MASKED and HAS_POSITIVES:
-            b_own = _own_term(b_z, b_share[:, None], KIND)
+            b_own = _own_term(b_z, b_share[:, None], formula.KIND)
             b_term = tl.where(b_positive, b_own, b_term)
         if SCALARS:
             b_inside = tl.where(b_col_in[None, :], b_term, 0.0)
             b_weighted = b_row_scale * tl.sum(b_inside * b_scores, 1)
             b_plain = b_row_scale * tl.sum(b_inside, 1)
         b_total = (b_row_scale * common)[:, None] * b_term
-    if COLUMNS != "none":  # no guard; columns past the end have an infinite shift
+    if columns.KIND != "none":  # no guard; columns past the end have an infinite shift
         b_z = b_scores * slope
         b_term = tl.exp2(b_z - b_column_shift[None, :])
         if MASKED and HAS_EXCLUDED:
             b_term = tl.where(b_excluded, 0.0, b_term)
         if MASKED and HAS_POSITIVES:
-            b_own = _own_term(b_z - b_column_sum[None, :], b_column_share[None, :], COLUMNS)
+            b_own = _own_term(b_z - b_column_sum[None, :], b_column_share[None, :], columns.KIND)
             b_term = tl.where(b_positive, b_column_scale[None, :] * b_own, b_term)
         if SCALARS:
             b_weighted += tl.sum(b_term * b_scores, 1)
             b_plain += tl.sum(b_term, 1)
         b_total += common * b_term
-    if NEGATIVE_MARGIN:
-        b_margin = tl.where(b_scores >= negative_margin, negative_margin_scale, 0.0)
+    if margins.NEGATIVE:
+        b_margin = tl.where(b_scores >= margins.negative, negative_scale, 0.0)
         if GUARD:
             b_margin = tl.where(b_scores > b_limit, 0.0, b_margin)
         if MASKED and HAS_EXCLUDED:
@@ -164,10 +215,84 @@ def tile_coefficients(
         if MASKED and HAS_POSITIVES:
             b_margin = tl.where(b_positive, 0.0, b_margin)
         b_total += b_margin
-    if POSITIVE_MARGIN and MASKED and HAS_POSITIVES:
-        b_active = b_positive & (b_scores <= positive_margin)
-        b_total -= tl.where(b_active, positive_margin_scale, 0.0)
+    if margins.POSITIVE and MASKED and HAS_POSITIVES:
+        b_active = b_positive & (b_scores <= margins.positive)
+        b_total -= tl.where(b_active, positive_scale, 0.0)
     return b_total, b_weighted, b_plain
+
+
+@triton.jit
+def tile_coefficients(
+    b_scores,
+    opened,  # of ``open_tile``
+    positives,
+    exclude,
+    column,
+    num_labels,
+    b_limit,  # the next five: see ``_coefficients``
+    numbers,
+    scales,
+    b_col_shift,
+    b_col_in,
+    b_column_shift,  # of ``load_column_shift``
+    formula,
+    margins,
+    columns,
+    GUARD: tl.constexpr,
+    SCALARS: tl.constexpr,
+    shape,
+):
+    """(G, row sums of g s, row sums of g) of a tile, g = G / common before the margins."""
+    positive_rows, excluded_rows, has_positive, has_excluded = opened
+    HAS_POSITIVES: tl.constexpr = positives.kind != "empty"
+    HAS_EXCLUDED: tl.constexpr = exclude.kind != "empty"
+    b_cols = column + tl.arange(0, shape.COLS)
+    if has_positive | has_excluded:
+        b_positive = tile_mask(
+            positives, positive_rows[0], positive_rows[1], column, num_labels, shape.ROWS,
+            shape.COLS,
+        )  # fmt: skip
+        b_excluded = tile_mask(
+            exclude, excluded_rows[0], excluded_rows[1], column, num_labels, shape.ROWS,
+            shape.COLS,
+        )  # fmt: skip
+        b_column_scale = b_col_shift
+        b_column_sum = b_col_shift
+        b_column_share = b_col_shift
+        if columns.KIND != "none":
+            b_column_scale = tl.load(columns.scale_ptr + b_cols, mask=b_col_in, other=0.0)
+            b_column_sum = tl.load(columns.sum_ptr + b_cols, mask=b_col_in, other=float("inf"))
+            b_column_share = tl.load(columns.share_ptr + b_cols, mask=b_col_in, other=0.0)
+        b_total, b_weighted, b_plain = _coefficients(
+            b_scores, b_positive, b_excluded, b_limit, numbers, scales, b_col_shift, b_col_in,
+            (b_column_shift, b_column_scale, b_column_sum, b_column_share), formula, margins,
+            columns, HAS_POSITIVES, HAS_EXCLUDED, GUARD, True, SCALARS,
+        )  # fmt: skip
+    else:
+        b_total, b_weighted, b_plain = _coefficients(
+            b_scores, b_scores, b_scores, b_limit, numbers, scales, b_col_shift, b_col_in,
+            (b_column_shift, b_col_shift, b_col_shift, b_col_shift), formula, margins, columns,
+            HAS_POSITIVES, HAS_EXCLUDED, GUARD, False, SCALARS,
+        )  # fmt: skip
+    return b_total, b_weighted, b_plain
+
+
+@triton.jit
+def load_offset(formula, b_cols, b_col_in):
+    """(C,) the labels' offsets in units of log 2, or zeros."""
+    b_offset = tl.zeros(b_cols.shape, tl.float32)
+    if formula.LABEL_OFFSET:
+        b_offset = tl.load(formula.label_offset_ptr + b_cols, mask=b_col_in, other=0.0) * LOG2_E
+    return b_offset
+
+
+@triton.jit
+def load_column_shift(columns, b_col_shift, b_cols, b_col_in):
+    """(C,) the columns' shifts, where they have a part."""
+    b_column_shift = b_col_shift
+    if columns.KIND != "none":
+        b_column_shift = tl.load(columns.shift_ptr + b_cols, mask=b_col_in, other=float("inf"))
+    return b_column_shift
 
 
 @triton.jit(
@@ -177,146 +302,53 @@ def tile_coefficients(
     ]
 )  # fmt: skip
 def coefficients_kernel(
-    queries_ptr,  # (B, d)
-    labels_ptr,  # (M, d)
-    positive_row_ptr,  # see relation.py
-    positive_col_ptr,
-    exclude_row_ptr,
-    exclude_col_ptr,
-    guard_ptr,  # (B,) float32, GUARD only
-    row_slack_ptr,  # (B,) and (M,) float32, GUARD = 2 only
-    column_slack_ptr,
-    row_scale_ptr,  # (B,) float32
-    num_positives_ptr,  # (B,) int64, softmax kinds
-    log_sum_exp_ptr,  # (B,) float32, softmax kinds
-    negative_scale_ptr,  # (B,) float32, decoupled
-    slope_ptr,  # 0-d float32: derivative of the logit in s
-    label_offset_ptr,  # (M,) float32, LABEL_OFFSET only
-    bias_ptr,  # 0-d float32, sigmoid
-    positive_margin,
-    positive_margin_scale_ptr,  # 0-d float32
-    negative_margin,
-    negative_margin_scale_ptr,  # 0-d float32
-    column_shift_ptr,  # (M,) float32; the next four: COLUMNS only, see tile_coefficients
-    column_scale_ptr,
-    column_sum_ptr,
-    column_share_ptr,
-    out_ptr,  # (rows of a chunk, out_stride): G, column 0 is col_start
+    rows: Rows,
+    positives: Relation,
+    exclude: Relation,
+    guard: Guard,
+    formula: Formula,
+    margins: Margins,
+    columns: Columns,
+    space: Space,
     partial_ptr,  # (2, partial_cols, partial_rows) float32: sums per row tile, SCALARS only
-    out_scale_ptr,  # 0-d float32, OUT_SCALE only
     num_queries,
     num_labels,
-    d,
     row_start,
     row_stop,
     col_start,
     col_stop,
-    out_stride,  # a multiple of 16
     partial_cols,
     partial_rows,
-    KIND: tl.constexpr,  # "none", "softmax", "decoupled" or "sigmoid"
-    COLUMNS: tl.constexpr,  # "none", "softmax" or "decoupled": that of the columns is added
-    POSITIVES: tl.constexpr,
-    EXCLUDE: tl.constexpr,
-    GUARD: tl.constexpr,
-    LABEL_OFFSET: tl.constexpr,
-    POSITIVE_MARGIN: tl.constexpr,
-    NEGATIVE_MARGIN: tl.constexpr,
     SCALARS: tl.constexpr,
-    OUT_SCALE: tl.constexpr,
-    PRECISION: tl.constexpr,
-    EVEN: tl.constexpr,
-    UPCAST: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr,
-    BLOCK_COLS: tl.constexpr,
-    BLOCK_D: tl.constexpr,
+    shape: Shape,
 ):
     """See ``interface.GradientRequest`` for the formulas."""
-    num_row_tiles = tl.cdiv(row_stop - row_start, BLOCK_ROWS).to(tl.int32)
-    num_col_tiles = tl.cdiv(col_stop - col_start, BLOCK_COLS).to(tl.int32)
-    row_tile, col_tile = tile_of(tl.program_id(0), num_row_tiles, num_col_tiles)
+    row_tile, col_tile, _tiles = own_tile(row_stop - row_start, col_stop - col_start, shape)
     num_queries = num_queries.to(tl.int64)
     num_labels = num_labels.to(tl.int64)
-    row = row_start + row_tile.to(tl.int64) * BLOCK_ROWS
-    column = col_start + col_tile.to(tl.int64) * BLOCK_COLS
-    b_scores = tile_product(
-        row_pointers(queries_ptr, row, num_queries, d, BLOCK_ROWS),
-        row_pointers(labels_ptr, column, num_labels, d, BLOCK_COLS),
-        d, BLOCK_ROWS, BLOCK_COLS, BLOCK_D, EVEN, PRECISION, UPCAST,
-    )  # fmt: skip
-
-    b_rows = row + tl.arange(0, BLOCK_ROWS)
-    b_cols = column + tl.arange(0, BLOCK_COLS)
+    row = row_start + row_tile.to(tl.int64) * shape.ROWS
+    column = col_start + col_tile.to(tl.int64) * shape.COLS
+    b_scores = tile_at(rows, row, column, num_queries, num_labels, shape)
+    b_rows = row + tl.arange(0, shape.ROWS)
+    b_cols = column + tl.arange(0, shape.COLS)
     b_row_in = b_rows < row_stop
     b_col_in = b_cols < col_stop
-    out_scale = 1.0
-    slope = 0.0
-    if KIND != "none":
-        slope = tl.load(slope_ptr)
-    b_col_shift = tl.zeros((BLOCK_COLS,), tl.float32)
-    positive_margin_scale = 0.0
-    negative_margin_scale = 0.0
-    if OUT_SCALE:
-        out_scale = tl.load(out_scale_ptr)
-    b_guard, b_row_scale, b_row_shift, b_share, b_negative_scale = row_numbers(
-        b_rows, b_rows, b_row_in, guard_ptr, row_scale_ptr, num_positives_ptr,
-        log_sum_exp_ptr, negative_scale_ptr, bias_ptr, BLOCK_ROWS, KIND, GUARD,
+    slope = load_slope(formula)
+    numbers = load_numbers(b_rows, b_rows, b_row_in, formula)
+    b_limit = tile_limits(guard, b_rows, b_cols, b_row_in, b_col_in)
+    b_col_shift = load_offset(formula, b_cols, b_col_in)
+    scales = load_scales(slope, formula, margins, 0)
+    b_column_shift = load_column_shift(columns, b_col_shift, b_cols, b_col_in)
+    opened = open_tile(positives, exclude, b_rows, b_row_in, column, num_labels, shape.COLS)
+    b_total, b_weighted, b_plain = tile_coefficients(
+        b_scores, opened, positives, exclude, column, num_labels, b_limit, numbers, scales,
+        b_col_shift, b_col_in, b_column_shift, formula, margins, columns, guard.KIND, SCALARS,
+        shape,
     )  # fmt: skip
-    b_limit = guard_limits(
-        b_guard, row_slack_ptr, column_slack_ptr, b_rows, b_cols, b_row_in, b_col_in, GUARD
-    )
-    if LABEL_OFFSET and KIND != "sigmoid":
-        b_col_shift = tl.load(label_offset_ptr + b_cols, mask=b_col_in, other=0.0) * LOG2_E
-    if POSITIVE_MARGIN:
-        positive_margin_scale = tl.load(positive_margin_scale_ptr) * out_scale
-    if NEGATIVE_MARGIN:
-        negative_margin_scale = tl.load(negative_margin_scale_ptr) * out_scale
-    common = slope * out_scale
-    b_column_shift = b_col_shift
-    if COLUMNS != "none":
-        b_column_shift = tl.load(column_shift_ptr + b_cols, mask=b_col_in, other=float("inf"))
-
-    positives, excluded, has_positive, has_excluded = open_tile(
-        POSITIVES, positive_row_ptr, positive_col_ptr, EXCLUDE, exclude_row_ptr, exclude_col_ptr,
-        b_rows, b_row_in, column, num_labels, BLOCK_COLS,
-    )  # fmt: skip
-    if has_positive | has_excluded:
-        b_positive = take_tile(
-            POSITIVES, positive_col_ptr, positives[0], positives[1], positives[2], column,
-            num_labels, BLOCK_ROWS, BLOCK_COLS,
-        )[0]  # fmt: skip
-        b_excluded = take_tile(
-            EXCLUDE, exclude_col_ptr, excluded[0], excluded[1], excluded[2], column, num_labels,
-            BLOCK_ROWS, BLOCK_COLS,
-        )[0]  # fmt: skip
-        b_column_scale = b_col_shift
-        b_column_sum = b_col_shift
-        b_column_share = b_col_shift
-        if COLUMNS != "none":
-            b_column_scale = tl.load(column_scale_ptr + b_cols, mask=b_col_in, other=0.0)
-            b_column_sum = tl.load(column_sum_ptr + b_cols, mask=b_col_in, other=float("inf"))
-            b_column_share = tl.load(column_share_ptr + b_cols, mask=b_col_in, other=0.0)
-        b_total, b_weighted, b_plain = tile_coefficients(
-            b_scores, b_positive, b_excluded, b_limit, slope * LOG2_E, b_row_shift, b_col_shift,
-            b_share, b_negative_scale, b_row_scale, common, b_col_in, b_column_shift,
-            b_column_scale, b_column_sum, b_column_share, positive_margin, positive_margin_scale,
-            negative_margin, negative_margin_scale, KIND, COLUMNS, True, POSITIVES != "empty",
-            EXCLUDE != "empty", GUARD, LABEL_OFFSET, POSITIVE_MARGIN, NEGATIVE_MARGIN, SCALARS,
-        )  # fmt: skip
-    else:
-        b_total, b_weighted, b_plain = tile_coefficients(
-            b_scores, b_scores, b_scores, b_limit, slope * LOG2_E, b_row_shift, b_col_shift,
-            b_share, b_negative_scale, b_row_scale, common, b_col_in, b_column_shift,
-            b_col_shift, b_col_shift, b_col_shift, positive_margin, positive_margin_scale,
-            negative_margin, negative_margin_scale, KIND, COLUMNS, False, POSITIVES != "empty",
-            EXCLUDE != "empty", GUARD, LABEL_OFFSET, POSITIVE_MARGIN, NEGATIVE_MARGIN, SCALARS,
-        )  # fmt: skip
-
     if SCALARS:
         b_partial_ptr = partial_ptr + col_tile.to(tl.int64) * partial_rows
-        b_partial_ptr += row - row_start + tl.arange(0, BLOCK_ROWS)
+        b_partial_ptr += row - row_start + tl.arange(0, shape.ROWS)
         tl.store(b_partial_ptr, b_weighted, mask=b_row_in)
         b_partial_ptr += partial_cols.to(tl.int64) * partial_rows
         tl.store(b_partial_ptr, b_plain, mask=b_row_in)
-    local, local_column = row - row_start, column - col_start
-    store_tile(out_ptr, local, local_column, out_stride, b_total, BLOCK_ROWS, BLOCK_COLS)
+    store_tile(space.ptr, row - row_start, column - col_start, space.stride, b_total, shape)

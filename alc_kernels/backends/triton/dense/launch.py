@@ -6,27 +6,46 @@ them in the compute dtype; the library's matrix products then add G K and G^T Q 
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 import triton
+import triton.language as tl
 from torch import Tensor
 
 from alc_kernels.backends.triton import launch as tuned
 from alc_kernels.backends.triton import launch as workspace
-from alc_kernels.backends.triton.dense.kernel import coefficients_kernel
+from alc_kernels.backends.triton.dense.kernel import (
+    Columns,
+    Formula,
+    Margins,
+    Space,
+    coefficients_kernel,
+)
+from alc_kernels.backends.triton.dense.prefix_kernel import prefix_coefficients_kernel
 from alc_kernels.backends.triton.launch import (
     INTERPRETED,
     Tile,
+    device_limits,
     dot_precision,
-    guard_kind,
+    given_or,
     on_device_of,
-    slack_or,
 )
+from alc_kernels.backends.triton.tile.negatives import guard_argument
+from alc_kernels.backends.triton.tile.product import embeddings, scales, tile_shape
 from alc_kernels.backends.triton.tile.relation import relation_arguments
-from alc_kernels.engine.interface import GradientRequest, GradientResult, Problem
+from alc_kernels.backends.triton.walk.prefix_launch import LEAST_DEPTH, width_bounds
+from alc_kernels.engine.interface import (
+    GradientRequest,
+    GradientResult,
+    PrefixProblem,
+    PrefixSides,
+    Problem,
+)
 
 # Products of the library's matrix multiplication with float32 results.
 
@@ -111,9 +130,7 @@ def chunk_shape(num_rows: int, num_cols: int, item_bytes: int) -> tuple[int, int
 
 def is_hopper(device: torch.device) -> bool:
     """Whether kernels are compiled for compute capability 9.x."""
-    if INTERPRETED or torch.version.hip is not None:
-        return False
-    return torch.cuda.get_device_capability(device)[0] == 9
+    return not INTERPRETED and device_limits(device)[0][0] == 9
 
 
 def _chunks(size: int, step: int) -> Iterator[tuple[int, int]]:
@@ -149,15 +166,14 @@ def half_scale(request: GradientRequest) -> Tensor:
     return torch.exp2(exponent.nan_to_num(0.0).clamp(-40.0, 40.0))
 
 
-def column_arguments(columns: GradientRequest | None, unused: Tensor) -> dict[str, Any]:
-    """What the kernel takes of ``GradientRequest.columns``, (M,) float32 each.
+def column_argument(columns: GradientRequest | None, unused: Tensor) -> Columns:
+    """The kernel's argument for ``GradientRequest.columns``, (M,) float32 each.
 
     The scale of a column is part of the exponent, so that a negative costs one exponential and
     one number per column is held while S is. Columns that do not count have infinite shifts.
     """
-    names = ("column_shift_ptr", "column_scale_ptr", "column_sum_ptr", "column_share_ptr")
     if columns is None:
-        return {**dict.fromkeys(names, unused), "COLUMNS": "none"}
+        return Columns(tl.constexpr("none"), *[unused] * 4)
     assert columns.row_scale is not None and columns.log_sum_exp is not None
     assert columns.num_positives is not None
     counts = columns.row_scale > 0
@@ -169,55 +185,113 @@ def column_arguments(columns: GradientRequest | None, unused: Tensor) -> dict[st
     shift = torch.where(factor > 0, log_sum_exp - torch.log2(factor), torch.inf)
     share = 1.0 / columns.num_positives.clamp(min=1)
     values = (shift, columns.row_scale, log_sum_exp, share)
-    made = {name: value.contiguous() for name, value in zip(names, values, strict=True)}
-    return {**made, "COLUMNS": columns.kind}
+    return Columns(tl.constexpr(columns.kind), *(value.contiguous() for value in values))
 
 
-def _kernel_arguments(problem: Problem, request: GradientRequest) -> dict[str, Any]:
-    """What is the same for every chunk."""
-    unused = problem.queries
-    device = problem.queries.device
-    positives = relation_arguments(problem.positives, device)
-    exclude = relation_arguments(problem.exclude, device)
-    slope = request.scale if request.kind == "sigmoid" else request.inverse_temperature
-    slack = slack_or(problem, unused)
+class _Pass:
+    """Chunk by chunk: coefficients of every width into a workspace, then its products."""
 
-    def pointer(tensor: Tensor | None) -> Tensor:
-        return unused if tensor is None else tensor.contiguous()
+    def __init__(
+        self,
+        problem: Problem | PrefixProblem,
+        requests: list[GradientRequest],  # one per width, as are ``sides``
+        sides: list[PrefixSides],
+        tile: Tile,
+        scalars: bool,
+    ) -> None:
+        queries, labels, first = problem.queries, problem.labels, requests[0]
+        self.problem, self.sides, self.tile = problem, sides, tile
+        dtype, device, num_rows = queries.dtype, queries.device, queries.shape[0]
+        widths = problem.widths if isinstance(problem, PrefixProblem) else queries.shape[1:]
+        d = math.gcd(*widths)
+        # Where products need float32 copies, those count as workspace: of one width at a time.
+        item_bytes = len(sides) * queries.element_size() + (4 if upcasts(queries) else 0)
+        self.rows, self.cols = chunk_shape(num_rows, labels.shape[0], item_bytes)
+        self.space = torch.empty((len(sides), self.rows, self.cols), dtype=dtype, device=device)
+        self.scales = None
+        if dtype == torch.float16:
+            self.scales = torch.stack([half_scale(request) for request in requests])
+        relations = [relation_arguments(r, device) for r in (problem.positives, problem.exclude)]
 
-    return {
-        "queries_ptr": problem.queries,
-        "labels_ptr": problem.labels,
-        "positive_row_ptr": positives.row_ptr,
-        "positive_col_ptr": positives.col_ptr,
-        "exclude_row_ptr": exclude.row_ptr,
-        "exclude_col_ptr": exclude.col_ptr,
-        "guard_ptr": pointer(problem.guard),
-        "row_slack_ptr": slack[0],
-        "column_slack_ptr": slack[1],
-        "row_scale_ptr": pointer(request.row_scale),
-        "num_positives_ptr": pointer(request.num_positives),
-        "log_sum_exp_ptr": pointer(request.log_sum_exp),
-        "negative_scale_ptr": pointer(request.negative_scale),
-        "slope_ptr": pointer(slope),
-        "label_offset_ptr": pointer(request.label_offset),
-        "bias_ptr": pointer(request.bias),
-        "positive_margin": request.positive_margin or 0.0,
-        "positive_margin_scale_ptr": pointer(request.positive_margin_scale),
-        "negative_margin": request.negative_margin or 0.0,
-        "negative_margin_scale_ptr": pointer(request.negative_margin_scale),
-        "num_queries": problem.queries.shape[0],
-        "num_labels": problem.labels.shape[0],
-        "d": problem.queries.shape[1],
-        "KIND": request.kind or "none",
-        **column_arguments(request.columns, unused),
-        "POSITIVES": positives.kind,
-        "EXCLUDE": exclude.kind,
-        "GUARD": guard_kind(problem),
-        "LABEL_OFFSET": request.label_offset is not None and request.kind != "sigmoid",
-        "POSITIVE_MARGIN": request.positive_margin is not None,
-        "NEGATIVE_MARGIN": request.negative_margin is not None,
-    }
+        def of_all(name: str) -> Tensor:
+            found = [getattr(request, name) for request in requests]
+            if found[0] is None:
+                return queries
+            return torch.stack(found) if len(found) > 1 else found[0].contiguous()
+
+        offset = first.label_offset if first.kind != "sigmoid" else None
+        slope = first.scale if first.kind == "sigmoid" else first.inverse_temperature
+        formula = Formula(
+            tl.constexpr(first.kind or "none"),
+            tl.constexpr(offset is not None),
+            tl.constexpr(self.scales is not None),
+            of_all("row_scale"),
+            given_or(first.num_positives, queries),  # the positives are those of every width
+            of_all("log_sum_exp"),
+            of_all("negative_scale"),
+            given_or(slope, queries),
+            given_or(offset, queries),
+            given_or(first.bias, queries),
+            given_or(self.scales, queries),
+        )
+        margins = first.positive_margin, first.negative_margin
+        self.arguments: dict[str, Any] = {
+            "rows": embeddings(queries, labels),
+            "positives": relations[0],
+            "exclude": relations[1],
+            "guard": guard_argument(problem, queries),
+            "formula": formula,
+            "margins": Margins(
+                tl.constexpr(margins[0] is not None), tl.constexpr(margins[1] is not None),
+                float(margins[0] or 0.0), of_all("positive_margin_scale"),
+                float(margins[1] or 0.0), of_all("negative_margin_scale"),
+            ),
+            "columns": column_argument(first.columns, queries),
+            "space": Space(self.space, self.cols),
+            "num_queries": num_rows,
+            "num_labels": labels.shape[0],
+            "shape": tile_shape(tile, d, dtype, dot_precision(dtype)),
+            "num_warps": tile.warps,
+            "num_stages": tile.stages,
+        }  # fmt: skip
+        if is_hopper(device):
+            kinds = relations[0].kind.value, relations[1].kind.value
+            self.arguments["maxnreg"] = register_limit(
+                first.kind or "none", kinds, margins != (None, None), scalars, d
+            )
+
+    def all_chunks(self, launch: Callable[..., None]) -> None:
+        """``launch(grid, row_start=, row_stop=, col_start=, col_stop=)``, then the products."""
+        num_rows, num_labels = self.problem.queries.shape[0], self.problem.labels.shape[0]
+        if self.scales is not None:
+            self._multiply(self.scales)  # exact, as is undoing it: a power of two
+        with on_device_of(self.space):
+            for start, stop in _chunks(num_rows, self.rows):
+                for left, right in _chunks(num_labels, self.cols):
+                    blocks = triton.cdiv(right - left, self.tile.cols)
+                    launch(
+                        (triton.cdiv(stop - start, self.tile.rows) * blocks,),
+                        row_start=start, row_stop=stop, col_start=left, col_stop=right,
+                        **self.arguments,
+                    )  # fmt: skip
+                    for plane, side in zip(self.space, self.sides, strict=True):
+                        chunk = plane[: stop - start, : right - left]
+                        if side.grad_queries is not None:
+                            add_product(
+                                side.grad_queries[start:stop], chunk, side.labels[left:right]
+                            )
+                        if side.grad_labels is not None:
+                            add_product(
+                                side.grad_labels[left:right], chunk.T, side.queries[start:stop]
+                            )
+        if self.scales is not None:
+            self._multiply(1.0 / self.scales)
+
+    def _multiply(self, factors: Tensor) -> None:
+        for side, factor in zip(self.sides, factors, strict=True):
+            for grad in (side.grad_queries, side.grad_labels):
+                if grad is not None:
+                    grad.mul_(factor)
 
 
 def dense_gradient(
@@ -228,80 +302,70 @@ def dense_gradient(
 ) -> GradientResult:
     """See ``interface.Backend.dense_gradient``."""
     queries, labels = problem.queries, problem.labels
-    (num_rows, d), num_labels = queries.shape, labels.shape[0]
-    device = queries.device
+    num_rows, num_labels = queries.shape[0], labels.shape[0]
+    new = functools.partial(torch.zeros, dtype=torch.float32, device=queries.device)
     result = GradientResult()
     if request.want_scalars:
-        result.weighted_sum = torch.zeros(num_rows, dtype=torch.float32, device=device)
-        result.plain_sum = torch.zeros(num_rows, dtype=torch.float32, device=device)
-    want_scalars = request.want_scalars and request.kind is not None
-    nothing = request.kind is None and request.positive_margin is None
-    nothing = nothing and request.negative_margin is None
+        result.weighted_sum, result.plain_sum = new(num_rows), new(num_rows)
+    scalars = request.want_scalars and request.kind is not None
+    margins = request.positive_margin, request.negative_margin
+    nothing = request.kind is None and margins == (None, None)
     if num_rows == 0 or num_labels == 0 or nothing:
         return result
-    if grad_queries is None and grad_labels is None and not want_scalars:
+    if grad_queries is None and grad_labels is None and not scalars:
         return result
 
     precision = dot_precision(queries.dtype)
     table = tile_for(queries.dtype, precision)
     tile = tuned.choose("coefficients", queries, precision, table)
-    # Where products need float32 copies, those count as workspace.
-    item_bytes = queries.element_size() + (4 if upcasts(queries) else 0)
-    rows, cols = chunk_shape(num_rows, num_labels, item_bytes)
-    space = torch.empty((rows, cols), dtype=queries.dtype, device=device)
-    blocks = cols // tile.cols if want_scalars else 0
-    partial = torch.empty((2, blocks, rows), dtype=torch.float32, device=device)
-    scale = half_scale(request) if queries.dtype == torch.float16 else None
-    grads = [grad for grad in (grad_queries, grad_labels) if grad is not None]
-    if scale is not None:
-        for grad in grads:
-            grad.mul_(scale)  # exact, as is undoing it: a power of two
-    arguments = _kernel_arguments(problem, request)
-    if is_hopper(device):
-        relations = arguments["POSITIVES"], arguments["EXCLUDE"]
-        margins = arguments["POSITIVE_MARGIN"] or arguments["NEGATIVE_MARGIN"]
-        arguments["maxnreg"] = register_limit(
-            arguments["KIND"], relations, margins, want_scalars, d
-        )
-    with on_device_of(queries):
-        for start, stop in _chunks(num_rows, rows):
-            for left, right in _chunks(num_labels, cols):
-                blocks = triton.cdiv(right - left, tile.cols)
-                grid = (triton.cdiv(stop - start, tile.rows) * blocks,)
-                coefficients_kernel[grid](
-                    **arguments,
-                    out_ptr=space,
-                    partial_ptr=partial,
-                    out_scale_ptr=partial if scale is None else scale,
-                    row_start=start,
-                    row_stop=stop,
-                    col_start=left,
-                    col_stop=right,
-                    out_stride=cols,
-                    partial_cols=partial.shape[1],
-                    partial_rows=rows,
-                    SCALARS=want_scalars,
-                    OUT_SCALE=scale is not None,
-                    PRECISION=precision,
-                    EVEN=d % tile.depth == 0,
-                    UPCAST=INTERPRETED and queries.dtype == torch.bfloat16,
-                    BLOCK_ROWS=tile.rows,
-                    BLOCK_COLS=tile.cols,
-                    BLOCK_D=tile.depth,
-                    num_warps=tile.warps,
-                    num_stages=tile.stages,
-                )
-                chunk = space[: stop - start, : right - left]
-                if grad_queries is not None:
-                    add_product(grad_queries[start:stop], chunk, labels[left:right])
-                if grad_labels is not None:
-                    add_product(grad_labels[left:right], chunk.T, queries[start:stop])
-                if want_scalars:
-                    assert result.weighted_sum is not None and result.plain_sum is not None
-                    sums = partial[:, :blocks, : stop - start].sum(dim=1)
-                    result.weighted_sum[start:stop] += sums[0]
-                    result.plain_sum[start:stop] += sums[1]
-    if scale is not None:
-        for grad in grads:
-            grad.mul_(1.0 / scale)
+    sides = PrefixSides(queries, labels, grad_queries, grad_labels)
+    run = _Pass(problem, [request], [sides], tile, scalars)
+    partial = torch.empty(
+        (2, run.cols // tile.cols if scalars else 0, run.rows), dtype=torch.float32,
+        device=queries.device,
+    )  # fmt: skip
+
+    def launch(grid: tuple[int], **arguments: Any) -> None:
+        coefficients_kernel[grid](
+            partial_ptr=partial, partial_cols=partial.shape[1], partial_rows=run.rows,
+            SCALARS=scalars, **arguments,
+        )  # fmt: skip
+        if result.weighted_sum is not None and result.plain_sum is not None and scalars:
+            start, stop = arguments["row_start"], arguments["row_stop"]
+            blocks = triton.cdiv(arguments["col_stop"] - arguments["col_start"], tile.cols)
+            sums = partial[:, :blocks, : stop - start].sum(dim=1)
+            result.weighted_sum[start:stop] += sums[0]
+            result.plain_sum[start:stop] += sums[1]
+
+    run.all_chunks(launch)
     return result
+
+
+# The sum that goes on and one width's coefficients live at the same time.
+MOST_PREFIX_COLS = 64
+
+
+def dense_prefix_gradient(
+    problem: PrefixProblem, requests: list[GradientRequest], sides: list[PrefixSides]
+) -> None:
+    """Coefficients of every width of a chunk into the workspace, then its products."""
+    queries, widths, precision = (
+        problem.queries,
+        problem.widths,
+        dot_precision(problem.queries.dtype),
+    )
+    tile = tile_for(queries.dtype, precision)
+    common = math.gcd(*widths)
+    depth = max(common & -common, LEAST_DEPTH)
+    # With half the columns where it has 128.
+    tile = replace(tile, cols=min(tile.cols, MOST_PREFIX_COLS), depth=min(tile.depth, depth))
+    run = _Pass(problem, requests, sides, tile, False)
+    bounds = width_bounds(widths, queries.device)
+
+    def launch(grid: tuple[int], **arguments: Any) -> None:
+        prefix_coefficients_kernel[grid](
+            scales=scales(problem.query_scale, problem.label_scale, queries), widths_ptr=bounds,
+            num_widths=len(widths), out_rows=run.rows, **arguments,
+        )  # fmt: skip
+
+    run.all_chunks(launch)

@@ -3,15 +3,15 @@
 A chunk of rows that sees all columns is finished at a time (``exponentials_kernel``):
 
     E from one product with an epilogue                   1 product
-    row sums -> factor f per row, positives (``row_factors``)
+    row sums -> factor f per row, positives (``rows``)
     dQ += f (E K)             scaled after the product    1 product
     dK += E^T (f Q)           the small operand scaled    1 product
 
 The sigmoid's coefficients need no row sums: E is the coefficient and f is 1. The workspace holds
 E in the compute dtype; each chunk adds to all of dK, so it must hold enough rows for that not to
-count. In bfloat16 f Q is rounded once more than the coefficients of ``coefficients`` are.
+count. In bfloat16 f Q is rounded once more than the coefficients of ``dense`` are.
 
-``walk_launch`` and ``coefficients`` do the same with S computed twice, four products, where
+``walk`` and ``dense`` do the same with S computed twice, four products, where
 
 - the labels are so many that the workspace holds too few rows;
 - the walk is asked for more than the loss: hardest negatives, margins, a guard;
@@ -26,29 +26,37 @@ from typing import Any
 
 import torch
 import triton
+import triton.language as tl
 from torch import Tensor
 
 from alc_kernels.backends.triton import launch as tuned
 from alc_kernels.backends.triton import launch as workspace
 from alc_kernels.backends.triton.dense import launch as coefficients
+from alc_kernels.backends.triton.dense.kernel import Space
 from alc_kernels.backends.triton.dense.launch import add_product, set_product, upcasts
-from alc_kernels.backends.triton.launch import Tile, dot_precision, on_device_of, product_constexprs
+from alc_kernels.backends.triton.launch import (
+    Tile,
+    device_limits,
+    dot_precision,
+    given_or,
+    on_device_of,
+)
 from alc_kernels.backends.triton.one_pass.kernel import (
+    Logit,
     exponentials_kernel,
     repair_kernel,
     settle_references_kernel,
 )
-from alc_kernels.backends.triton.one_pass.positive_logits import (
-    PositiveLogits,
-    depth_for,
-    positive_logits,
-)
-from alc_kernels.backends.triton.one_pass.row_factors import (
+from alc_kernels.backends.triton.one_pass.rows import (
     NUM_WARPS,
     ROWS,
     TILES,
+    Found,
+    PositiveLogits,
+    positive_logits,
     row_factors_kernel,
 )
+from alc_kernels.backends.triton.tile.product import depth_for, embeddings, tile_shape
 from alc_kernels.backends.triton.tile.relation import walk_arguments
 from alc_kernels.engine.interface import (
     GradientRequest,
@@ -193,28 +201,31 @@ class _Pass:
     def _statistics(self, start: int, stop: int, out: Tensor, partial: Tensor, row: Tensor) -> None:
         """The chunk's E, its row sums and factors."""
         problem, request, tile = self.problem, self.request, self.tile
-        (b, d), m = problem.queries.shape, problem.labels.shape[0]
         tiles = partial.shape[1]
-        offset = self.rows if request.label_offset is None else request.label_offset.contiguous()
-        bias = self.rows if request.bias is None else request.bias
-        scalars = self.offer.want_scalars
+        has_offset = request.label_offset is not None and self.kind != "sigmoid"
+        logit = Logit(
+            tl.constexpr(self.kind), tl.constexpr(has_offset), self.slope,
+            given_or(request.label_offset, self.rows), given_or(request.bias, self.rows),
+        )  # fmt: skip
+        scalars, d = self.offer.want_scalars, problem.queries.shape[1]
         row_tiles, few = triton.cdiv(stop - start, tile.rows), triton.cdiv(stop - start, ROWS)
-        shared = (
-            problem.queries, problem.labels, self.positives.row_ptr, self.positives.col_ptr,
-            self.exclude.row_ptr, self.exclude.col_ptr, self.slope, offset,
-        )  # fmt: skip
-        sizes = (b, m, d, start, stop, self.out_rows, out.shape[1])
-        constants = exponentials_constexprs(
-            self.kind, (self.positives.kind, self.exclude.kind), self._has_offset, scalars, tile,
-            d, problem.queries.dtype,
-        )  # fmt: skip
-        options: dict[str, Any] = {"num_warps": tile.warps, "num_stages": tile.stages}
+        embedded, space = embeddings(problem.queries, problem.labels), Space(out, out.shape[1])
+        shared = embedded, self.positives, self.exclude, logit
+        sizes = *problem.positives.shape, start, stop, self.out_rows
+        precision = dot_precision(problem.queries.dtype)
+        options: dict[str, Any] = {
+            "SCALARS": scalars, "shape": tile_shape(tile, d, problem.queries.dtype, precision),
+            "num_warps": tile.warps, "num_stages": tile.stages,
+        }  # fmt: skip
         limit = {}
         if coefficients.is_hopper(out.device):
-            limit["maxnreg"] = register_limit(constants, d)
+            # Within it the softmax kinds spill nothing, and the sigmoid 86 words a tile beside
+            # some 2,500 instructions of its formulas, which the other program's product hides.
+            kinds = self.positives.kind.value, self.exclude.kind.value
+            limit["maxnreg"] = coefficients.register_limit(self.kind, kinds, False, scalars, d)
         with on_device_of(out):
             exponentials_kernel[(row_tiles * tiles,)](
-                *shared, bias, self.rows, partial, out, *sizes, **constants, **options, **limit
+                *shared, self.rows, partial, space, *sizes, **options, **limit
             )
             if self.kind != "sigmoid":
                 settle_references_kernel[(few,)](
@@ -223,15 +234,14 @@ class _Pass:
                 )  # fmt: skip
                 programs = row_tiles * triton.cdiv(repair_programs(out.device), row_tiles)
                 repair_kernel[(programs,)](
-                    *shared, self.rows, row, partial, out, *sizes, **constants, **options
+                    *shared, self.rows, row, partial, space, *sizes, **options
                 )
             row_factors_kernel[(few,)](
-                problem.queries, problem.labels, self.positives.row_ptr, self.positives.col_ptr,
-                self.slope, offset, bias, self.rows, row, self.own.sum, self.own.num_positives,
-                self.row_scale, partial, out, self.sums, row[1], self.weighted, self.plain, b, m,
-                d, start, stop, tiles, self.out_rows, out.shape[1], KIND=self.kind,
-                POSITIVES=self.positives.kind, HAS_OFFSET=self._has_offset, SCALARS=scalars,
-                ONE=self.positives.kind in ONE_POSITIVE, ROWS=ROWS, TILES=TILES,
+                embedded, self.positives, logit, self.rows, row, self.own.sum,
+                self.own.num_positives, self.row_scale, partial, space,
+                Found(tl.constexpr(scalars), self.sums, row[1], self.weighted, self.plain),
+                problem.labels.shape[0], start, stop, tiles, self.out_rows,
+                ONE=self.positives.kind.value in ONE_POSITIVE, ROWS=ROWS, TILES=TILES,
                 DEPTH=depth_for(d), num_warps=NUM_WARPS,
             )  # fmt: skip
 
@@ -257,46 +267,7 @@ class _Pass:
             torch.mul(queries, column, out=scaled)
             add_product(by_labels, out.T, scaled)
 
-    @property
-    def _has_offset(self) -> bool:
-        return self.request.label_offset is not None and self.kind != "sigmoid"
 
-
-@functools.cache
 def repair_programs(device: torch.device) -> int:
     """Programs of the repair: one on a multiprocessor."""
-    if device.type != "cuda":
-        return 4
-    return torch.cuda.get_device_properties(device).multi_processor_count
-
-
-def register_limit(constants: dict[str, Any], d: int) -> int | None:
-    """Registers per thread on Hopper, for two programs on a multiprocessor; None: no limit.
-
-    Within it the softmax kinds spill nothing, and the sigmoid 86 words a tile beside some 2,500
-    instructions of its formulas, which the other program's product hides.
-    """
-    relations = constants["POSITIVES"], constants["EXCLUDE"]
-    return coefficients.register_limit(
-        constants["KIND"], relations, margins=False, scalars=constants["SCALARS"], d=d
-    )
-
-
-def exponentials_constexprs(
-    kind: str,
-    relations: tuple[str, str],
-    has_offset: bool,
-    scalars: bool,
-    tile: Tile,
-    d: int,
-    dtype: torch.dtype,
-) -> dict[str, Any]:
-    """Constexpr arguments of ``exponentials_kernel`` and ``repair_kernel``, for any batch size."""
-    return {
-        "KIND": kind,
-        "POSITIVES": relations[0],
-        "EXCLUDE": relations[1],
-        "HAS_OFFSET": has_offset,
-        "SCALARS": scalars,
-        **product_constexprs(tile, d, dtype, dot_precision(dtype)),
-    }
+    return device_limits(device)[1]

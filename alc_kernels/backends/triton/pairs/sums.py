@@ -12,12 +12,14 @@ into runs of ``RUN`` pairs, which other programs have summed before.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from alc_kernels.backends.triton.launch import on_device_of
+from alc_kernels.backends.triton.launch import given_or, on_device_of
 from alc_kernels.engine.interface import Problem
 
 BLOCK_ROWS = 16
@@ -26,22 +28,60 @@ NUM_WARPS = 4
 RUN = 128  # pairs; a multiple of BLOCK_ROWS
 
 
+class Pairs(NamedTuple):
+    """Listed pairs as a kernel argument."""
+
+    FEATURES: tl.constexpr  # of the pair head, else scores
+    queries_ptr: Tensor  # (B, d)
+    labels_ptr: Tensor  # (M, d)
+    d: int
+    index_ptr: Tensor  # (B * per_row,) int64 label of each pair; outside of 0 .. M: none
+    coefficient_ptr: Tensor  # (B * per_row,) float32
+    weight_ptr: Tensor  # (4d,) float32, FEATURES only
+
+
+def pairs_argument(
+    problem: Problem, index: Tensor, coefficient: Tensor, weight: Tensor | None
+) -> Pairs:
+    """The argument for (B, t) labels and coefficients; ``weight`` None: scores."""
+    rows = problem.queries, problem.labels, problem.queries.shape[1]
+    coefficient = coefficient.contiguous()
+    return Pairs(
+        tl.constexpr(weight is not None), *rows, index.contiguous(), coefficient,
+        given_or(weight, coefficient),
+    )  # fmt: skip
+
+
+@triton.jit
+def pair_labels(pairs, b_pair, b_in, num_labels):
+    """(R,) the labels of pairs, and which of them are one."""
+    b_label = tl.load(pairs.index_ptr + b_pair, mask=b_in, other=-1)
+    return b_label, (b_label >= 0) & (b_label < num_labels)
+
+
+@triton.jit
+def load_part(ptr, b_row, b_d, d, b_mask):
+    """(R, D) float32: the coordinates b_d of the rows b_row."""
+    b_x = tl.load(ptr + (b_row[:, None] * d + b_d[None, :]), mask=b_mask, other=0.0)
+    return b_x.to(tl.float32)
+
+
 @triton.jit
 def _contribution(
+    pairs,
     b_coefficient,  # (R,)
     b_own,  # (R or 1, D), FEATURES only
     b_other,  # (R, D)
-    weight_ptr,
     own_weight,  # which quarter of weight belongs to own: 0 query, 1 label
     b_d,
-    d,
-    FEATURES: tl.constexpr,
 ):
     """(R, D) what pairs add to the gradient of their own rows."""
-    if FEATURES:
-        b_on_own = tl.load(weight_ptr + own_weight * d + b_d, mask=b_d < d, other=0.0)
-        b_on_distance = tl.load(weight_ptr + 2 * d + b_d, mask=b_d < d, other=0.0)
-        b_on_product = tl.load(weight_ptr + 3 * d + b_d, mask=b_d < d, other=0.0)
+    if pairs.FEATURES:
+        b_weight_ptr = pairs.weight_ptr + b_d
+        b_in = b_d < pairs.d
+        b_on_own = tl.load(b_weight_ptr + own_weight * pairs.d, mask=b_in, other=0.0)
+        b_on_distance = tl.load(b_weight_ptr + 2 * pairs.d, mask=b_in, other=0.0)
+        b_on_product = tl.load(b_weight_ptr + 3 * pairs.d, mask=b_in, other=0.0)
         b_signed = tl.where(b_own > b_other, b_on_distance[None, :], 0.0)
         b_signed = tl.where(b_own < b_other, -b_on_distance[None, :], b_signed)
         b_slope = b_on_own[None, :] + b_signed + b_other * b_on_product[None, :]
@@ -52,100 +92,80 @@ def _contribution(
 
 @triton.jit(do_not_specialize=["num_queries", "per_row", "num_labels"])
 def pair_queries_kernel(
-    queries_ptr,  # (B, d)
-    labels_ptr,  # (M, d)
-    index_ptr,  # (B, per_row) int64
-    coefficient_ptr,  # (B, per_row) float32
-    weight_ptr,  # (4d,) float32, FEATURES only
+    pairs: Pairs,
     grad_ptr,  # (B, d) float32, added to
     num_queries,
     per_row,
     num_labels,
-    d,
-    FEATURES: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
     """Each query sums its own pairs."""
+    d = pairs.d
     b_row = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     b_row_in = b_row < num_queries
     b_d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     b_mask = b_row_in[:, None] & (b_d < d)[None, :]
     b_at = b_row[:, None] * d + b_d[None, :]
     b_own = tl.zeros((BLOCK_ROWS, BLOCK_D), tl.float32)
-    if FEATURES:
-        b_own = tl.load(queries_ptr + b_at, mask=b_mask, other=0.0).to(tl.float32)
+    if pairs.FEATURES:
+        b_own = load_part(pairs.queries_ptr, b_row, b_d, d, b_mask)
     b_sum = tl.load(grad_ptr + b_at, mask=b_mask, other=0.0)
     for place in range(per_row):
         b_pair = b_row * per_row + place
-        b_label = tl.load(index_ptr + b_pair, mask=b_row_in, other=-1)
-        b_valid = (b_label >= 0) & (b_label < num_labels)
-        b_coefficient = tl.load(coefficient_ptr + b_pair, mask=b_valid, other=0.0)
-        b_other = tl.load(
-            labels_ptr + b_label[:, None] * d + b_d[None, :],
-            mask=b_valid[:, None] & (b_d < d)[None, :],
-            other=0.0,
-        ).to(tl.float32)
-        b_sum += _contribution(b_coefficient, b_own, b_other, weight_ptr, 0, b_d, d, FEATURES)
+        b_label, b_valid = pair_labels(pairs, b_pair, b_row_in, num_labels)
+        b_coefficient = tl.load(pairs.coefficient_ptr + b_pair, mask=b_valid, other=0.0)
+        b_other_mask = b_valid[:, None] & (b_d < d)[None, :]
+        b_other = load_part(pairs.labels_ptr, b_label, b_d, d, b_other_mask)
+        b_sum += _contribution(pairs, b_coefficient, b_own, b_other, 0, b_d)
     tl.store(grad_ptr + b_at, b_sum, mask=b_mask)
 
 
 @triton.jit(do_not_specialize=["num_pairs", "per_row", "num_labels"])
 def pair_labels_kernel(
-    queries_ptr,  # (B, d)
-    labels_ptr,  # (M, d)
-    index_ptr,  # (B * per_row,) int64
-    coefficient_ptr,  # (B * per_row,) float32
-    weight_ptr,  # (4d,) float32, FEATURES only
+    pairs: Pairs,
     grad_ptr,  # (M, d) float32, added to
     num_pairs,
     per_row,
     num_labels,
-    d,
-    FEATURES: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
     """Each pair is added to its label's row, in any order."""
+    d = pairs.d
     b_pair = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     b_d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
-    b_label = tl.load(index_ptr + b_pair, mask=b_pair < num_pairs, other=-1)
-    b_valid = (b_label >= 0) & (b_label < num_labels)
-    b_coefficient = tl.load(coefficient_ptr + b_pair, mask=b_valid, other=0.0)
+    b_label, b_valid = pair_labels(pairs, b_pair, b_pair < num_pairs, num_labels)
+    b_coefficient = tl.load(pairs.coefficient_ptr + b_pair, mask=b_valid, other=0.0)
     b_mask = b_valid[:, None] & (b_d < d)[None, :]
-    b_at = b_label[:, None] * d + b_d[None, :]
-    b_query_at = (b_pair // per_row)[:, None] * d + b_d[None, :]
-    b_other = tl.load(queries_ptr + b_query_at, mask=b_mask, other=0.0).to(tl.float32)
+    b_other = load_part(pairs.queries_ptr, b_pair // per_row, b_d, d, b_mask)
     b_own = tl.zeros((BLOCK_ROWS, BLOCK_D), tl.float32)
-    if FEATURES:
-        b_own = tl.load(labels_ptr + b_at, mask=b_mask, other=0.0).to(tl.float32)
-    b_value = _contribution(b_coefficient, b_own, b_other, weight_ptr, 1, b_d, d, FEATURES)
+    if pairs.FEATURES:
+        b_own = load_part(pairs.labels_ptr, b_label, b_d, d, b_mask)
+    b_value = _contribution(pairs, b_coefficient, b_own, b_other, 1, b_d)
+    b_at = b_label[:, None] * d + b_d[None, :]
     tl.atomic_add(grad_ptr + b_at, b_value, mask=b_mask, sem="relaxed")
 
 
 @triton.jit
-def _label_row(labels_ptr, label, b_d, d, FEATURES: tl.constexpr, BLOCK_D: tl.constexpr):
+def _label_row(pairs, label, b_d, BLOCK_D: tl.constexpr):
     """(1, D) float32; zeros without FEATURES, which alone read it."""
     b_own = tl.zeros((1, BLOCK_D), tl.float32)
-    if FEATURES:
-        b_own = tl.load(labels_ptr + label * d + b_d, mask=b_d < d, other=0.0)[None, :]
-        b_own = b_own.to(tl.float32)
+    if pairs.FEATURES:
+        b_at = pairs.labels_ptr + label * pairs.d + b_d
+        b_own = tl.load(b_at, mask=b_d < pairs.d, other=0.0)[None, :].to(tl.float32)
     return b_own
 
 
 @triton.jit
 def _run_sum(
+    pairs,
     begin,
     end,
     order_ptr,
-    queries_ptr,
-    coefficient_ptr,
-    weight_ptr,
     b_own,  # (1, D) the label's row, FEATURES only
     per_row,
     b_d,
-    d,
-    FEATURES: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
@@ -155,30 +175,21 @@ def _run_sum(
         b_entry = start + tl.arange(0, BLOCK_ROWS)
         b_in = b_entry < end
         b_pair = tl.load(order_ptr + b_entry, mask=b_in, other=0)
-        b_coefficient = tl.load(coefficient_ptr + b_pair, mask=b_in, other=0.0)
-        b_other = tl.load(
-            queries_ptr + (b_pair // per_row)[:, None] * d + b_d[None, :],
-            mask=b_in[:, None] & (b_d < d)[None, :],
-            other=0.0,
-        ).to(tl.float32)
-        b_sum += _contribution(b_coefficient, b_own, b_other, weight_ptr, 1, b_d, d, FEATURES)
+        b_coefficient = tl.load(pairs.coefficient_ptr + b_pair, mask=b_in, other=0.0)
+        b_mask = b_in[:, None] & (b_d < pairs.d)[None, :]
+        b_other = load_part(pairs.queries_ptr, b_pair // per_row, b_d, pairs.d, b_mask)
+        b_sum += _contribution(pairs, b_coefficient, b_own, b_other, 1, b_d)
     return tl.sum(b_sum, 0)
 
 
-@triton.jit(do_not_specialize=["num_pairs", "per_row", "num_labels"])
+@triton.jit(do_not_specialize=["per_row", "num_labels"])
 def label_runs_kernel(
-    queries_ptr,  # (B, d)
-    labels_ptr,  # (M, d)
+    pairs: Pairs,
     sorted_ptr,  # (num_pairs,) int32 or int64: labels in ascending order
     order_ptr,  # (num_pairs,) int64: the pair behind each
-    coefficient_ptr,  # (num_pairs,) float32
-    weight_ptr,  # (4d,) float32, FEATURES only
     runs_ptr,  # (num_pairs // RUN, d) float32
-    num_pairs,
     per_row,
     num_labels,
-    d,
-    FEATURES: tl.constexpr,
     RUN: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -190,89 +201,50 @@ def label_runs_kernel(
     label = tl.load(sorted_ptr + begin).to(tl.int64)
     last = tl.load(sorted_ptr + begin + (RUN - 1)).to(tl.int64)
     if (label == last) & (label >= 0) & (label < num_labels):
-        b_own = _label_row(labels_ptr, label, b_d, d, FEATURES, BLOCK_D)
+        b_own = _label_row(pairs, label, b_d, BLOCK_D)
         b_sum = _run_sum(
-            begin,
-            begin + RUN,
-            order_ptr,
-            queries_ptr,
-            coefficient_ptr,
-            weight_ptr,
-            b_own,
-            per_row,
-            b_d,
-            d,
-            FEATURES,
-            BLOCK_ROWS,
-            BLOCK_D,
+            pairs, begin, begin + RUN, order_ptr, b_own, per_row, b_d, BLOCK_ROWS, BLOCK_D
         )
-        tl.store(runs_ptr + run * d + b_d, b_sum, mask=b_d < d)
+        tl.store(runs_ptr + run * pairs.d + b_d, b_sum, mask=b_d < pairs.d)
 
 
 @triton.jit(do_not_specialize=["per_row"])
 def label_owners_kernel(
-    queries_ptr,  # (B, d)
-    labels_ptr,  # (M, d)
+    pairs: Pairs,
     offsets_ptr,  # (M + 1,) int64: label j owns sorted pairs offsets[j] .. offsets[j + 1]
     order_ptr,  # (num_pairs,) int64
-    coefficient_ptr,  # (num_pairs,) float32
-    weight_ptr,  # (4d,) float32, FEATURES only
     runs_ptr,  # (num_pairs // RUN, d) float32, from label_runs_kernel
     grad_ptr,  # (M, d) float32, added to
     per_row,
-    d,
-    FEATURES: tl.constexpr,
     RUN: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
     """Each label sums its pairs: loose ones before its whole runs, the runs, loose ones after."""
+    d = pairs.d
     label = tl.program_id(0).to(tl.int64)
     b_d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     begin = tl.load(offsets_ptr + label)
     end = tl.load(offsets_ptr + label + 1)
     if begin < end:
-        b_own = _label_row(labels_ptr, label, b_d, d, FEATURES, BLOCK_D)
+        b_own = _label_row(pairs, label, b_d, BLOCK_D)
         first_run = (begin + (RUN - 1)) // RUN
         last_run = tl.maximum(end // RUN, first_run)
         # Without a whole run everything is "before"; both bounds then clamp to the end.
         before_end = tl.minimum(first_run * RUN, end)
         after_begin = tl.minimum(last_run * RUN, end)
         b_sum = _run_sum(
-            begin,
-            before_end,
-            order_ptr,
-            queries_ptr,
-            coefficient_ptr,
-            weight_ptr,
-            b_own,
-            per_row,
-            b_d,
-            d,
-            FEATURES,
-            BLOCK_ROWS,
-            BLOCK_D,
+            pairs, begin, before_end, order_ptr, b_own, per_row, b_d, BLOCK_ROWS, BLOCK_D
         )
         b_runs = tl.zeros((BLOCK_ROWS, BLOCK_D), tl.float32)
         for start in range(first_run, last_run, BLOCK_ROWS):
             b_run = start + tl.arange(0, BLOCK_ROWS)
-            b_mask = (b_run < last_run)[:, None] & (b_d < d)[None, :]
-            b_runs += tl.load(runs_ptr + b_run[:, None] * d + b_d[None, :], mask=b_mask, other=0.0)
+            b_runs += load_part(
+                runs_ptr, b_run, b_d, d, (b_run < last_run)[:, None] & (b_d < d)[None, :]
+            )
         b_sum += tl.sum(b_runs, 0)
         b_sum += _run_sum(
-            after_begin,
-            end,
-            order_ptr,
-            queries_ptr,
-            coefficient_ptr,
-            weight_ptr,
-            b_own,
-            per_row,
-            b_d,
-            d,
-            FEATURES,
-            BLOCK_ROWS,
-            BLOCK_D,
+            pairs, after_begin, end, order_ptr, b_own, per_row, b_d, BLOCK_ROWS, BLOCK_D
         )
         b_at = label * d + b_d
         b_sum += tl.load(grad_ptr + b_at, mask=b_d < d, other=0.0)
@@ -303,32 +275,25 @@ def add_pair_gradients(
     num_labels, d = problem.labels.shape
     if index.numel() == 0 or num_labels == 0 or d == 0:
         return
-    queries, labels = problem.queries, problem.labels
-    index, coefficient = index.contiguous(), coefficient.contiguous()
-    weight_ptr = coefficient if weight is None else weight.contiguous()
-    tile = {"FEATURES": weight is not None, "BLOCK_ROWS": BLOCK_ROWS, "BLOCK_D": BLOCK_D}
-    sizes = (per_row, num_labels, d)
+    pairs = pairs_argument(problem, index, coefficient, weight)
+    tile = {"BLOCK_ROWS": BLOCK_ROWS, "BLOCK_D": BLOCK_D, "num_warps": NUM_WARPS}
     blocks_d = triton.cdiv(d, BLOCK_D)
-    with on_device_of(queries):
+    with on_device_of(index):
         if grad_queries is not None:
             pair_queries_kernel[(triton.cdiv(num_queries, BLOCK_ROWS), blocks_d)](
-                queries, labels, index, coefficient, weight_ptr, grad_queries,
-                num_queries, *sizes, **tile, num_warps=NUM_WARPS,
-            )  # fmt: skip
+                pairs, grad_queries, num_queries, per_row, num_labels, **tile
+            )
         if grad_labels is not None and not deterministic:
             pair_labels_kernel[(triton.cdiv(index.numel(), BLOCK_ROWS), blocks_d)](
-                queries, labels, index, coefficient, weight_ptr, grad_labels,
-                index.numel(), *sizes, **tile, num_warps=NUM_WARPS,
-            )  # fmt: skip
+                pairs, grad_labels, index.numel(), per_row, num_labels, **tile
+            )
         if grad_labels is not None and deterministic:
             by_label, order, offsets = _pairs_by_label(index, num_labels)
-            runs = torch.empty((index.numel() // RUN, d), device=index.device)
+            runs = torch.empty((index.numel() // RUN, d), dtype=torch.float32, device=index.device)
             if len(runs) > 0:
                 label_runs_kernel[(len(runs), blocks_d)](
-                    queries, labels, by_label, order, coefficient, weight_ptr, runs,
-                    index.numel(), *sizes, **tile, RUN=RUN, num_warps=NUM_WARPS,
-                )  # fmt: skip
+                    pairs, by_label, order, runs, per_row, num_labels, RUN=RUN, **tile
+                )
             label_owners_kernel[(num_labels, blocks_d)](
-                queries, labels, offsets, order, coefficient, weight_ptr, runs, grad_labels,
-                per_row, d, **tile, RUN=RUN, num_warps=NUM_WARPS,
-            )  # fmt: skip
+                pairs, offsets, order, runs, grad_labels, per_row, RUN=RUN, **tile
+            )

@@ -90,18 +90,17 @@ def add_softmax(
     b_s,  # (R, COLS), -inf at what is no negative
     b_tile_max,  # (R,) its row maxima
     inverse_temperature,
-    offset_ptr,  # (M,) float32, HAS_OFFSET only
+    wanted,  # its label offset: ``merge.Wanted``
     column,
     num_labels,
-    HAS_OFFSET: tl.constexpr,
     COLS: tl.constexpr,
 ):
     """(b_max, b_sum) with the tile's z = s / temperature + offset."""
     b_z = b_s * (inverse_temperature * LOG2_E)
     b_z_max = b_tile_max * (inverse_temperature * LOG2_E)
-    if HAS_OFFSET:
+    if wanted.HAS_OFFSET:
         b_cols = tl.minimum(column + tl.arange(0, COLS), num_labels - 1)
-        b_z += (tl.load(offset_ptr + b_cols) * LOG2_E)[None, :]
+        b_z += (tl.load(wanted.offset_ptr + b_cols) * LOG2_E)[None, :]
         b_z_max = tl.max(b_z, 1)
     return grow_exp_sum(b_max, b_sum, b_z, b_z_max)
 
@@ -121,22 +120,28 @@ GROUP = tl.constexpr(16)
 
 
 @triton.jit
-def tile_of(program, num_row_tiles, num_col_tiles):
-    """(row tile, column tile) of a program: down a group of row tiles, then the next column."""
+def own_tile(num_rows, num_cols, shape):
+    """(row tile, column tile) of this program, and how many column tiles there are, int32.
+
+    Down a group of row tiles, then the next column.
+    """
+    num_row_tiles = tl.cdiv(num_rows, shape.ROWS).to(tl.int32)
+    num_col_tiles = tl.cdiv(num_cols, shape.COLS).to(tl.int32)
+    program = tl.program_id(0)
     in_group = GROUP * num_col_tiles
     first = (program // in_group) * GROUP
     height = tl.minimum(num_row_tiles - first, GROUP)
     local = program % in_group
-    return first + local % height, local // height
+    return first + local % height, local // height, num_col_tiles
 
 
 @triton.jit
-def store_tile(out_ptr, row, column, stride, b_value, ROWS: tl.constexpr, COLS: tl.constexpr):
+def store_tile(out_ptr, row, column, stride, b_value, shape):
     """Store b_value (ROWS, COLS), rounded, in the workspace from (row, column), both int64, on.
 
     The workspace holds whole tiles: no mask. Offsets within a tile fit 32 bits, which saves
     registers: pointers of 64 bits per element would take as many as the tile.
     """
     tile_ptr = out_ptr + row * stride + column
-    b_at = tl.arange(0, ROWS)[:, None] * stride + tl.arange(0, COLS)[None, :]
+    b_at = tl.arange(0, shape.ROWS)[:, None] * stride + tl.arange(0, shape.COLS)[None, :]
     tl.store(tile_ptr + b_at, rounded(b_value, out_ptr.dtype.element_ty))

@@ -12,6 +12,7 @@ lie side by side: the programs that read a block of rows or of labels read whole
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import triton
@@ -60,6 +61,21 @@ def new_bits(num_labels: int, start: int, stop: int, like: Tensor) -> Tensor:
     """(words, stride) int32, for a walk to fill; rows past ``stop`` are never written."""
     shape = bits_shape(num_labels, start, stop)
     return torch.empty(shape, dtype=torch.int32, device=like.device)
+
+
+class Bits(NamedTuple):
+    """The words of both sides as a kernel argument; of several widths (W, words, stride)."""
+
+    KEEP_POSITIVE: tl.constexpr
+    KEEP_NEGATIVE: tl.constexpr
+    positive_ptr: Tensor
+    negative_ptr: Tensor
+
+
+def bits_argument(positive: Tensor | None, negative: Tensor | None, unused: Tensor) -> Bits:
+    """The argument for the sides that are kept; ``unused`` stands for one that is not."""
+    keep = tl.constexpr(positive is not None), tl.constexpr(negative is not None)
+    return Bits(*keep, *(unused if side is None else side for side in (positive, negative)))
 
 
 @triton.jit

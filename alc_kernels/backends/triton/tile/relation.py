@@ -1,6 +1,6 @@
 """Which pairs of a tile belong to a sparse relation, for every kind of ``Positives``.
 
-A kernel takes a relation as ``(KIND, row_ptr, col_ptr)``, all int64 pointers:
+A kernel takes a relation as one ``Relation``, both pointers int64:
 
     kind       row_ptr           col_ptr
     empty      (unused)          (unused)
@@ -14,15 +14,16 @@ A kernel takes a relation as ``(KIND, row_ptr, col_ptr)``, all int64 pointers:
 instead of comparing all ids with all others.
 
 A program that walks columns in ascending order calls ``open_rows`` once and then, tile by tile,
-``tile_may_hold`` and (only if that says so) ``take_tile``. State, per row of the program's block:
+``tile_may_hold`` and (only if that says so) ``negatives.drop_pairs`` or ``take_positives``. Of the
+program's block of rows these keep ``b_end`` (csr, ranges: one past the row's last entry) and
+``at``, where the rows stand:
 
     b_key    index, diagonal: the label; ids: the query's id; csr, ranges: entry of the next column
-    b_end    csr, ranges: one past the row's last entry
     b_next   the row's next column, ``NO_COLUMN`` when there is none (ids: not used)
     next_column  the smallest b_next of the block: one scalar comparison settles most tiles
 
-``tile_negatives`` serves tiles taken in any order. Masks are not restricted to rows and columns
-inside the matrix: the caller bounds them.
+``negatives`` serves tiles taken in any order. Masks are not restricted to rows and columns inside
+the matrix: the caller bounds them.
 """
 
 from __future__ import annotations
@@ -39,15 +40,15 @@ from alc_kernels.positives import Positives
 NO_COLUMN = tl.constexpr(2**62)
 
 
-class RelationArguments(NamedTuple):
-    """A relation as kernel arguments."""
+class Relation(NamedTuple):
+    """A relation as a kernel argument."""
 
-    kind: str  # constexpr
+    kind: tl.constexpr
     row_ptr: Tensor
     col_ptr: Tensor
 
 
-def relation_arguments(relation: Positives, device: torch.device) -> RelationArguments:
+def relation_arguments(relation: Positives, device: torch.device) -> Relation:
     """The kernel arguments of ``relation``; unused pointers point at a small dummy."""
     tensors = relation.tensors
     if relation.kind in ("ids", "csr"):
@@ -56,10 +57,10 @@ def relation_arguments(relation: Positives, device: torch.device) -> RelationArg
         row = col = tensors[0]
     else:
         row = col = torch.empty(1, dtype=torch.int64, device=device)
-    return RelationArguments(relation.kind, row.contiguous(), col.contiguous())
+    return Relation(tl.constexpr(relation.kind), row.contiguous(), col.contiguous())
 
 
-def walk_arguments(relation: Positives, device: torch.device) -> RelationArguments:
+def walk_arguments(relation: Positives, device: torch.device) -> Relation:
     """As ``relation_arguments``, with ids sorted into ranges. No synchronisation.
 
     The stable sort leaves the columns of equal ids in ascending order.
@@ -70,12 +71,7 @@ def walk_arguments(relation: Positives, device: torch.device) -> RelationArgumen
     ordered, columns = torch.sort(label_ids, stable=True)
     begin = torch.searchsorted(ordered, query_ids)
     end = torch.searchsorted(ordered, query_ids, right=True)
-    return RelationArguments("ranges", torch.stack([begin, end], 1), columns)
-
-
-def walk_kind(kind: str) -> str:
-    """The kind of relation that ``walk_arguments`` makes of ``kind``."""
-    return "ranges" if kind == "ids" else kind
+    return Relation(tl.constexpr("ranges"), torch.stack([begin, end], 1), columns)
 
 
 @triton.jit
@@ -108,8 +104,8 @@ def first_entry(col_ptr, b_low, b_high, column):
 
 
 @triton.jit
-def open_rows(KIND: tl.constexpr, row_ptr, col_ptr, b_rows, b_row_in, column):
-    """State at ``column`` for a block of rows: (b_key, b_end, b_next, next_column).
+def open_rows(relation, b_rows, b_row_in, column):
+    """(b_end, at) at ``column`` for a block of rows.
 
     b_rows (R,) int64 row numbers, b_row_in (R,) those inside the matrix, column int64.
     """
@@ -117,52 +113,51 @@ def open_rows(KIND: tl.constexpr, row_ptr, col_ptr, b_rows, b_row_in, column):
     b_key = b_rows
     b_end = b_rows
     b_next = b_none
-    if KIND == "diagonal":
+    if relation.kind == "diagonal":
         b_next = tl.where(b_row_in & (b_rows >= column), b_rows, b_none)
-    elif KIND == "index":
-        b_key = tl.load(row_ptr + b_rows, mask=b_row_in, other=NO_COLUMN)
+    elif relation.kind == "index":
+        b_key = tl.load(relation.row_ptr + b_rows, mask=b_row_in, other=NO_COLUMN)
         b_next = tl.where(b_row_in & (b_key >= column), b_key, b_none)
-    elif KIND == "ids":
-        b_key = tl.load(row_ptr + b_rows, mask=b_row_in, other=0)
-    elif KIND == "csr" or KIND == "ranges":
-        b_at = b_rows if KIND == "csr" else 2 * b_rows
-        b_begin = tl.load(row_ptr + b_at, mask=b_row_in, other=0)
-        b_end = tl.load(row_ptr + b_at + 1, mask=b_row_in, other=0)
-        b_key = first_entry(col_ptr, b_begin, b_end, column)
-        b_next = tl.load(col_ptr + b_key, mask=b_key < b_end, other=NO_COLUMN)
-    return b_key, b_end, b_next, tl.min(b_next, 0)
+    elif relation.kind == "ids":
+        b_key = tl.load(relation.row_ptr + b_rows, mask=b_row_in, other=0)
+    elif relation.kind == "csr" or relation.kind == "ranges":
+        b_at = b_rows if relation.kind == "csr" else 2 * b_rows
+        b_begin = tl.load(relation.row_ptr + b_at, mask=b_row_in, other=0)
+        b_end = tl.load(relation.row_ptr + b_at + 1, mask=b_row_in, other=0)
+        b_key = first_entry(relation.col_ptr, b_begin, b_end, column)
+        b_next = tl.load(relation.col_ptr + b_key, mask=b_key < b_end, other=NO_COLUMN)
+    return b_end, (b_key, b_next, tl.min(b_next, 0))
 
 
 @triton.jit
-def same_ids(col_ptr, b_key, column, num_columns, COLS: tl.constexpr):
+def same_ids(relation, b_key, column, num_columns, COLS: tl.constexpr):
     """(R, COLS): the row's id is the column's."""
     b_cols = column + tl.arange(0, COLS)
     b_col_in = b_cols < num_columns
-    b_ids = tl.load(col_ptr + b_cols, mask=b_col_in, other=0)
+    b_ids = tl.load(relation.col_ptr + b_cols, mask=b_col_in, other=0)
     return (b_key[:, None] == b_ids[None, :]) & b_col_in[None, :]
 
 
 @triton.jit
-def tile_may_hold(
-    KIND: tl.constexpr, col_ptr, b_key, next_column, column, num_columns, COLS: tl.constexpr
-):
+def tile_may_hold(relation, at, column, num_columns, COLS: tl.constexpr):
     """Scalar bool: the tile of COLS columns at ``column`` may hold a pair of the relation."""
-    if KIND == "empty":
+    b_key, _b_next, next_column = at
+    if relation.kind == "empty":
         holds = False
-    elif KIND == "ids":
-        holds = any_true(same_ids(col_ptr, b_key, column, num_columns, COLS))
+    elif relation.kind == "ids":
+        holds = any_true(same_ids(relation, b_key, column, num_columns, COLS))
     else:
         holds = next_column < column + COLS
     return holds
 
 
 @triton.jit
-def next_entry(KIND: tl.constexpr, col_ptr, b_key, b_end, b_next, b_here):
+def next_entry(relation, b_key, b_end, b_next, b_here):
     """Move the rows in b_here past their next column: the new (b_key, b_next). Not for ids."""
-    if KIND == "csr" or KIND == "ranges":
+    if relation.kind == "csr" or relation.kind == "ranges":
         b_key = tl.where(b_here, b_key + 1, b_key)
         b_read = b_here & (b_key < b_end)
-        b_new = tl.load(col_ptr + b_key, mask=b_read, other=NO_COLUMN)
+        b_new = tl.load(relation.col_ptr + b_key, mask=b_read, other=NO_COLUMN)
         b_next = tl.where(b_here, b_new, b_next)
     else:
         b_next = tl.where(b_here, NO_COLUMN, b_next)
@@ -170,39 +165,30 @@ def next_entry(KIND: tl.constexpr, col_ptr, b_key, b_end, b_next, b_here):
 
 
 @triton.jit
-def take_tile(
-    KIND: tl.constexpr,
-    col_ptr,
-    b_key,
-    b_end,
-    b_next,
-    column,
-    num_columns,
-    ROWS: tl.constexpr,
-    COLS: tl.constexpr,
-):
-    """Mask (ROWS, COLS) of the tile at ``column`` and the state after it.
+def tile_mask(relation, b_end, at, column, num_columns, ROWS: tl.constexpr, COLS: tl.constexpr):
+    """Mask (ROWS, COLS) of the tile at ``column``.
 
-    Returns (b_mask, b_key, b_next, next_column). csr costs one step per entry of the row with
-    the most entries in the tile; a tile without any costs one comparison per row.
+    csr costs one step per entry of the row with the most entries in the tile; a tile without any
+    costs one comparison per row.
     """
+    b_key, b_next, _next = at
     b_mask = tl.full((ROWS, COLS), 0, tl.int1)
-    if KIND == "ids":
-        b_mask = same_ids(col_ptr, b_key, column, num_columns, COLS)
-    elif KIND != "empty":
+    if relation.kind == "ids":
+        b_mask = same_ids(relation, b_key, column, num_columns, COLS)
+    elif relation.kind != "empty":
         stop = column + COLS
         b_local = tl.arange(0, COLS)[None, :]
         b_here = b_next < stop
         # Offsets within the tile fit 32 bits; -1 where the row's next column is further on.
         b_mask = tl.where(b_here, b_next - column, -1).to(tl.int32)[:, None] == b_local
-        b_key, b_next = next_entry(KIND, col_ptr, b_key, b_end, b_next, b_here)
-        if KIND == "csr" or KIND == "ranges":
+        b_key, b_next = next_entry(relation, b_key, b_end, b_next, b_here)
+        if relation.kind == "csr" or relation.kind == "ranges":
             b_here = b_next < stop
             more = any_row(b_here)
             while more:
                 b_at = tl.where(b_here, b_next - column, -1).to(tl.int32)
                 b_mask |= b_at[:, None] == b_local
-                b_key, b_next = next_entry(KIND, col_ptr, b_key, b_end, b_next, b_here)
+                b_key, b_next = next_entry(relation, b_key, b_end, b_next, b_here)
                 b_here = b_next < stop
                 more = any_row(b_here)
-    return b_mask, b_key, b_next, tl.min(b_next, 0)
+    return b_mask

@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import torch
 import triton
+import triton.language as tl
+from torch import Tensor
 
 from alc_kernels.backends.cuda import mining
 from alc_kernels.backends.triton import launch as tuned
@@ -17,24 +18,34 @@ from alc_kernels.backends.triton.launch import (
     Tile,
     device_limits,
     dot_precision,
-    given_or,
-    guard_kind,
     on_device_of,
-    product_constexprs,
-    slack_or,
     walk_tile,
 )
-from alc_kernels.backends.triton.tile.bits import BLOCK, ActiveBits, new_bits, rows_that_fit
-from alc_kernels.backends.triton.tile.relation import walk_arguments, walk_kind
+from alc_kernels.backends.triton.tile.bits import (
+    BLOCK,
+    ActiveBits,
+    bits_argument,
+    new_bits,
+    rows_that_fit,
+)
+from alc_kernels.backends.triton.tile.negatives import guard_argument
+from alc_kernels.backends.triton.tile.product import embeddings, tile_shape
+from alc_kernels.backends.triton.tile.relation import walk_arguments
 from alc_kernels.backends.triton.walk.kernel import walk_kernel
-from alc_kernels.backends.triton.walk.merge import NUM_FLOATS, NUM_INTS, merge_kernel
+from alc_kernels.backends.triton.walk.merge import (
+    NUM_FLOATS,
+    NUM_INTS,
+    merge_kernel,
+    wanted_argument,
+)
 from alc_kernels.backends.triton.walk.selection import (
     GROUP,
     row_bytes,
     select_largest,
     takes_two_passes,
 )
-from alc_kernels.engine.interface import Problem, RowStatistics, WalkRequest
+from alc_kernels.backends.triton.walk.topk import Groups, TopLists
+from alc_kernels.engine.interface import PrefixProblem, Problem, RowStatistics, WalkRequest
 
 MERGE_ROWS = 32
 MERGE_WARPS = 4
@@ -60,65 +71,6 @@ def split_tiles(row_blocks: int, tiles: int, slots: int, cols: int) -> int:
     return best[1] if best[0] != float("inf") else longest
 
 
-def walk_constexprs(
-    request: WalkRequest,
-    positives: str,
-    exclude: str,
-    guard: int,
-    tile: Tile,
-    d: int,
-    dtype: torch.dtype,
-    precision: str,
-    *,
-    keep: tuple[bool, bool] = (False, False),
-    two_passes: bool = False,
-    subtile: int = 0,
-) -> dict[str, Any]:
-    """The constexpr arguments of ``walk_kernel``; none depends on the batch size.
-
-    ``guard``: as in ``guard_kind``. ``keep``: store the bits of active positives, negatives.
-    ``two_passes``: the k largest are found afterwards, from the maxima of groups of columns.
-    ``subtile``: the CUDA kernels find them, from the maxima of sub-tiles that wide.
-    """
-    reads_negatives = (
-        guard > 0
-        or request.sigmoid
-        or request.softmax is not None
-        or request.negative_margin is not None
-    )
-    # Triton 3.6 aborts on sm_100 when a product is read inside of a branch only: where nothing
-    # else reads the plain tile, look for a maximum that nobody asked for.
-    top = request.top_k if request.top_k or reads_negatives else 1
-    if two_passes or subtile:
-        top = 0
-    return {
-        "POS_KIND": walk_kind(positives),
-        "EXC_KIND": walk_kind(exclude),
-        "GUARD": guard,
-        "TOP": top,
-        "SLOTS": triton.next_power_of_2(max(1, top)),
-        "HARDEST": request.hardest_positive,
-        "SOFTMAX": request.softmax or "none",
-        "HAS_OFFSET": request.softmax is not None and request.label_offset is not None,
-        "SIGMOID": request.sigmoid,
-        "POS_MARGIN": request.positive_margin is not None,
-        "NEG_MARGIN": request.negative_margin is not None,
-        "KEEP_POSITIVE": keep[0],
-        "KEEP_NEGATIVE": keep[1],
-        "MAXIMA": min(tile.cols, GROUP) if two_passes else 0,
-        "SUBTILE": subtile,
-        "WHOLE": d <= tile.depth,
-        **product_constexprs(tile, d, dtype, precision),
-    }
-
-
-def merge_constexprs(constexprs: dict[str, Any]) -> dict[str, Any]:
-    """The constexpr arguments of ``merge_kernel`` after a walk with ``constexprs``."""
-    names = ("TOP", "SLOTS", "HARDEST", "SIGMOID", "POS_MARGIN", "NEG_MARGIN")
-    chosen = {name: constexprs[name] for name in names}
-    return {**chosen, "SOFTMAX": constexprs["SOFTMAX"] != "none", "ROWS": MERGE_ROWS}
-
-
 def walk_epilogue(request: WalkRequest, *, two_passes: bool = False) -> str:
     """What a tile costs beyond its product: decides the tile sizes."""
     if request.top_k > 1 and not two_passes:
@@ -128,27 +80,87 @@ def walk_epilogue(request: WalkRequest, *, two_passes: bool = False) -> str:
     return "maximum"
 
 
-def nothing_found(problem: Problem, request: WalkRequest) -> RowStatistics:
-    """The statistics of rows that have no labels (or of no rows)."""
-    b = problem.queries.shape[0]
-    new = functools.partial(torch.full, device=problem.queries.device, dtype=torch.float32)
-    whole = functools.partial(torch.full, device=problem.queries.device, dtype=torch.int64)
-    stats = RowStatistics(whole((b,), 0), whole((b,), 0))
-    if request.top_k:
-        stats.top_score = new((b, request.top_k), float("-inf"))
-        stats.top_index = whole((b, request.top_k), -1)
-    if request.hardest_positive:
-        stats.positive_score, stats.positive_index = new((b,), float("inf")), whole((b,), -1)
-    if request.softmax:
-        stats.log_sum_exp = new((b,), float("-inf"))
-        stats.positive_logit_sum = new((b,), 0.0)
-    if request.sigmoid:
-        stats.sigmoid_sum = new((b,), 0.0)
-    if request.positive_margin is not None:
-        stats.positive_margin_sum, stats.positive_margin_count = new((b,), 0.0), whole((b,), 0)
-    if request.negative_margin is not None:
-        stats.negative_margin_sum, stats.negative_margin_count = new((b,), 0.0), whole((b,), 0)
-    return stats
+def list_length(problem: Problem | PrefixProblem, request: WalkRequest) -> int:
+    """How many entries the walk's lists hold."""
+    reads_negatives = (
+        problem.guard is not None
+        or request.sigmoid
+        or request.softmax is not None
+        or request.negative_margin is not None
+    )
+    # Triton 3.6 aborts on sm_100 when a product is read inside of a branch only: where nothing
+    # else reads the plain tile, look for a maximum that nobody asked for.
+    return request.top_k if request.top_k or reads_negatives else 1
+
+
+class Results:
+    """What a walk at ``num_widths`` widths finds, filled some rows at a time."""
+
+    def __init__(
+        self, request: WalkRequest, num_widths: int, num_rows: int, top: int, like: Tensor
+    ) -> None:
+        self.request, self.num_widths, self.num_rows = request, num_widths, num_rows
+        self.new = functools.partial(torch.empty, device=like.device, dtype=torch.float32)
+        whole = functools.partial(self.new, dtype=torch.int64)
+        self.floats, self.ints = (
+            self.new((num_widths, 6, num_rows)),
+            whole((num_widths, 5, num_rows)),
+        )
+        self.scores, self.indices = (new((num_widths, num_rows, top)) for new in (self.new, whole))
+        self.wanted = wanted_argument(request, self.floats)
+
+    def nothing(self) -> Results:
+        """Filled with what rows without labels have."""
+        self.floats.zero_()[:, 0].fill_(torch.inf)
+        self.floats[:, 1].fill_(-torch.inf)
+        self.ints.zero_()[:, 4].fill_(-1)
+        self.scores.fill_(-torch.inf)
+        self.indices.fill_(-1)
+        return self
+
+    def partial(self, splits: int, rows: int, top: int) -> tuple[TopLists, Tensor, Tensor]:
+        """Lists and slots (W, ...) for a launch over some rows."""
+        slots, number = triton.next_power_of_2(max(1, top)), torch.int32
+        size = (self.num_widths, splits, rows, slots) if top else (self.num_widths, 1)
+        lists = self.new(size), self.new(size, dtype=number)
+        return (
+            TopLists(tl.constexpr(top), tl.constexpr(slots), *lists),
+            self.new((self.num_widths, NUM_FLOATS.value, splits, rows)),
+            self.new((self.num_widths, NUM_INTS.value, splits, rows), dtype=number),
+        )
+
+    def merge(
+        self, lists: TopLists, floats: Tensor, ints: Tensor, start: int, columns: int
+    ) -> None:
+        """Combine the splits, of ``columns`` each, into the rows from ``start`` on."""
+        splits, rows = floats.shape[2:]
+        for n in range(self.num_widths):
+            own = lists._replace(value_ptr=lists.value_ptr[n], index_ptr=lists.index_ptr[n])
+            merge_kernel[(triton.cdiv(rows, MERGE_ROWS),)](
+                own, self.wanted, floats[n], ints[n], self.scores[n], self.indices[n],
+                self.floats[n], self.ints[n], self.num_rows, start, rows, splits, columns,
+                ROWS=MERGE_ROWS, num_warps=MERGE_WARPS,
+            )  # fmt: skip
+
+    def statistics(self) -> list[RowStatistics]:
+        """By their names, for each width."""
+        request, found = self.request, []
+        for n, (floats, ints) in enumerate(zip(self.floats, self.ints, strict=True)):
+            stats = RowStatistics(ints[0], ints[1])
+            if request.top_k:
+                stats.top_score, stats.top_index = self.scores[n], self.indices[n]
+            if request.hardest_positive:
+                stats.positive_score, stats.positive_index = floats[0], ints[4]
+            if request.softmax:
+                stats.log_sum_exp, stats.positive_logit_sum = floats[1], floats[2]
+            if request.sigmoid:
+                stats.sigmoid_sum = floats[3]
+            if request.positive_margin is not None:
+                stats.positive_margin_sum, stats.positive_margin_count = floats[4], ints[2]
+            if request.negative_margin is not None:
+                stats.negative_margin_sum, stats.negative_margin_count = floats[5], ints[3]
+            found.append(stats)
+        return found
 
 
 def _bits_to_keep(problem: Problem, request: WalkRequest) -> tuple[bool, bool]:
@@ -166,20 +178,21 @@ def walk(problem: Problem, request: WalkRequest) -> RowStatistics:
     """One pass over the similarities: see ``Backend.walk``.
 
     ``RowStatistics.active`` holds the bits of the active pairs where those of all rows fit in
-    the workspace (``active_bits``).
+    the workspace (``tile.bits``).
     """
     (b, _), m = problem.queries.shape, problem.labels.shape[0]
     if b == 0 or m == 0:
-        return nothing_found(problem, request)
+        nothing = Results(request, 1, b, request.top_k, problem.queries).nothing()
+        return nothing.statistics()[0]
     keep = _bits_to_keep(problem, request)
     if any(keep) and rows_that_fit(m, sum(keep)) < b:
         keep = (False, False)
     launch = WalkLaunch(problem, request, keep)
-    stats = launch.results()
     active = launch.new_bits(0, b)
     step = launch.rows_at_once(active)
     for start in range(0, b, step):
         launch.rows(start, min(start + step, b), active)
+    (stats,) = launch.results.statistics()
     if any(keep):
         stats.active = active
     return stats
@@ -226,18 +239,14 @@ class WalkLaunch:
         self.group_tile = replace(tile, cols=group)
         afterwards = self.two_passes or self.subtile > 0
         self.tile = tile if afterwards else choose(walk_epilogue(request))
-        self.constexprs = walk_constexprs(
-            request, problem.positives.kind, problem.exclude.kind, guard_kind(problem),
-            self.tile, d, queries.dtype, precision, keep=keep, two_passes=self.two_passes,
-            subtile=self.subtile,
-        )  # fmt: skip
+        self.shape = tile_shape(self.tile, d, queries.dtype, precision)
+        self.whole = d <= self.tile.depth
         self.relations = (
             walk_arguments(problem.positives, device), walk_arguments(problem.exclude, device)
         )  # fmt: skip
-        top = request.top_k if afterwards else self.constexprs["TOP"]
-        self.new = functools.partial(torch.empty, device=device, dtype=torch.float32)
-        self.floats, self.ints = self.new((6, b)), self.new((5, b), dtype=torch.int64)
-        self.scores, self.indices = self.new((b, top)), self.new((b, top), dtype=torch.int64)
+        self.top = 0 if afterwards else list_length(problem, request)
+        kept = request.top_k if afterwards else self.top
+        self.results = Results(request, 1, b, kept, queries)
 
     def rows_at_once(self, active: ActiveBits) -> int:
         """Rows whose groups fit in what the bits leave of the workspace; a multiple of BLOCK."""
@@ -262,78 +271,39 @@ class WalkLaunch:
 
     def rows(self, start: int, stop: int, active: ActiveBits) -> None:
         """Walk over the rows ``start`` .. ``stop``, a part of those of ``active``."""
-        problem, request, tile, new = self.problem, self.request, self.tile, self.new
+        problem, tile, results = self.problem, self.tile, self.results
         queries, labels = problem.queries, problem.labels
         rows, m = stop - start, labels.shape[0]
         row_blocks, tiles = triton.cdiv(rows, tile.rows), triton.cdiv(m, tile.cols)
         slots = self.multiprocessors * tile.programs
         length = split_tiles(row_blocks, tiles, slots, tile.cols)
         splits = triton.cdiv(tiles, length)
-        partial_floats = new((NUM_FLOATS.value, splits, rows))
-        partial_ints = new((NUM_INTS.value, splits, rows), dtype=torch.int32)
-        list_size = (splits, rows, self.constexprs["SLOTS"]) if self.constexprs["TOP"] else (1,)
-        list_values, list_indices = new(list_size), new(list_size, dtype=torch.int32)
-        unused, stride = self.floats, triton.cdiv(active.stop - active.start, BLOCK) * BLOCK
-        bits = [
-            unused if side is None else side[:, start - active.start :]
+        lists, floats, ints = results.partial(splits, rows, self.top)
+        stride = triton.cdiv(active.stop - active.start, BLOCK) * BLOCK
+        positive, negative = (
+            None if side is None else side[:, start - active.start :]
             for side in (active.positive, active.negative)
-        ]
-        maxima = new((triton.cdiv(m, self.group_tile.cols), rows) if self.two_passes else (1, 1))
+        )
+        size = (triton.cdiv(m, self.group_tile.cols), rows) if self.two_passes else (1, 1)
         if self.subtile:
-            maxima = new((rows, mining.num_subtiles(m, tile.cols, self.subtile)))
-        positives, exclude = self.relations
+            size = (rows, mining.num_subtiles(m, tile.cols, self.subtile))
+        maxima = results.new(size)
+        group = self.group_tile.cols if self.two_passes else 0
+        groups = Groups(tl.constexpr(group), tl.constexpr(self.subtile), maxima)
         with on_device_of(queries):
             walk_kernel[(row_blocks * splits,)](
-                queries, labels, positives.row_ptr, positives.col_ptr,
-                exclude.row_ptr, exclude.col_ptr, given_or(problem.guard, unused),
-                *slack_or(problem, unused), given_or(request.label_offset, unused),
-                given_or(request.inverse_temperature, unused), given_or(request.scale, unused),
-                given_or(request.bias, unused), list_values, list_indices, partial_floats,
-                partial_ints, maxima, *bits, start, stop, m,
-                queries.shape[1], length, stride, request.positive_margin or 0.0,
-                request.negative_margin or 0.0,
-                **self.constexprs, num_warps=tile.warps, num_stages=tile.stages,
+                embeddings(queries, labels), *self.relations, guard_argument(problem, floats),
+                results.wanted, lists, groups, bits_argument(positive, negative, floats), floats,
+                ints, start, stop, m, length, stride,
+                WHOLE=self.whole, shape=self.shape, num_warps=tile.warps, num_stages=tile.stages,
             )  # fmt: skip
-            merge_kernel[(triton.cdiv(rows, MERGE_ROWS),)](
-                list_values, list_indices, partial_floats, partial_ints, self.scores,
-                self.indices, self.floats, self.ints, queries.shape[0], start, rows, splits,
-                length * tile.cols, **merge_constexprs(self.constexprs), num_warps=MERGE_WARPS,
-            )  # fmt: skip
+            results.merge(lists, floats, ints, start, length * tile.cols)
+        scores, indices = results.scores[0], results.indices[0]
         if self.two_passes:
-            select_largest(
-                problem, self.relations, maxima, start, self.group_tile, self.scores, self.indices
-            )
-
+            select_largest(problem, self.relations, maxima, start, self.group_tile, scores, indices)
         if self.subtile:
+            positives, exclude = ((kind.value, row, col) for kind, row, col in self.relations)
             mining.select(
-                problem, positives, exclude, maxima, start, tile.cols, self.subtile, self.scores,
-                self.indices,
+                problem, positives, exclude, maxima, start, tile.cols, self.subtile, scores,
+                indices,
             )  # fmt: skip
-
-    def results(self) -> RowStatistics:
-        """The results by their names, to be filled by ``rows``."""
-        return named_slots(self.request, self.scores, self.indices, self.floats, self.ints)
-
-
-def named_slots(
-    request: WalkRequest,
-    scores: torch.Tensor,
-    indices: torch.Tensor,
-    floats: torch.Tensor,
-    ints: torch.Tensor,
-) -> RowStatistics:
-    """Name the slots of ``merge_kernel``."""
-    stats = RowStatistics(ints[0], ints[1])
-    if request.top_k:
-        stats.top_score, stats.top_index = scores, indices
-    if request.hardest_positive:
-        stats.positive_score, stats.positive_index = floats[0], ints[4]
-    if request.softmax:
-        stats.log_sum_exp, stats.positive_logit_sum = floats[1], floats[2]
-    if request.sigmoid:
-        stats.sigmoid_sum = floats[3]
-    if request.positive_margin is not None:
-        stats.positive_margin_sum, stats.positive_margin_count = floats[4], ints[2]
-    if request.negative_margin is not None:
-        stats.negative_margin_sum, stats.negative_margin_count = floats[5], ints[3]
-    return stats

@@ -9,8 +9,9 @@ not a negative. No mask of the tile is ever held, which would cost as many regis
 import triton
 import triton.language as tl
 
-from alc_kernels.backends.triton.tile.arithmetic import LOG2_E, join_exp_sums, softplus
+from alc_kernels.backends.triton.tile.arithmetic import LOG2_E, LOWEST, join_exp_sums, softplus
 from alc_kernels.backends.triton.tile.bits import WORD
+from alc_kernels.backends.triton.tile.negatives import drop_pairs
 from alc_kernels.backends.triton.tile.relation import any_row, next_entry
 
 
@@ -28,72 +29,40 @@ def no_positives(ROWS: tl.constexpr):
 
 
 @triton.jit
-def add_positives(
-    state,
-    b_s,
-    b_hit,
-    b_column,
-    b_offset,
-    inverse_temperature,
-    scale,
-    bias,
-    margin,
-    HARDEST: tl.constexpr,
-    SOFTMAX: tl.constexpr,
-    SIGMOID: tl.constexpr,
-    MARGIN: tl.constexpr,
-):
+def add_positives(state, b_s, b_hit, b_column, b_offset, wanted, terms):
     """Add one positive to each row in b_hit: its similarity, column and label offset, all (R,)."""
     b_count, b_score, b_index, b_logits, b_max, b_sum, b_sigmoid, b_over, b_active = state
+    inverse_temperature, scale, bias = terms
     b_count += b_hit.to(tl.int32)
-    if HARDEST:
+    if wanted.HARDEST:
         # Columns ascend from call to call: an equal score further on has the larger label.
         b_better = b_hit & (b_s < b_score)
         b_score = tl.where(b_better, b_s, b_score)
         b_index = tl.where(b_better, b_column, b_index)
-    if SOFTMAX != "none":
+    if wanted.SOFTMAX != "none":
         b_z = b_s * inverse_temperature + b_offset
         b_logits += tl.where(b_hit, b_z, 0.0)
-        if SOFTMAX == "all":
+        if wanted.SOFTMAX == "all":
             b_z = tl.where(b_hit, b_z * LOG2_E, float("-inf"))
             b_max, b_sum = join_exp_sums(b_max, b_sum, b_z, 1.0)
-    if SIGMOID:
+    if wanted.SIGMOID:
         b_sigmoid += tl.where(b_hit, softplus(-(scale * b_s + bias)), 0.0)
-    if MARGIN:
-        b_below = b_hit & (b_s <= margin)
-        b_over += tl.where(b_below, margin - b_s, 0.0)
+    if wanted.POS_MARGIN:
+        b_below = b_hit & (b_s <= wanted.positive_margin)
+        b_over += tl.where(b_below, wanted.positive_margin - b_s, 0.0)
         b_active += b_below.to(tl.int32)
     return b_count, b_score, b_index, b_logits, b_max, b_sum, b_sigmoid, b_over, b_active
 
 
 @triton.jit
 def take_positives(
-    KIND: tl.constexpr,
-    col_ptr,
-    b_key,
-    b_end,
-    b_next,
-    state,
-    b_s,
-    column,
-    first,
-    offset_ptr,
-    inverse_temperature,
-    scale,
-    bias,
-    margin,
-    HARDEST: tl.constexpr,
-    SOFTMAX: tl.constexpr,
-    HAS_OFFSET: tl.constexpr,
-    SIGMOID: tl.constexpr,
-    MARGIN: tl.constexpr,
-    COLS: tl.constexpr,
+    positives, b_end, at, state, b_s, column, first, wanted, terms, COLS: tl.constexpr
 ):
     """Move the positives of the tile at ``column`` from b_s (R, COLS) into the state.
 
-    ``first``: the tile's first column counted from the program's. Returns
-    (state, b_s, b_key, b_next, next_column).
+    ``first``: the tile's first column counted from the program's. Returns (state, b_s, at).
     """
+    b_key, b_next, _next = at
     b_local = tl.arange(0, COLS)[None, :]
     b_here = b_next < column + COLS
     more = any_row(b_here)
@@ -102,36 +71,25 @@ def take_positives(
         b_is = b_at[:, None] == b_local
         b_value = tl.max(tl.where(b_is, b_s, float("-inf")), 1)
         b_offset = tl.zeros_like(b_value)
-        if HAS_OFFSET:
-            b_offset = tl.load(offset_ptr + b_next, mask=b_here, other=0.0)
-        state = add_positives(
-            state, b_value, b_here, first + b_at, b_offset, inverse_temperature,
-            scale, bias, margin, HARDEST, SOFTMAX, SIGMOID, MARGIN,
-        )  # fmt: skip
+        if wanted.HAS_OFFSET:
+            b_offset = tl.load(wanted.offset_ptr + b_next, mask=b_here, other=0.0)
+        state = add_positives(state, b_value, b_here, first + b_at, b_offset, wanted, terms)
         b_s = tl.where(b_is, float("-inf"), b_s)
-        b_key, b_next = next_entry(KIND, col_ptr, b_key, b_end, b_next, b_here)
+        b_key, b_next = next_entry(positives, b_key, b_end, b_next, b_here)
         b_here = b_next < column + COLS
         more = any_row(b_here)
-    return state, b_s, b_key, b_next, tl.min(b_next, 0)
+    return state, b_s, (b_key, b_next, tl.min(b_next, 0))
 
 
 @triton.jit
 def pack_active_positives(
-    KIND: tl.constexpr,
-    col_ptr,
-    b_key,
-    b_end,
-    b_next,
-    b_s,
-    column,
-    margin,
-    ROWS: tl.constexpr,
-    COLS: tl.constexpr,
+    positives, b_end, at, b_s, column, margin, ROWS: tl.constexpr, COLS: tl.constexpr
 ):
-    """(ROWS, COLS / 32) int32: bits of the tile's positives with s <= margin (``active_bits``).
+    """(ROWS, COLS / 32) int32: bits of the tile's positives with s <= margin (``bits``).
 
-    The state stays where it is: ``take_positives`` visits the same pairs afterwards.
+    The rows stay where they are: ``take_positives`` visits the same pairs afterwards.
     """
+    b_key, b_next, _next = at
     b_local = tl.arange(0, COLS)[None, :]
     b_word = tl.arange(0, COLS // WORD)[None, :]
     b_words = tl.zeros((ROWS, COLS // WORD), tl.int32)
@@ -144,7 +102,58 @@ def pack_active_positives(
         b_bit = tl.full((ROWS,), 1, tl.int32) << (b_at & (WORD - 1))
         b_own = b_hit[:, None] & ((b_at // WORD)[:, None] == b_word)
         b_words |= tl.where(b_own, b_bit[:, None], 0)
-        b_key, b_next = next_entry(KIND, col_ptr, b_key, b_end, b_next, b_here)
+        b_key, b_next = next_entry(positives, b_key, b_end, b_next, b_here)
         b_here = b_next < column + COLS
         more = any_row(b_here)
     return b_words
+
+
+@triton.jit
+def settle_tile(
+    b_s,
+    state,
+    positives,
+    positive_rows,  # what ``open_rows`` returns, moved on to this tile
+    has_positive,
+    exclude,
+    excluded_rows,
+    has_excluded,
+    column,
+    first,
+    num_labels,
+    wanted,
+    terms,
+    PACK: tl.constexpr,
+    shape,
+):
+    """Take out of a tile what is no negative, which -inf means from here on.
+
+    Returns (b_s, state, the positives' at, the excluded pairs' at, elements taken out of each
+    row, bits of the active positives: PACK only).
+    """
+    b_positive_end, positive_at = positive_rows
+    b_excluded_end, excluded_at = excluded_rows
+    b_words = b_positive_end
+    if PACK:
+        b_words = tl.zeros((shape.ROWS, shape.COLS // WORD), tl.int32)
+    b_s = tl.maximum(b_s, LOWEST)  # a similarity that overflowed is a negative
+    if positives.kind != "empty":
+        if has_positive:
+            if PACK:
+                b_words = pack_active_positives(
+                    positives, b_positive_end, positive_at, b_s, column, wanted.positive_margin,
+                    shape.ROWS, shape.COLS,
+                )  # fmt: skip
+            state, b_s, positive_at = take_positives(
+                positives, b_positive_end, positive_at, state, b_s, column, first, wanted, terms,
+                shape.COLS,
+            )  # fmt: skip
+    if exclude.kind != "empty":
+        if has_excluded:
+            b_s, excluded_at = drop_pairs(
+                exclude, b_excluded_end, excluded_at, b_s, column, shape.COLS
+            )
+    b_in = column + tl.arange(0, shape.COLS) < num_labels
+    b_s = tl.where(b_in[None, :], b_s, float("-inf"))
+    b_removed = tl.sum((b_s == float("-inf")).to(tl.int32), 1)
+    return b_s, state, positive_at, excluded_at, b_removed, b_words

@@ -23,29 +23,31 @@ k^2 per row (``takes_two_passes``). Times: not measured yet.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from alc_kernels.backends.triton.active.lists import Lists, list_rows
-from alc_kernels.backends.triton.launch import (
-    Tile,
-    dot_precision,
-    given_or,
-    guard_kind,
-    on_device_of,
-    product_constexprs,
-    slack_or,
-)
+from alc_kernels.backends.triton.launch import Tile, dot_precision, on_device_of
 from alc_kernels.backends.triton.tile.arithmetic import LOWEST
 from alc_kernels.backends.triton.tile.bits import BLOCK, WORD, pack_bits
-from alc_kernels.backends.triton.tile.negatives import drop_pairs, guard_limits
-from alc_kernels.backends.triton.tile.product import row_pointers, tile_product
+from alc_kernels.backends.triton.tile.negatives import (
+    Guard,
+    drop_pairs,
+    guard_argument,
+    tile_limits,
+)
+from alc_kernels.backends.triton.tile.product import (
+    Rows,
+    Shape,
+    embeddings,
+    row_pointers,
+    tile_product,
+    tile_shape,
+)
 from alc_kernels.backends.triton.tile.relation import (
-    RelationArguments,
+    Relation,
     any_row,
     open_rows,
     tile_may_hold,
@@ -134,28 +136,21 @@ def select_groups_kernel(
 
 
 @triton.jit
-def _drop_relation(
-    KIND: tl.constexpr, row_ptr, col_ptr, b_rows, b_in, b_s, column, num_labels, COLS: tl.constexpr
-):
+def _drop_relation(relation, b_rows, b_in, b_s, column, num_labels, COLS: tl.constexpr):
     """b_s (R, COLS), the tile at ``column``, with -inf at the pairs of a relation."""
-    if KIND != "empty":
-        b_key, b_end, b_next, next_column = open_rows(KIND, row_ptr, col_ptr, b_rows, b_in, column)
-        if tile_may_hold(KIND, col_ptr, b_key, next_column, column, num_labels, COLS):
-            b_s = drop_pairs(KIND, col_ptr, b_key, b_end, b_next, b_s, column, COLS)[0]
+    if relation.kind != "empty":
+        b_end, at = open_rows(relation, b_rows, b_in, column)
+        if tile_may_hold(relation, at, column, num_labels, COLS):
+            b_s = drop_pairs(relation, b_end, at, b_s, column, COLS)[0]
     return b_s
 
 
 @triton.jit(do_not_specialize=["row_start", "num_labels", "num_segments", "room"])
 def scan_groups_kernel(
-    queries_ptr,
-    labels_ptr,
-    positive_row_ptr,
-    positive_col_ptr,
-    exclude_row_ptr,
-    exclude_col_ptr,
-    guard_ptr,
-    row_slack_ptr,
-    column_slack_ptr,
+    rows: Rows,
+    positives: Relation,
+    exclude: Relation,
+    guard: Guard,
     entries_ptr,  # (groups, num_segments, room) int32: rows counted from row_start
     counts_ptr,  # (groups, num_segments) int32
     chosen_ptr,  # (rows, TOP) int32
@@ -164,22 +159,15 @@ def scan_groups_kernel(
     label_ptr,  # (rows, TOP, TOP) int32, -1 behind the last
     row_start,
     num_labels,
-    d,
     num_segments,
     room,
-    POS_KIND: tl.constexpr,
-    EXC_KIND: tl.constexpr,
-    GUARD: tl.constexpr,
     TOP: tl.constexpr,
     SLOTS: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLS: tl.constexpr,
-    DEPTH: tl.constexpr,
-    EVEN: tl.constexpr,
-    PRECISION: tl.constexpr,
-    UPCAST: tl.constexpr,
+    shape: Shape,
 ):
     """The candidates of one group for the rows of one list that want it."""
+    ROWS: tl.constexpr = shape.ROWS
+    COLS: tl.constexpr = shape.COLS
     num_labels = num_labels.to(tl.int64)
     group, segment = tl.program_id(0), tl.program_id(1)
     list_at = group.to(tl.int64) * num_segments + segment
@@ -187,34 +175,22 @@ def scan_groups_kernel(
     count = tl.load(counts_ptr + list_at)
     b_local = tl.arange(0, COLS)[None, :]
     b_slot = tl.arange(0, SLOTS)[None, :]
-    b_k_ptrs = row_pointers(labels_ptr, column, num_labels, d, COLS)
+    b_k_ptrs = row_pointers(rows.labels_ptr, column, num_labels, rows.d, COLS)
     for at in range(0, count, ROWS):
         b_entry = at + tl.arange(0, ROWS)
         b_in = b_entry < count
         b_row = tl.load(entries_ptr + list_at * room + b_entry, mask=b_in, other=0).to(tl.int64)
         b_rows = row_start + b_row
-        b_s = tile_product(
-            queries_ptr + b_rows * d, b_k_ptrs, d, ROWS, COLS, DEPTH, EVEN, PRECISION, UPCAST
-        )
+        b_s = tile_product(rows.queries_ptr + b_rows * rows.d, b_k_ptrs, rows.d, shape)
         # As the walk does: from here on -inf means "no negative".
         b_s = tl.maximum(b_s, LOWEST)
-        b_s = _drop_relation(
-            POS_KIND, positive_row_ptr, positive_col_ptr, b_rows, b_in, b_s, column, num_labels,
-            COLS,
-        )  # fmt: skip
-        b_s = _drop_relation(
-            EXC_KIND, exclude_row_ptr, exclude_col_ptr, b_rows, b_in, b_s, column, num_labels,
-            COLS,
-        )  # fmt: skip
+        b_s = _drop_relation(positives, b_rows, b_in, b_s, column, num_labels, COLS)
+        b_s = _drop_relation(exclude, b_rows, b_in, b_s, column, num_labels, COLS)
         b_least = tl.load(least_ptr + b_row, mask=b_in, other=float("inf"))
         b_counts = (column + b_local < num_labels) & b_in[:, None]
-        if GUARD:
-            b_guard = tl.load(guard_ptr + b_rows, mask=b_in, other=float("-inf"))
+        if guard.KIND:
             b_column_at = column + tl.arange(0, COLS)
-            b_limit = guard_limits(
-                b_guard, row_slack_ptr, column_slack_ptr, b_rows, b_column_at, b_in,
-                b_column_at < num_labels, GUARD,
-            )  # fmt: skip
+            b_limit = tile_limits(guard, b_rows, b_column_at, b_in, b_column_at < num_labels)
             b_counts = b_counts & (b_s <= b_limit)
         b_s = tl.where(b_counts, b_s, float("-inf"))
 
@@ -280,29 +256,9 @@ def merge_candidates_kernel(
         b_value = tl.where(b_label == b_chosen[:, None], float("-inf"), b_value)
 
 
-def scan_constexprs(
-    kinds: tuple[str, str],
-    guard: int,
-    top: int,
-    tile: Tile,
-    d: int,
-    dtype: torch.dtype,
-    precision: str,
-) -> dict[str, Any]:
-    """The constexpr arguments of ``scan_groups_kernel``."""
-    return {
-        "POS_KIND": kinds[0],
-        "EXC_KIND": kinds[1],
-        "GUARD": guard,
-        "TOP": top,
-        "SLOTS": triton.next_power_of_2(top),
-        **product_constexprs(tile, d, dtype, precision),
-    }
-
-
 def select_largest(
     problem: Problem,
-    relations: tuple[RelationArguments, RelationArguments],
+    relations: tuple[Relation, Relation],
     maxima: Tensor,
     row_start: int,
     tile: Tile,
@@ -323,8 +279,7 @@ def select_largest(
     least = torch.empty(rows, dtype=torch.float32, device=device)
     values = torch.empty((rows, top, top), dtype=torch.float32, device=device)
     candidates = torch.empty((rows, top, top), dtype=torch.int32, device=device)
-    kinds = relations[0].kind, relations[1].kind
-    precision = dot_precision(queries.dtype)
+    shape = tile_shape(tile, d, queries.dtype, dot_precision(queries.dtype))
     with on_device_of(queries):
         select_groups_kernel[(triton.cdiv(rows, SELECT_ROWS),)](
             maxima, chosen, least, bits, rows, groups, stride, TOP=top, ROWS=SELECT_ROWS,
@@ -333,15 +288,10 @@ def select_largest(
         segments = triton.cdiv(rows, segment_rows(m, top, tile.cols))
         lists: Lists = list_rows(bits, rows, groups, segments, words=0)
         scan_groups_kernel[(groups, lists.segments)](
-            queries, labels, relations[0].row_ptr, relations[0].col_ptr, relations[1].row_ptr,
-            relations[1].col_ptr, given_or(problem.guard, least), *slack_or(problem, least),
-            lists.entries, lists.counts, chosen, least, values, candidates, row_start, m, d,
-            lists.segments, lists.size,
-            **scan_constexprs(
-                kinds, guard_kind(problem), top, tile, d, queries.dtype, precision
-            ),
-            num_warps=tile.warps,
-            num_stages=tile.stages,
+            embeddings(queries, labels), *relations, guard_argument(problem, least),
+            lists.entries, lists.counts, chosen, least, values, candidates, row_start, m,
+            lists.segments, lists.size, TOP=top, SLOTS=triton.next_power_of_2(top), shape=shape,
+            num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
         merge_candidates_kernel[(triton.cdiv(rows, MERGE_ROWS),)](
             chosen, values, candidates, scores, indices, rows, row_start, TOP=top,

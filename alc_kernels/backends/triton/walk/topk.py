@@ -8,10 +8,31 @@ smallest labels stay. Missing entries have a negative index; slots k .. K hold +
 the worst. k = 1 needs no list.
 """
 
+from typing import NamedTuple
+
 import triton
 import triton.language as tl
+from torch import Tensor
 
+from alc_kernels.backends.triton.tile.negatives import guard_limits
 from alc_kernels.backends.triton.tile.relation import any_row
+
+
+class TopLists(NamedTuple):
+    """The lists of a walk's splits as a kernel argument."""
+
+    TOP: tl.constexpr  # k; 0: none are kept
+    SLOTS: tl.constexpr  # the power of two from k on
+    value_ptr: Tensor  # (splits, rows, SLOTS) float32; of several widths (W, ...)
+    index_ptr: Tensor  # the same, int32: columns counted from the split's first
+
+
+class Groups(NamedTuple):
+    """Where a walk leaves the maxima of groups of columns, from which lists are made later."""
+
+    MAXIMA: tl.constexpr  # columns of a group (``selection``), 0 for none
+    SUBTILE: tl.constexpr  # columns of a sub-tile (see below), 0 for none; then MAXIMA = TOP = 0
+    ptr: Tensor  # (groups, rows) or (rows, sub-tiles) float32
 
 
 @triton.jit
@@ -35,14 +56,7 @@ def leftmost(b_s, b_max, COLS: tl.constexpr):
 
 @triton.jit
 def insert_tile(
-    b_values,
-    b_index,
-    b_s,
-    b_max,
-    first,
-    TOP: tl.constexpr,
-    SLOTS: tl.constexpr,
-    COLS: tl.constexpr,
+    b_values, b_index, b_s, b_max, first, TOP: tl.constexpr, SLOTS: tl.constexpr, COLS: tl.constexpr
 ):
     """Merge a tile into the lists; b_max (R,) its row maxima, ``first`` its first column.
 
@@ -75,7 +89,7 @@ def insert_tile(
     return b_values, b_index
 
 
-# Maxima of sub-tiles, from which the CUDA kernels find the k hardest (``cuda_kernels.mining``).
+# Maxima of sub-tiles, from which the CUDA kernels find the k hardest (``cuda.mining``).
 #
 # The matrix units leave each row of a tile with four threads: thread q of them holds columns
 # 8 g + 2 q and 8 g + 2 q + 1 for every g. A sub-tile is what one thread holds of a row in 4 * WIDTH
@@ -91,18 +105,68 @@ def subtile_maxima(b_s, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.conste
 
 
 @triton.jit
-def store_subtile_maxima(
-    maxima_ptr,  # (rows, num_subtiles) float32
-    b_max,  # (ROWS, COLS / WIDTH)
-    column,  # the tile's first, int64
-    num_labels,
-    b_row,  # (ROWS,) int64, counted from the first of ``maxima_ptr``
+def tile_maxima(b_s, MAXIMA: tl.constexpr, SUBTILE: tl.constexpr, shape):
+    """Maxima of a tile's groups of columns, (R, COLS / MAXIMA), and of its rows, (R,).
+
+    The former only where there are several groups in a tile; with SUBTILE those of sub-tiles.
+    """
+    if SUBTILE > 0:
+        b_group = subtile_maxima(b_s, SUBTILE, shape.ROWS, shape.COLS)
+        b_row = tl.max(b_group, 1)
+    elif MAXIMA == 0 or MAXIMA == shape.COLS:
+        b_row = tl.max(b_s, 1)
+        b_group = b_row
+    else:
+        b_group = tl.max(tl.reshape(b_s, (shape.ROWS, shape.COLS // MAXIMA, MAXIMA)), 2)
+        b_row = tl.max(b_group, 1)
+    return b_group, b_row
+
+
+@triton.jit
+def drop_above_guard(
+    b_s,
+    b_group_max,  # what ``tile_maxima`` returns
+    b_tile_max,
+    b_removed,  # (R,) int32
+    guard,
+    b_guard,  # of ``load_guard``
+    b_row_at,  # places in the slack, see ``guard_limits``
+    b_column_at,
     b_row_in,
-    WIDTH: tl.constexpr,
-    COLS: tl.constexpr,
+    b_column_in,
+    MAXIMA: tl.constexpr,
+    SUBTILE: tl.constexpr,
+    shape,
 ):
-    PER_TILE: tl.constexpr = COLS // WIDTH
-    num_subtiles = tl.cdiv(num_labels, COLS) * PER_TILE
-    b_at = column // WIDTH + tl.arange(0, PER_TILE)
-    b_ptrs = maxima_ptr + b_row[:, None] * num_subtiles + b_at[None, :]
-    tl.store(b_ptrs, b_max, mask=b_row_in[:, None])
+    """Set a tile's scores above the guard to -inf: (b_s, its maxima, b_removed with them)."""
+    b_limit = guard_limits(guard, b_guard, b_row_at, b_column_at, b_row_in, b_column_in)
+    b_least = b_guard
+    if guard.KIND == 2:
+        b_least = tl.min(b_limit, 1)
+    if any_row(b_tile_max > b_least):
+        b_above = b_s > b_limit
+        b_removed += tl.sum(b_above.to(tl.int32), 1)
+        b_s = tl.where(b_above, float("-inf"), b_s)
+        b_group_max, b_tile_max = tile_maxima(b_s, MAXIMA, SUBTILE, shape)
+    return b_s, b_group_max, b_tile_max, b_removed
+
+
+@triton.jit
+def store_maxima(
+    groups, b_group_max, b_tile_max, column, num_rows, num_labels, b_row, b_row_in, shape
+):
+    """Leave a tile's maxima; b_row (ROWS,) int64, counted from the launch's first."""
+    if groups.MAXIMA == shape.COLS:
+        b_at = (column // shape.COLS) * num_rows + b_row
+        tl.store(groups.ptr + b_at, b_tile_max, mask=b_row_in)
+    elif groups.MAXIMA > 0:
+        b_group = column // groups.MAXIMA + tl.arange(0, shape.COLS // groups.MAXIMA)
+        b_at = b_group[None, :] * num_rows + b_row[:, None]
+        b_store = b_row_in[:, None] & (b_group * groups.MAXIMA < num_labels)[None, :]
+        tl.store(groups.ptr + b_at, b_group_max, mask=b_store)
+    if groups.SUBTILE > 0:
+        per_tile: tl.constexpr = shape.COLS // groups.SUBTILE
+        num_subtiles = tl.cdiv(num_labels, shape.COLS) * per_tile
+        b_at = column // groups.SUBTILE + tl.arange(0, per_tile)
+        b_ptrs = groups.ptr + b_row[:, None] * num_subtiles + b_at[None, :]
+        tl.store(b_ptrs, b_group_max, mask=b_row_in[:, None])
