@@ -51,8 +51,15 @@ class Launch:
         bind = create_function_from_signature(self.kernel.signature, self.kernel.params, backend)
         named = {**self.named, "debug": False}
         bound, specialization, options = bind(*self.positional, **named)
-        found, *parts = self.kernel._pack_args(backend, named, bound, specialization, options)
-        return (*parts, found.__dict__)
+        found, signature, constants, attributes = self.kernel._pack_args(
+            backend, named, bound, specialization, options
+        )
+        # Of tensors of any size: AMD's backend also notes which are below 2 GiB.
+        attributes = {
+            path: [pair for pair in pairs if pair[0] == "tt.divisibility"]
+            for path, pairs in attributes.items()
+        }
+        return signature, constants, attributes, found.__dict__
 
 
 @dataclass(frozen=True)

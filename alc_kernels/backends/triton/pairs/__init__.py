@@ -1,1 +1,4 @@
-"""Listed pairs of rows: values, sums over them, logits, positives."""
+"""Listed pairs, gathered row by row: a few labels per query.
+
+``values`` scores them and has the pair head, ``sums`` their gradients, ``positive_pass`` positives.
+"""
