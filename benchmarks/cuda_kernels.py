@@ -3,7 +3,7 @@
     python3 -m benchmarks.cuda_kernels --output FILE [--rows 32768] [--width 768] [--top 10 100]
 
 Ratios are to G, the time of torch.mm(Q, K.T) in the same run. What is faster on a GPU may go into
-``MEASURED_FASTER`` of alc_kernels/backends/cuda/enabled.py, with the result of record.
+``MEASURED_FASTER`` of alc_kernels/backends/cuda/library.py, with the result of record.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from alc_kernels import functional
 from alc_kernels.backends import triton as triton_backend
-from alc_kernels.backends.cuda.enabled import SWITCH
+from alc_kernels.backends.cuda.library import SWITCH
 from alc_kernels.bench import eager, measure, record
 from alc_kernels.engine.interface import Problem
 from alc_kernels.positives import Positives

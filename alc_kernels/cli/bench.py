@@ -46,7 +46,7 @@ def run_tune(arguments: argparse.Namespace) -> None:
     if not torch.cuda.is_available():
         raise BadInput("alc bench tune needs a GPU: times in Triton's interpreter mean nothing")
     from alc_kernels.backends import triton as triton_backend
-    from alc_kernels.backends.cuda.enabled import SWITCH, switch
+    from alc_kernels.backends.cuda.library import SWITCH, switch
 
     reason = triton_backend.unsupported(torch.empty(1, device="cuda"))
     if reason is not None:
@@ -279,14 +279,14 @@ def _cuda_kernels() -> str:
     """Whether the CUDA kernels can run here, and what they are used for."""
     import torch
 
-    from alc_kernels.backends.cuda import enabled, library
+    from alc_kernels.backends.cuda import library
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     reason = library.unavailable(torch.empty(0, device=device))
     if reason is not None:
         return f"CUDA kernels: not live: {reason}"
-    parts = [part for part in enabled.PARTS if enabled.enabled(part, torch.empty(0, device=device))]
-    used = f"used for {', '.join(parts)}" if parts else f"not used ({enabled.SWITCH}=1 uses them)"
+    parts = [part for part in library.PARTS if library.enabled(part, torch.empty(0, device=device))]
+    used = f"used for {', '.join(parts)}" if parts else f"not used ({library.SWITCH}=1 uses them)"
     return f"CUDA kernels: live, {used}"
 
 

@@ -121,7 +121,6 @@ def require_matplotlib() -> None:
 def make_baseline(dataset: Dataset) -> Group | None:
     """TF-IDF on ``dataset``; None, with a note, where scikit-learn is not installed."""
     from alc_kernels.trainer.evaluation.scoring import TfidfBaseline
-    from alc_kernels.trainer.finish import evaluate_baseline
 
     if importlib.util.find_spec("sklearn") is None:
         note = f"no TF-IDF row: pip install 'alc-kernels[{EXTRA}]' for scikit-learn"
@@ -148,7 +147,6 @@ def evaluate_and_report(
         Interrupted: Ctrl-C; the message says that the trained model is safe.
     """
     from alc_kernels.trainer.evaluation.comparison import loss_name, method_name
-    from alc_kernels.trainer.finish import evaluate_run, save_baseline
     from alc_kernels.trainer.parallel import Processes
     from alc_kernels.trainer.report.decision import figures_text
     from alc_kernels.trainer.report.summary import threshold_table

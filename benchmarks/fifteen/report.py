@@ -124,7 +124,7 @@ def defaults(head: Row, rows: Sequence[Row]) -> list[str]:
 
 
 def _measured_faster(head: Row, rows: Sequence[Row]) -> str:
-    name = "MEASURED_FASTER (alc_kernels/backends/cuda/enabled.py)"
+    name = "MEASURED_FASTER (alc_kernels/backends/cuda/library.py)"
     found = [row for row in of(rows, "cuda") if "median_ms" in row]
     faster = []
     for part in dict.fromkeys(row["part"] for row in found):

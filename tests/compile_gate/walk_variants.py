@@ -14,7 +14,7 @@ from unittest import mock
 
 import torch
 
-from alc_kernels.backends.triton.pairs.positive_pass import positive_pass
+from alc_kernels.backends.triton.pairs.values import positive_pass
 from alc_kernels.backends.triton.walk import launch as walk_launch
 from alc_kernels.backends.triton.walk.prefix_launch import prefix_walk
 from alc_kernels.engine.interface import WalkRequest

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from alc_kernels.backends import triton as triton_backend
-from alc_kernels.backends.cuda import enabled, operators
+from alc_kernels.backends.cuda import library, operators
 from tests.native.cuda import built_for_host, cuda_device
 
 __all__ = ["built_for_host", "cuda_device"]
@@ -18,7 +18,7 @@ def calls(cuda_device: torch.device, monkeypatch: pytest.MonkeyPatch) -> list[st
     reason = triton_backend.unsupported(torch.empty(1, device=cuda_device))
     if reason is not None:
         pytest.skip(reason)
-    monkeypatch.setenv(enabled.SWITCH, "1")
+    monkeypatch.setenv(library.SWITCH, "1")
     made: list[str] = []
     call = operators._call
 

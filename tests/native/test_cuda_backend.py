@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from alc_kernels import functional
-from alc_kernels.backends.cuda import enabled
+from alc_kernels.backends.cuda import library
 from alc_kernels.positives import Positives
 from tests.backends.common import assert_close
 
@@ -41,7 +41,7 @@ def test_triplets(calls, cuda_device, dtype, weight_temperature):
 
 
 def test_switched_off(calls, cuda_device, monkeypatch):
-    monkeypatch.setenv(enabled.SWITCH, "0")
+    monkeypatch.setenv(library.SWITCH, "0")
     q, x = embeddings(8, 8, 16, torch.float32, cuda_device)
     functional.triplet_loss(q, x, num_negatives=3, backend="triton").backward()
     assert calls == []

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from alc_kernels.backends import triton as triton_backend
-from alc_kernels.backends.cuda import enabled, operators
+from alc_kernels.backends.cuda import library, operators
 from alc_kernels.bench import record
 from benchmarks import cuda_kernels
 
@@ -25,7 +25,7 @@ ARGUMENTS = ["--rows", "48", "--width", "16", "--top", "3", "--active", "0.5", "
 
 @pytest.mark.slow
 def test_runs(tmp_path, capsys, monkeypatch):
-    monkeypatch.delenv(enabled.SWITCH, raising=False)
+    monkeypatch.delenv(library.SWITCH, raising=False)
     output = tmp_path / "cuda.json"
     cuda_kernels.main([*ARGUMENTS, "--output", str(output)])
     rows = record.read(output)["rows"]

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 import torch
 
-from alc_kernels.backends.cuda import enabled, library
+from alc_kernels.backends.cuda import library
 from alc_kernels.cli import bench
 from csrc import flags
 from tests.native.cuda import COMPILE, host_library, no_compiler
@@ -72,25 +72,25 @@ def compiled(folder, source):
 
 
 def test_the_switch(no_override, monkeypatch):
-    monkeypatch.delenv(enabled.SWITCH, raising=False)
-    assert not any(enabled.enabled(part, CPU) for part in enabled.PARTS)
-    monkeypatch.setenv(enabled.SWITCH, "0")
-    assert not any(enabled.enabled(part, CPU) for part in enabled.PARTS)
-    monkeypatch.setenv(enabled.SWITCH, "1")
+    monkeypatch.delenv(library.SWITCH, raising=False)
+    assert not any(library.enabled(part, CPU) for part in library.PARTS)
+    monkeypatch.setenv(library.SWITCH, "0")
+    assert not any(library.enabled(part, CPU) for part in library.PARTS)
+    monkeypatch.setenv(library.SWITCH, "1")
     with pytest.raises(RuntimeError, match=r"ALC_KERNELS_CUDA=1, but the CUDA kernels were not"):
-        enabled.enabled("pair_gradient", CPU)
-    monkeypatch.setenv(enabled.SWITCH, "yes")
+        library.enabled("pair_gradient", CPU)
+    monkeypatch.setenv(library.SWITCH, "yes")
     with pytest.raises(ValueError, match=r"ALC_KERNELS_CUDA='yes': expected 0, 1 or auto"):
-        enabled.enabled("pair_gradient", CPU)
+        library.enabled("pair_gradient", CPU)
 
 
 def test_the_measured_table_names_parts():
-    for capability, parts in enabled.MEASURED_FASTER.items():
-        assert len(capability) == 2 and parts <= set(enabled.PARTS)
+    for capability, parts in library.MEASURED_FASTER.items():
+        assert len(capability) == 2 and parts <= set(library.PARTS)
 
 
 def test_info(no_override, built_for_host, monkeypatch):
-    monkeypatch.delenv(enabled.SWITCH, raising=False)
+    monkeypatch.delenv(library.SWITCH, raising=False)
     if not torch.cuda.is_available():
         assert bench._cuda_kernels().startswith("CUDA kernels: not live: the CUDA kernels were not")
         with host_library(built_for_host):
@@ -98,7 +98,7 @@ def test_info(no_override, built_for_host, monkeypatch):
                 bench._cuda_kernels()
                 == "CUDA kernels: live, not used (ALC_KERNELS_CUDA=1 uses them)"
             )
-            monkeypatch.setenv(enabled.SWITCH, "1")
+            monkeypatch.setenv(library.SWITCH, "1")
             assert bench._cuda_kernels() == "CUDA kernels: live, used for mining, pair_gradient"
     else:
         assert "CUDA kernels: not live" in bench._cuda_kernels()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from alc_kernels.backends.cuda import operators
-from alc_kernels.backends.cuda.pair_sums import add_pair_gradients
+from alc_kernels.backends.cuda.operators import add_pair_gradients
 from tests.backends.common import error, random_problem
 from tests.native.cuda import ORDERS, set_order
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from alc_kernels.backends.cuda import operators
-from alc_kernels.backends.cuda.enabled import enabled
+from alc_kernels.backends.cuda.library import enabled
 from alc_kernels.engine.interface import Problem
 
 MAX_WIDTH = 32
@@ -64,16 +64,16 @@ def select(
     start: int,
     tile: int,
     width: int,
-    scores: Tensor,
-    labels: Tensor,
+    found: tuple[Tensor, Tensor],
 ) -> None:
     """Write the k hardest of the rows from ``start`` on, as many as ``maxima`` has.
 
     Args:
         positives, exclude: (kind, row_ptr, col_ptr) as ``triton.tile.relation`` has them.
         maxima: (rows, num_subtiles) float32.
-        scores, labels: (B, k) float32 and int64, of which these rows are written.
+        found: scores and labels (B, k), float32 and int64, of which these rows are written.
     """
+    scores, labels = found
     stop = start + len(maxima)
     scores[start:stop], labels[start:stop] = operators.select_subtiles(
         maxima, problem.queries[start:stop], problem.labels, tile, width,

@@ -164,7 +164,6 @@ def add_command(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from alc_kernels.cli.matching.export import save_sentence_transformer
     from alc_kernels.trainer.evaluation import load_scored
     from alc_kernels.trainer.finish import load_trained
 
@@ -199,7 +198,6 @@ def _write_labels(kind: str, folder: Path, checkpoint: Checkpoint, labels: Label
     """Vectors or index, and the table beside them; what was written, in words."""
     import numpy as np
 
-    from alc_kernels.cli.matching.export import save_index
     from alc_kernels.cli.matching.tables import table_writer
 
     vectors = checkpoint.model.encode_labels(labels.texts, labels.numbers).numpy()

@@ -31,8 +31,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from alc_kernels.backends.triton.active.kernel import prefix_bits_kernel
-from alc_kernels.backends.triton.active.lists import SHARE, Lists, list_labels, list_rows
+from alc_kernels.backends.triton.active.lists import (
+    SHARE,
+    Lists,
+    list_labels,
+    list_rows,
+    prefix_bits_kernel,
+)
 from alc_kernels.backends.triton.launch import (
     Tile,
     device_limits,
@@ -188,15 +193,14 @@ def _multiply(
     bits: Tensor,
     lists: Lists,
     rows: Tensor,
-    row_start: int,
-    num_rows: int,
+    span: tuple[int, int],
     out: Tensor,
     scale: Tensor,
     tile: Tile,
     negate: bool,
 ) -> None:
     """Add +-scale A ``rows`` (A^T ``rows`` for lists of rows) to a slice of the gradient."""
-    num_out, d = out.shape
+    (row_start, num_rows), (num_out, d) = span, out.shape
     segments, partial = lists.segments, lists.segments > 1
     target = out
     if partial:
@@ -245,12 +249,12 @@ def add_active(
             segments = segments_for(triton.cdiv(num_rows, BLOCK), slabs, queries.device)
             lists = list_labels(bits, num_rows, num_labels, segments)
             out = grad_queries[active.start : active.stop]
-            _multiply(bits, lists, labels, 0, num_labels, out, scale, tile, negate)
+            _multiply(bits, lists, labels, (0, num_labels), out, scale, tile, negate)
         if grad_labels is not None:
             segments = segments_for(triton.cdiv(num_labels, BLOCK), slabs, queries.device)
             lists = list_rows(bits, num_rows, num_labels, segments, words=BLOCK // 32)
-            start = active.start
-            _multiply(bits, lists, queries, start, num_rows, grad_labels, scale, tile, negate)
+            span = (active.start, num_rows)
+            _multiply(bits, lists, queries, span, grad_labels, scale, tile, negate)
 
 
 # Host side of the active pairs of several prefix widths: bits of a chunk, sparse products.

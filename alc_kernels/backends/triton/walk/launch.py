@@ -304,6 +304,6 @@ class WalkLaunch:
         if self.subtile:
             positives, exclude = ((kind.value, row, col) for kind, row, col in self.relations)
             mining.select(
-                problem, positives, exclude, maxima, start, tile.cols, self.subtile, scores,
-                indices,
+                problem, positives, exclude, maxima, start, tile.cols, self.subtile,
+                (scores, indices),
             )  # fmt: skip

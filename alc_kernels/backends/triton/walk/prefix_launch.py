@@ -19,9 +19,9 @@ from alc_kernels.backends.triton.launch import (
 from alc_kernels.backends.triton.tile.negatives import guard_argument
 from alc_kernels.backends.triton.tile.product import embeddings, scales, tile_shape
 from alc_kernels.backends.triton.tile.relation import walk_arguments
+from alc_kernels.backends.triton.walk.kernel import prefix_walk_kernel
 from alc_kernels.backends.triton.walk.launch import Results, list_length, split_tiles
 from alc_kernels.backends.triton.walk.merge import NUM_FLOATS, NUM_INTS
-from alc_kernels.backends.triton.walk.prefix_kernel import prefix_walk_kernel
 from alc_kernels.engine.interface import PrefixProblem, RowStatistics, WalkRequest
 
 LEAST_DEPTH = 32
