@@ -1,4 +1,4 @@
-"""How the CPU operators are compiled: for ``setup.py`` and for the tests that build them anew."""
+"""How the CPU passes are compiled: for ``setup.py`` and for the tests that build them anew."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ FOLDER = Path("csrc") / "cpu"
 # No trapping, no errno: comparisons and square roots vectorise. Results stay exact per operation;
 # sums may only be reordered where a loop says so (#pragma omp simd reduction).
 OPTIMIZE = ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
+# Threads are PyTorch's: of OpenMP only what says that a loop may be vectorised.
+LANGUAGE = ["-std=c++20", "-fopenmp-simd", "-fvisibility=hidden"]
 WARNINGS = ["-Wall", "-Wno-unknown-pragmas"]
-TRY = "#include <bit>\n{include}\nint main() {{ return {value}; }}\n"
+TRY = "#include <bit>\nint main() { return 0; }\n"
 
 
 def sources(root: Path) -> list[str]:
@@ -30,7 +32,7 @@ def headers(root: Path) -> list[str]:
 
 
 def digest(root: Path) -> str:
-    """Of the sources: with another one the library may have other operators."""
+    """Of the sources: with another one the library may have another interface."""
     made = hashlib.sha256()
     for path in [*sources(root), *headers(root)]:
         made.update((root / path).read_bytes())
@@ -38,7 +40,7 @@ def digest(root: Path) -> str:
 
 
 def compiler() -> list[str]:
-    """The C++ compiler as torch.utils.cpp_extension chooses it."""
+    """The C++ compiler."""
     return os.environ.get("CXX", "c++").split()
 
 
@@ -59,19 +61,34 @@ def missing() -> str | None:
         return "the sources are written for gcc and clang"
     if shutil.which(compiler()[0]) is None:
         return f"there is no C++ compiler ({compiler()[0]})"
-    reason = _compiles(["-std=c++20"], TRY.format(include="", value="0"))
+    reason = _compiles(LANGUAGE, TRY)
     return None if reason is None else f"{compiler()[0]} cannot compile C++20: {reason}"
 
 
-def openmp() -> list[str]:
-    """The flag for several threads (PyTorch's own pool); none where the compiler lacks it."""
-    text = TRY.format(include="#include <omp.h>", value="omp_get_max_threads() < 1")
-    return ["-fopenmp"] if _compiles(["-std=c++20", "-fopenmp"], text) is None else []
-
-
 def compile_flags() -> list[str]:
-    return ["-std=c++20", *OPTIMIZE, *WARNINGS, "-fopenmp-simd", *openmp()]
+    return [*LANGUAGE, *OPTIMIZE, *WARNINGS]
 
 
-def link_flags() -> list[str]:
-    return openmp()
+def library_commands(root: Path, library: Path, *more: str) -> list[list[str]]:
+    """The commands that make ``library`` of the sources, beside object files of its own.
+
+    All but the last are independent of each other.
+    """
+    objects: list[str] = []
+    commands = []
+    for source in sources(root):
+        made = library.parent / (Path(source).stem + ".o")
+        commands.append(
+            [
+                *compiler(),
+                *compile_flags(),
+                *more,
+                "-fPIC",
+                "-c",
+                str(root / source),
+                "-o",
+                str(made),
+            ]
+        )
+        objects.append(str(made))
+    return [*commands, [*compiler(), *more, "-shared", *objects, "-o", str(library)]]

@@ -320,13 +320,12 @@ def _details(name: str) -> str:
     """What else is worth knowing of a backend that runs."""
     if name != "native":
         return ""
-    import torch
 
     from alc_kernels.backends.native import library
 
     if library.load() is not None:
         return ""
-    return f" (vector loops for {torch.ops.alc_kernels_native.simd()})"
+    return f" (vector loops for {library.simd()})"
 
 
 def _backends(device: str) -> list[tuple[str, str | None]]:

@@ -6,7 +6,7 @@
 #include <limits>
 #include <vector>
 
-#include "blocks.h"
+#include "host.h"
 #include "relation.h"
 #include "row_scan.h"
 

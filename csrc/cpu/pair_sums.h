@@ -4,8 +4,9 @@
 #include <algorithm>
 #include <vector>
 
-#include "blocks.h"
 #include "by_label.h"
+#include "host.h"
+#include "request.h"
 #include "rows.h"
 
 namespace alc {
@@ -19,7 +20,9 @@ struct PairScratch {
 
 template <typename T>
 struct Embeddings {
-  Embeddings(const at::Tensor& queries, const at::Tensor& labels) : q(queries), k(labels) {}
+  explicit Embeddings(const Problem<T>& problem)
+      : q(problem.queries, problem.dtype, problem.rows, problem.dim),
+        k(problem.labels, problem.dtype, problem.columns, problem.dim) {}
   Rows<T> q, k;
 };
 

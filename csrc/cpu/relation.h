@@ -2,10 +2,9 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 #include <vector>
 
-#include <ATen/core/Tensor.h>
+#include "request.h"
 
 namespace alc {
 
@@ -17,23 +16,28 @@ struct Span {
 
 class Relation {
  public:
-  // kind and tensors as `alc_kernels.positives.Positives` has them; checks every index.
-  Relation(
-      const char* name, const std::string& kind, const std::vector<at::Tensor>& tensors,
-      int64_t rows, int64_t cols);
-
-  bool empty() const { return start_ == nullptr; }
+  // Checks every index.
+  Relation(const char* name, const Pairs& pairs, int64_t rows, int64_t columns);
+  Relation(const Relation&) = delete;
 
   Span row(int64_t i) const {
-    if (start_ == nullptr) return {nullptr, nullptr};
-    return {col_ + start_[i], col_ + stop_[i]};
+    if (pairs_.start == nullptr) return {nullptr, nullptr};
+    return {pairs_.column + pairs_.start[i], pairs_.column + pairs_.stop[i]};
   }
 
  private:
-  std::vector<at::Tensor> keep_;
-  const int64_t* start_ = nullptr;
-  const int64_t* stop_ = nullptr;
-  const int64_t* col_ = nullptr;
+  Pairs pairs_;
+  std::vector<int64_t> counting_;  // 0, 1, ..: where rows have one column each
+};
+
+// A problem's two relations.
+struct Relations {
+  template <typename T>
+  explicit Relations(const Problem<T>& problem)
+      : positives("positives", problem.positives, problem.rows, problem.columns),
+        exclude("exclude", problem.exclude, problem.rows, problem.columns) {}
+
+  Relation positives, exclude;
 };
 
 // Calls visit(column) for each column in either of two ascending rows, once.

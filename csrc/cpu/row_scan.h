@@ -8,25 +8,24 @@
 
 #include "guard.h"
 #include "relation.h"
+#include "request.h"
 #include "simd/kernels.h"
 
 namespace alc {
 
 enum class Softmax : int64_t { kNone = 0, kAll = 1, kNegatives = 2 };
 
-// What a walk looks for; see `WalkRequest` in alc_kernels/engine/interface.py.
+// What a walk looks for.
 template <typename T>
-struct ScanOptions {
-  int64_t top_k = 0;
-  bool hardest_positive = false;
-  Softmax softmax = Softmax::kNone;
-  T slope = 1;  // inverse temperature
-  const T* offset = nullptr;
-  bool sigmoid = false;
-  T scale = 1, bias = 0;
-  bool has_positive_margin = false, has_negative_margin = false;
-  T positive_margin = 0, negative_margin = 0;
-  bool keep_active = false;
+struct ScanOptions : Formula<T> {
+  explicit ScanOptions(const WalkRequest<T>& request)
+      : Formula<T>(request.formula), top_k(request.top_k),
+        softmax(static_cast<Softmax>(request.softmax)), sigmoid(request.sigmoid_sum != nullptr),
+        keep_active(request.active_capacity > 0) {}
+
+  int64_t top_k;
+  Softmax softmax;
+  bool sigmoid, keep_active;
 };
 
 // Indices of a row's active pairs.

@@ -2,41 +2,24 @@
 #pragma once
 
 #include <algorithm>
-#include <cstring>
+#include <stdexcept>
 #include <vector>
 
-#include <ATen/core/Tensor.h>
-#include <c10/util/Exception.h>
-
+#include "element.h"
 #include "simd/kernels.h"
 
 namespace alc {
 
-inline void widen(const float* x, float* y, int64_t n) { std::copy_n(x, n, y); }
-inline void widen(const double* x, double* y, int64_t n) { std::copy_n(x, n, y); }
-inline void widen(const c10::Half* x, float* y, int64_t n) {
-  half_kernels().from_half(reinterpret_cast<const uint16_t*>(x), y, n);
-}
-inline void widen(const c10::BFloat16* x, float* y, int64_t n) {
-  const auto* bits = reinterpret_cast<const uint16_t*>(x);
-  for (int64_t j = 0; j < n; ++j) {
-    const uint32_t wide = static_cast<uint32_t>(bits[j]) << 16;
-    std::memcpy(y + j, &wide, sizeof wide);
-  }
-}
-
-// A contiguous (n, d) tensor, read as T (its accumulation type).
+// A contiguous (n, d) matrix, read as T (its accumulation type).
 template <typename T>
 class Rows {
  public:
-  explicit Rows(const at::Tensor& x)
-      : data_(x.const_data_ptr()), type_(x.scalar_type()), count_(x.size(0)), width_(x.size(1)) {
-    TORCH_CHECK(x.is_contiguous(), "rows must be contiguous");
-  }
+  Rows(const void* data, Dtype dtype, int64_t count, int64_t width)
+      : data_(data), dtype_(dtype), count_(count), width_(width) {}
 
   int64_t count() const { return count_; }
   int64_t width() const { return width_; }
-  bool wide() const { return type_ == at::kFloat || type_ == at::kDouble; }
+  bool wide() const { return dtype_ == Dtype::kFloat32 || dtype_ == Dtype::kFloat64; }
 
   // `size` rows from `start`: where they lie, or widened into `buffer`.
   const T* block(int64_t start, int64_t size, std::vector<T>& buffer) const {
@@ -44,10 +27,12 @@ class Rows {
     if (wide()) return static_cast<const T*>(data_) + from;
     if (static_cast<int64_t>(buffer.size()) < n) buffer.resize(n);
     if constexpr (std::is_same_v<T, float>) {
-      if (type_ == at::kHalf)
-        widen(static_cast<const c10::Half*>(data_) + from, buffer.data(), n);
-      else
-        widen(static_cast<const c10::BFloat16*>(data_) + from, buffer.data(), n);
+      if (dtype_ == Dtype::kFloat16) {
+        half_kernels().from_half(static_cast<const uint16_t*>(data_) + from, buffer.data(), n);
+      } else {
+        const BFloat16* x = static_cast<const BFloat16*>(data_) + from;
+        for (int64_t j = 0; j < n; ++j) buffer[j] = x[j].value();
+      }
     }
     return buffer.data();
   }
@@ -56,24 +41,17 @@ class Rows {
 
  private:
   const void* data_;
-  at::ScalarType type_;
+  Dtype dtype_;
   int64_t count_, width_;
 };
 
-// Calls `run` with a value of the accumulation type of `x`: float for halves.
+// Calls `run` with a value of the accumulation type: float for halves.
 template <typename Run>
-auto by_accumulation_type(const at::Tensor& x, const Run& run) {
-  switch (x.scalar_type()) {
-    case at::kDouble:
-      return run(double{});
-    case at::kFloat:
-    case at::kHalf:
-    case at::kBFloat16:
-      return run(float{});
-    default:
-      TORCH_CHECK_TYPE(
-          false, "expected float64, float32, float16 or bfloat16 rows, got ", x.scalar_type());
-  }
+void by_accumulation_type(Dtype dtype, const Run& run) {
+  if (dtype == Dtype::kFloat64)
+    run(double{});
+  else
+    run(float{});
 }
 
 }  // namespace alc

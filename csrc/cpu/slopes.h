@@ -11,15 +11,14 @@ namespace alc {
 
 enum class Kind : int64_t { kNone = 0, kSoftmax = 1, kDecoupled = 2, kSigmoid = 3 };
 
-// See `GradientRequest` in alc_kernels/engine/interface.py.
+// What a row's coefficients are.
 template <typename T>
-struct SlopeOptions {
+struct SlopeOptions : Formula<T> {
+  SlopeOptions() = default;
+  SlopeOptions(const Formula<T>& formula, Kind kind, bool want_sums)
+      : Formula<T>(formula), kind(kind), want_sums(want_sums) {}
+
   Kind kind = Kind::kNone;
-  T slope = 1;  // inverse temperature
-  const T* offset = nullptr;
-  T scale = 1, bias = 0;
-  bool has_positive_margin = false, has_negative_margin = false;
-  T positive_margin = 0, negative_margin = 0;
   T positive_margin_scale = 0, negative_margin_scale = 0;
   bool want_sums = false;
 };
@@ -68,14 +67,17 @@ T decoupled_scale(
 template <typename T>
 struct ColumnSlopes {
   SlopeOptions<T> options;
-  const T *row_scale = nullptr, *log_sum_exp = nullptr, *negative_scale = nullptr;  // (M)
-  const int64_t* num_positives = nullptr;
+  const T *row_scale, *log_sum_exp, *negative_scale;  // (M)
+  const int64_t* num_positives;
   std::vector<T> factor, bound;  // of exp(s * slope - bound); 0 and +inf for a column left out
 
-  // Once the rest is set.
-  void prepare(int64_t columns, bool want_sums) {
-    factor.resize(columns);
-    bound.resize(columns);
+  // slope: the inverse temperature.
+  ColumnSlopes(const SlopeRequest<T>& request, T slope, int64_t columns, bool want_sums)
+      : row_scale(request.row_scale), log_sum_exp(request.log_sum_exp),
+        negative_scale(request.negative_scale), num_positives(request.num_positives),
+        factor(columns), bound(columns) {
+    options.kind = static_cast<Kind>(request.kind);
+    options.slope = slope;
     for (int64_t j = 0; j < columns; ++j) {
       T c = row_scale[j];
       if (options.kind == Kind::kDecoupled) c *= negative_scale[j];

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,12 +42,18 @@ def test_a_compiler_that_cannot(tmp_path):
 
 
 def test_no_pytorch_at_build_time(tmp_path):
-    """As in pip's isolated builds."""
+    """As in pip's isolated builds: nothing native depends on it."""
     (tmp_path / "torch.py").write_text("raise ImportError('not here')\n", encoding="utf-8")
-    done = build(tmp_path, PYTHONPATH=str(tmp_path))
+    compiler = tmp_path / "c++"  # makes what it is asked for, of nothing
+    compiler.write_text('#!/bin/sh\nfor made; do :; done\n: >"$made"\n', encoding="utf-8")
+    compiler.chmod(0o755)
+    done = build(tmp_path, PYTHONPATH=str(tmp_path), CXX=str(compiler), NVCC="no-such")
     assert done.returncode == 0, done.stderr
-    (line,) = lines(done)
-    assert "pip install --no-build-isolation" in line
+    native, cuda = lines(done)
+    assert native == "alc-kernels: built the native CPU extension"
+    assert "skipped the CUDA kernels: there is no nvcc" in cuda
+    package = tmp_path / "lib" / "alc_kernels"
+    assert {path.name for path in package.iterdir()} == {"_native.json", "_native.so"}
 
 
 @pytest.mark.parametrize(
@@ -70,11 +77,18 @@ def test_not_tried(tmp_path):
 
 
 @pytest.mark.slow
-def test_built_with_its_record(tmp_path):
+def test_it_asks_for_no_newer_system_than_pytorch(tmp_path):
+    """Built anew: no symbol beyond manylinux_2_28, and neither PyTorch nor an OpenMP."""
     done = build(tmp_path, ALC_KERNELS_BUILD="require", NVCC="no-such")
     assert done.returncode == 0, done.stderr
-    native, cuda = lines(done)
-    assert "built the native CPU extension for PyTorch" in native
-    assert "skipped the CUDA kernels: there is no nvcc" in cuda
-    package = tmp_path / "lib" / "alc_kernels"
-    assert (package / "_native.json").is_file() and len(list(package.glob("_native*.so"))) == 1
+    library = tmp_path / "lib" / "alc_kernels" / "_native.so"
+    seen = subprocess.run(
+        ["objdump", "-p", "-T", str(library)], capture_output=True, text=True, check=True
+    ).stdout
+    needed = set(re.findall(r"NEEDED +(\S+)", seen))
+    assert needed <= {"libstdc++.so.6", "libm.so.6", "libgcc_s.so.1", "libc.so.6"} | {
+        name for name in needed if name.startswith("ld-linux")
+    }
+    most = {"GLIBC": (2, 28), "GLIBCXX": (3, 4, 24), "CXXABI": (1, 3, 11)}
+    for kind, version in re.findall(r"(GLIBC|GLIBCXX|CXXABI)_([0-9.]+)", seen):
+        assert tuple(map(int, version.split("."))) <= most[kind], (kind, version)

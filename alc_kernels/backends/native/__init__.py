@@ -1,4 +1,4 @@
-"""The passes as C++ operators on the CPU (``csrc/cpu``): similarities in tiles, never stored."""
+"""The passes in C++ on the CPU (``csrc/cpu``): similarities in tiles, never stored."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ from alc_kernels.backends.native.passes import (
     positive_pass,
     prefix_gradient,
     prefix_walk,
-    prefix_walk_gradient,
     walk,
 )
 
-_PROBLEM = library.load()  # loads the operators where it can
+_PROBLEM = library.load()  # loads it where it can
 WRITES_GRADIENTS = True
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -51,7 +50,6 @@ __all__ = [
     "positive_pass",
     "prefix_gradient",
     "prefix_walk",
-    "prefix_walk_gradient",
     "score_pairs",
     "unsupported",
     "walk",

@@ -2,8 +2,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include <c10/util/Half.h>
-
+#include "../element.h"
 #include "kernels.h"
 
 #if defined(__x86_64__)
@@ -37,10 +36,10 @@ int level() {
 }
 
 void from_half_plain(const uint16_t* x, float* y, int64_t n) {
-  for (int64_t j = 0; j < n; ++j) y[j] = c10::Half(x[j], c10::Half::from_bits());
+  for (int64_t j = 0; j < n; ++j) y[j] = Half{x[j]}.value();
 }
 void to_half_plain(const float* x, uint16_t* y, int64_t n) {
-  for (int64_t j = 0; j < n; ++j) y[j] = c10::Half(x[j]).x;
+  for (int64_t j = 0; j < n; ++j) y[j] = Half::of(x[j]).bits;
 }
 
 #if defined(__x86_64__)

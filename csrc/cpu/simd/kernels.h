@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "portable.h"
+
 namespace alc {
 
 // Sums over one row of coefficients, for the gradients of temperature, scale and bias.

@@ -1,0 +1,387 @@
+"""The structures of ``csrc/cpu/request.h``, field by field in its order, and how they are filled.
+
+Every field takes 8 bytes, and starts as 0: absent, not asked for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alc_kernels.engine.interface import (
+    GradientRequest,
+    GradientResult,
+    PrefixProblem,
+    Problem,
+    RowStatistics,
+    WalkRequest,
+    accumulation_dtype,
+)
+from alc_kernels.positives import Positives
+
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)  # by their numbers
+CPU = torch.device("cpu")
+_LIKE = torch.empty(0, device=CPU)  # whose ``new_empty`` asks for no default device
+INT64, INT32 = torch.int64, torch.int32
+ITEM = 8  # bytes of an int64
+NONE = math.nan  # no margin
+# An empty tensor points nowhere, which would read as an absent one.
+_EMPTY = ctypes.c_int64()
+_NOWHERE = ctypes.addressof(_EMPTY)
+
+_Fields = list[tuple[str, Any]]
+
+
+def _of(kind: Any, names: str) -> _Fields:
+    return [(name, kind) for name in names.split()]
+
+
+_POINTER, _SIZE, _REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
+_FORMULA = _of(_POINTER, "inverse_temperature label_offset scale bias") + _of(
+    _REAL, "positive_margin negative_margin"
+)
+_TARGETS = [
+    *_of(_POINTER, "grad_queries grad_labels"), *_of(_SIZE, "fresh"),
+    *_of(_POINTER, "weighted_sum plain_sum weights query_dots label_dots"),
+]  # fmt: skip
+
+
+class Arguments(ctypes.Structure):
+    """A structure, and the tensors that its fields point to."""
+
+    def __init__(self) -> None:
+        self.held: list[object] = []
+
+    def put(self, name: str, x: Tensor | None, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+        """Point the field ``name`` at the numbers of ``x``, copied where they are not contiguous.
+
+        Raises:
+            TypeError, ValueError: another dtype, another shape.
+        """
+        if x is None:
+            return
+        _check(name, x, dtype, shape)
+        x = x.contiguous()
+        self.held.append(x)
+        setattr(self, name, x.data_ptr() or _NOWHERE)
+
+    def put_number(self, name: str, x: Tensor | None, dtype: torch.dtype) -> None:
+        """The same for one number of any dtype."""
+        if x is not None:
+            if x.numel() != 1:
+                raise ValueError(f"{name}: expected one number, got shape {tuple(x.shape)}")
+            self.put(name, x.to(CPU, dtype), dtype, x.shape)
+
+    def put_target(
+        self, name: str, x: Tensor | None, dtype: torch.dtype, shape: tuple[int, ...]
+    ) -> None:
+        """The same for a tensor that is written to."""
+        if x is not None:
+            _check(name, x, dtype, shape)
+            if not x.is_contiguous():
+                raise ValueError(f"{name}: expected a contiguous tensor, got strides {x.stride()}")
+            setattr(self, name, x.data_ptr() or _NOWHERE)
+
+    def put_list(self, name: str, kind: Any, values: Sequence[float]) -> None:
+        """The same for a list of ``kind``."""
+        made = (kind * len(values))(*values)
+        self.held.append(made)
+        setattr(self, name, ctypes.addressof(made))
+
+    def make(self, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+        """A tensor for the results that the field ``name`` asks for."""
+        made = _LIKE.new_empty(*shape, dtype=dtype)
+        self.held.append(made)
+        setattr(self, name, made.data_ptr() or _NOWHERE)
+        return made
+
+    def make_all(
+        self, names: list[str], dtype: torch.dtype, shape: tuple[int, ...]
+    ) -> dict[str, Tensor]:
+        """The same for several of one shape: parts of one tensor, which takes less time."""
+        made = dict(
+            zip(names, _LIKE.new_empty(len(names), *shape, dtype=dtype).unbind(), strict=True)
+        )
+        for name, part in made.items():
+            setattr(self, name, part.data_ptr() or _NOWHERE)
+        return made
+
+
+def _check(name: str, x: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    if x.dtype is not dtype:
+        raise TypeError(f"{name}: expected {dtype}, got {x.dtype}")
+    if x.shape != shape:
+        raise ValueError(f"{name}: expected {shape}, got {tuple(x.shape)}")
+    if not x.is_cpu:
+        raise ValueError(f"{name}: expected a CPU tensor, got one on {x.device}")
+
+
+class ProblemArguments(Arguments):
+    """``Problem``, of an ``interface.Problem`` or ``PrefixProblem``.
+
+    Attributes:
+        acc: accumulation dtype.
+        lead: () of whole rows, (W,) of prefixes: the first dimension of what has a plane per width.
+    """
+
+    _fields_ = [
+        *_of(_SIZE, "dtype"), *_of(_POINTER, "queries labels"), *_of(_SIZE, "rows columns dim"),
+        *_of(_POINTER, "positives_start positives_stop positives_column"),
+        *_of(_SIZE, "positives_entries"),
+        *_of(_POINTER, "exclude_start exclude_stop exclude_column"), *_of(_SIZE, "exclude_entries"),
+        *_of(_SIZE, "count"),
+        *_of(_POINTER, "widths query_scale label_scale guard row_slack column_slack"),
+    ]  # fmt: skip
+
+    def __init__(self, problem: Problem | PrefixProblem, relations: bool = True) -> None:
+        super().__init__()
+        q, k = problem.queries, problem.labels
+        if q.dim() != 2 or k.dim() != 2 or q.shape[1] != k.shape[1]:
+            raise ValueError(
+                f"queries and labels: expected (B, d) and (M, d), got {tuple(q.shape)} and "
+                f"{tuple(k.shape)}"
+            )
+        if q.dtype not in DTYPES:
+            raise TypeError(f"queries: expected one of {DTYPES}, got {q.dtype}")
+        b, self.dim = q.shape
+        m = k.shape[0]
+        self.rows, self.columns, self.dtype = b, m, DTYPES.index(q.dtype)
+        self.put("queries", q, q.dtype, q.shape)
+        self.put("labels", k, q.dtype, k.shape)
+        self.acc = acc = accumulation_dtype(q.dtype)
+        self.lead: tuple[int, ...] = ()
+        if not relations:
+            return
+        self._put_relation("positives", problem.positives)
+        self._put_relation("exclude", problem.exclude)
+        if isinstance(problem, PrefixProblem):
+            self.lead = (len(problem.widths),)
+            self.put_list("widths", ctypes.c_int64, problem.widths)
+            self.count = len(problem.widths)
+            self.put("query_scale", problem.query_scale, acc, (*self.lead, b))
+            self.put("label_scale", problem.label_scale, acc, (*self.lead, m))
+        if problem.guard is not None:
+            self.put("guard", problem.guard, acc, (*self.lead, b))
+            if problem.slack is not None:
+                self.put("row_slack", problem.slack[0], acc, (*self.lead, b))
+                self.put("column_slack", problem.slack[1], acc, (*self.lead, m))
+
+    def _put_relation(self, name: str, relation: Positives) -> None:
+        """Every kind in the one form that the passes use: spans of columns."""
+        kind, tensors = relation.kind, relation.tensors
+        if kind == "empty":
+            return
+        start = stop = column = None
+        entries = self.rows
+        if kind == "diagonal":
+            if self.rows != self.columns:
+                raise ValueError(
+                    f"{name}: a diagonal needs B = M, got {self.rows} and {self.columns}"
+                )
+        elif kind == "index":
+            column = tensors[0]
+        elif kind == "csr":
+            start, column = tensors[0], tensors[1]
+            entries = column.numel()
+        elif kind == "ids":
+            _check(name, tensors[0], INT64, (self.rows,))
+            _check(name, tensors[1], INT64, (self.columns,))
+            ordered, column = torch.sort(tensors[1], stable=True)
+            start = torch.searchsorted(ordered, tensors[0])
+            stop = torch.searchsorted(ordered, tensors[0], right=True)
+            entries = self.columns
+        else:
+            raise ValueError(f"{name}: unknown kind {kind}")
+        self.put(f"{name}_start", start, INT64, (self.rows + (stop is None),))
+        self.put(f"{name}_column", column, INT64, (entries,))
+        if start is not None and stop is None:  # each row ends where the next begins
+            setattr(self, f"{name}_stop", getattr(self, f"{name}_start") + ITEM)
+        else:
+            self.put(f"{name}_stop", stop, INT64, (self.rows,))
+        setattr(self, f"{name}_entries", entries)
+
+
+class FormulaArguments(Arguments):
+    """What the walk's and the gradient's structures have in common."""
+
+    def put_formula(self, own: ProblemArguments, request: WalkRequest | GradientRequest) -> None:
+        """The numbers that the coefficients are made of."""
+        self.put_number("inverse_temperature", request.inverse_temperature, own.acc)
+        self.put("label_offset", request.label_offset, own.acc, (own.columns,))
+        self.put_number("scale", request.scale, own.acc)
+        self.put_number("bias", request.bias, own.acc)
+        low, high = request.positive_margin, request.negative_margin
+        self.positive_margin = NONE if low is None else low
+        self.negative_margin = NONE if high is None else high
+
+    def put_targets(
+        self,
+        own: ProblemArguments,
+        grad_queries: Tensor | None,
+        grad_labels: Tensor | None,
+        want_sums: bool,
+    ) -> GradientResult:
+        """Where the gradient goes; returns the sums that it leaves."""
+        self.put_target("grad_queries", grad_queries, own.acc, (own.rows, own.dim))
+        self.put_target("grad_labels", grad_labels, own.acc, (own.columns, own.dim))
+        if not want_sums:
+            return GradientResult()
+        names = ["weighted_sum", "plain_sum"]
+        return GradientResult(**self.make_all(names, own.acc, (*own.lead, own.rows)))
+
+    def put_dots(self, own: ProblemArguments, weights: Sequence[float]) -> tuple[Tensor, Tensor]:
+        """The targets are by rows before their norms; returns the dots, (W, B) and (W, M)."""
+        self.put_list("weights", ctypes.c_double, weights)
+        return (
+            self.make("query_dots", own.acc, (*own.lead, own.rows)),
+            self.make("label_dots", own.acc, (*own.lead, own.columns)),
+        )
+
+
+class WalkArguments(FormulaArguments):
+    """``WalkRequest``."""
+
+    _fields_ = [
+        *_FORMULA, *_of(_SIZE, "top_k softmax"),
+        *_of(_POINTER, "num_positives num_negatives top_score top_index positive_score "
+             "positive_index log_sum_exp positive_logit_sum sigmoid_sum positive_margin_sum "
+             "positive_margin_count negative_margin_sum negative_margin_count margin_sums "
+             "margin_counts"),
+        *_of(_SIZE, "active_capacity"), *_of(_POINTER, "active_crow active_count active_col"),
+        *_of(_SIZE, "columns_softmax"),
+        *_of(_POINTER, "column_positives column_negatives column_log_sum_exp column_logit_sum "
+             "similarities row_scale"),
+        *_TARGETS,
+    ]  # fmt: skip
+
+    def put_request(
+        self, own: ProblemArguments, request: WalkRequest, softmax: dict[str | None, int]
+    ) -> dict[str, Tensor]:
+        """Asks for what ``request`` does: the results by their names in ``RowStatistics``."""
+        if request.top_k < 0:
+            raise ValueError(f"top_k: expected >= 0, got {request.top_k}")
+        self.put_formula(own, request)
+        self.top_k, self.softmax = request.top_k, softmax[request.softmax]
+        low, high = request.positive_margin is not None, request.negative_margin is not None
+        rows = (*own.lead, own.rows)
+        counts, reals = ["num_positives", "num_negatives"], []
+        if request.hardest_positive:
+            reals.append("positive_score")
+            counts.append("positive_index")
+        if request.softmax is not None:
+            reals += ["log_sum_exp", "positive_logit_sum"]
+        if request.sigmoid:
+            reals.append("sigmoid_sum")
+        for side in ["positive"] * low + ["negative"] * high:
+            reals.append(f"{side}_margin_sum")
+            counts.append(f"{side}_margin_count")
+        made = self.make_all(counts, INT64, rows)
+        if reals:
+            made |= self.make_all(reals, own.acc, rows)
+        if request.top_k:
+            shape = (*rows, request.top_k)
+            made["top_score"] = self.make("top_score", own.acc, shape)
+            made["top_index"] = self.make("top_index", INT64, shape)
+        if low or high:
+            made["margin_sums"] = self.make("margin_sums", own.acc, (*own.lead, 2))
+            made["margin_counts"] = self.make("margin_counts", INT64, (*own.lead, 2))
+        return made
+
+    def put_active(self, own: ProblemArguments, capacity: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Row pointers, numbers and labels of at most so many active pairs."""
+        self.active_capacity = capacity
+        return (
+            self.make("active_crow", INT64, (*own.lead, 2, own.rows + 1)),
+            self.make("active_count", INT64, (*own.lead, 2)),
+            self.make("active_col", INT32, (*own.lead, capacity)),
+        )
+
+    def put_columns(self, own: ProblemArguments) -> RowStatistics:
+        """The columns' statistics."""
+        shape = (own.columns,)
+        return RowStatistics(
+            self.make("column_positives", INT64, shape),
+            self.make("column_negatives", INT64, shape),
+            log_sum_exp=self.make("column_log_sum_exp", own.acc, shape),
+            positive_logit_sum=self.make("column_logit_sum", own.acc, shape),
+        )
+
+
+class DenseArguments(FormulaArguments):
+    """``DenseRequest``."""
+
+    _fields_ = [
+        *_FORMULA,
+        *_of(_SIZE, "kind"), *_of(_POINTER, "row_scale log_sum_exp negative_scale num_positives"),
+        *_of(_SIZE, "columns_kind"),
+        *_of(_POINTER, "columns_row_scale columns_log_sum_exp columns_negative_scale "
+             "columns_num_positives positive_margin_scale negative_margin_scale similarities"),
+        *_TARGETS,
+    ]  # fmt: skip
+
+    def put_rows(
+        self,
+        own: ProblemArguments,
+        requests: Sequence[GradientRequest],
+        kinds: dict[str | None, int],
+    ) -> None:
+        """The numbers of the rows, of every width."""
+        first = requests[0]
+
+        def joined(name: str) -> Tensor | None:
+            values = [x for one in requests if (x := getattr(one, name)) is not None]
+            return (torch.stack(values) if own.lead else values[0]) if values else None
+
+        self.put_formula(own, first)
+        self.kind = kinds[first.kind]
+        self.put("num_positives", first.num_positives, INT64, (own.rows,))  # at every width
+        for name in ("row_scale", "log_sum_exp", "negative_scale"):
+            self.put(name, joined(name), own.acc, (*own.lead, own.rows))
+        for name in ("positive_margin_scale", "negative_margin_scale"):
+            self.put(name, joined(name), own.acc, own.lead)
+
+    def put_columns(
+        self, own: ProblemArguments, columns: GradientRequest, kinds: dict[str | None, int]
+    ) -> None:
+        """The numbers of the columns."""
+        self.columns_kind = kinds[columns.kind]
+        shape = (own.columns,)
+        self.put("columns_num_positives", columns.num_positives, INT64, shape)
+        for name in ("row_scale", "log_sum_exp", "negative_scale"):
+            self.put(f"columns_{name}", getattr(columns, name), own.acc, shape)
+
+
+class PositiveArguments(FormulaArguments):
+    """``PositiveRequest``."""
+
+    _fields_ = [*_FORMULA, *_of(_POINTER, "log_sum_exp softplus_sum sigmoid_sum")]
+
+
+class PairArguments(FormulaArguments):
+    """``PairRequest``."""
+
+    _fields_ = [
+        *_of(_POINTER, "index"), *_of(_SIZE, "count"),
+        *_of(_POINTER, "crow col coefficient weight bias values grad_queries grad_labels "
+             "grad_weight"),
+    ]  # fmt: skip
+
+
+class NormalArguments(Arguments):
+    """``NormalRequest``."""
+
+    _fields_ = [
+        *_of(_SIZE, "input output rows dim"),
+        *_of(_POINTER, "x out inverse_norm grad upstream"),
+    ]  # fmt: skip
+
+
+STRUCTURES = (
+    ProblemArguments, WalkArguments, DenseArguments, PositiveArguments, PairArguments,
+    NormalArguments,
+)  # fmt: skip
