@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 COLUMNS = ("part", "formula", "rows", "Triton", "C++", "test", "figure")
+DASH = "\N{EN DASH}"
 ENTRY = re.compile(r"`([^`]+)`")
 
 
@@ -25,10 +26,10 @@ def table() -> list[dict[str, str]]:
 
 def problems(column: str, cell: str, root: Path = ROOT) -> list[str]:
     """What a cell names that is not there: `FILE NAME`, `FILE WORK` for a figure, or a dash."""
-    if cell == "–":
+    if cell == DASH:
         return []
     entries = ENTRY.findall(cell)
-    found = [] if entries else [f"{cell!r}: expected `FILE NAME` or –"]
+    found = [] if entries else [f"{cell!r}: expected `FILE NAME` or a dash"]
     for entry in entries:
         place, _, name = entry.partition(" ")
         path = root / place
@@ -56,7 +57,7 @@ def test_every_loss_has_a_row() -> None:
 
 @pytest.mark.parametrize("row", table(), ids=lambda row: re.sub(r"\W+", "-", row["part"]))
 def test_what_is_named_exists(row: dict[str, str]) -> None:
-    assert row["formula"] != "–" and row["test"] != "–", "each has a formula and a test"
+    assert row["formula"] != DASH and row["test"] != DASH, "each has a formula and a test"
     assert [p for column in COLUMNS[1:] for p in problems(column, row[column])] == []
 
 
