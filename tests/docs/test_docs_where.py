@@ -1,4 +1,4 @@
-"""The table of docs/losses.md that says where each part is: every file and name in it exists."""
+"""The tables of docs/losses.md and docs/moved.md that say where things are: it is so."""
 
 from __future__ import annotations
 
@@ -68,3 +68,14 @@ def test_what_is_named_exists(row: dict[str, str]) -> None:
 )  # fmt: skip
 def test_wrong_cells_are_found(cell: str) -> None:
     assert problems("formula", cell)
+
+
+def test_moved_modules_are_where_the_page_says() -> None:
+    text = (ROOT / "docs/moved.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    assert len(rows) > 200
+    for was, now in rows:
+        for name in ENTRY.findall(now):
+            place = ROOT / "alc_kernels" / name.replace(".", "/")
+            there = place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()
+            assert there or name == "page.jinja", f"{was}: {name}"
