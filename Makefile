@@ -21,14 +21,14 @@ demo: install
 
 install: $(VENV)/.installed
 
-# Without build isolation the build sees the PyTorch that is installed, and compiles csrc/ for it.
+# Without build isolation the build sees the PyTorch that is installed: whether CUDA kernels are of use.
 $(VENV)/.installed: pyproject.toml setup.py $(NATIVE)
 	@echo "Installing into $(VENV), once; some minutes, by the speed of the network and of the machine."
 	@echo "1 of 3: $(TORCH): 0.2 GB, or with CUDA, which the registry's build for Linux brings, 3 GB"
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) "$(TORCH)" "setuptools>=77" ninja
+	@$(PIP) "$(TORCH)" "setuptools>=77"
 	@echo "2 of 3: what the trainer, the adapters and the tests need: some 0.5 GB"
-	@echo "        and csrc/, compiled for this PyTorch: a minute or two without a further word"
+	@echo "        and csrc/, compiled: a minute without a further word"
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) --no-build-isolation --editable ".[dev]"
 	@echo "3 of 3: what runs here"
 	@$(BIN)/alc info | grep -E "native|CUDA kernels"
@@ -54,7 +54,9 @@ test-slow: install nvcc
 # The lowest versions that pyproject.toml allows, and the newest, in .venv-minimum and .venv-newest;
 # 6 GB each where torch is a CUDA build, as the registry's is on Linux. The tests that PyTorch's and
 # Triton's interfaces show in.
+# Both install the same wheel, that of `make dist`.
 test-minimum test-newest: test-%: .venv-%/.installed
+	ls dist/*.whl >/dev/null 2>&1 || $(MAKE) --no-print-directory dist
 	PATH="$(CURDIR)/.venv-$*/bin:$$PATH" OMP_NUM_THREADS=1 JOBS=$(JOBS) .ci/test_versions
 
 .venv-minimum/.installed .venv-newest/.installed: .venv-%/.installed: .ci/%.txt
@@ -74,11 +76,15 @@ format: install
 bench: install
 	$(BIN)/alc bench table
 
-# The wheel is built from the source distribution, with the native extensions for .venv's PyTorch
-# where they can be built (its tag then names the platform). ALC_KERNELS_BUILD=skip: a pure one.
+# The wheel is built from the source distribution, with the native extensions where they can be built.
+# Its tag then names the oldest Linux that it runs on, as auditwheel finds it: one for every PyTorch and
+# every Python. ALC_KERNELS_BUILD=skip: a pure one.
 dist: install
 	rm -rf dist
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m build --no-isolation --outdir dist .
+	set -e; for wheel in dist/*-linux_*.whl; do [ -f "$$wheel" ] || continue; \
+	  PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair --only-plat -w dist "$$wheel"; \
+	  rm "$$wheel"; done
 
 # The site, into site/index.html. Warnings are errors; nothing is fetched to build or to read it.
 docs: install

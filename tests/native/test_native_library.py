@@ -19,6 +19,7 @@ from csrc import flags
 from tests.native.common import NATIVE, needs_native
 
 ROOT = Path(__file__).resolve().parents[2]
+BUILT = library.PACKAGE / "_native.so"
 
 
 def record(folder: Path, **changes: str) -> None:
@@ -30,7 +31,7 @@ def library_of_this_package() -> Path:
     if NATIVE is not None:
         pytest.skip(NATIVE)
     path = os.environ.get(library.OVERRIDE)
-    return Path(path) if path else ROOT / "alc_kernels" / "_native.so"
+    return Path(path) if path else BUILT
 
 
 @pytest.fixture
