@@ -1,4 +1,4 @@
-"""The softmax loss and its decoupled form."""
+"""The base losses: softmax, sigmoid, triplet and dynamic triplet."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def softmax_loss(
         temperature, decoupled, symmetric: see :class:`alc_kernels.Softmax`.
         label_offset: (M,) added to each label's logit, on both sides of a symmetric loss.
         normalize: compare directions only.
-        exclude_above: false-negative guard, see ``reference.relation.Relation.negatives``.
+        exclude_above: false-negative guard, see ``reference.batch.Relation.negatives``.
         row_weight: (B,) weights of the rows' mean; the column side is a plain mean.
         reduction: "mean" (0-d) or "none" ((B,), 0 outside R; not with ``symmetric``).
         compute_dtype: dtype the unit rows are rounded to, as under autocast.
@@ -184,7 +184,7 @@ def sigmoid_loss(
         exclude: None, (B,) integers or Positives.
         scale, bias: see :class:`alc_kernels.Sigmoid`; 0-d tensors receive gradients.
         normalize: compare directions only.
-        exclude_above: false-negative guard, see ``reference.relation.Relation.negatives``.
+        exclude_above: false-negative guard, see ``reference.batch.Relation.negatives``.
         row_weight: (B,) weights of the mean.
         reduction: "mean" (0-d) or "none" ((B,)).
         compute_dtype: dtype the unit rows are rounded to, as under autocast.
@@ -313,7 +313,7 @@ def triplet_loss(
             is then not used.
         band_gradient: of the dynamic form; see there.
         normalize: compare directions only.
-        exclude_above: false-negative guard, see ``reference.relation.Relation.negatives``.
+        exclude_above: false-negative guard, see ``reference.batch.Relation.negatives``.
         row_weight: (B,) weights of the rows' mean; the column side is a plain mean.
         reduction: "mean" (0-d) or "none" ((B,), 0 outside R; not with ``symmetric``).
         compute_dtype: dtype the unit rows are rounded to, as under autocast.

@@ -73,7 +73,7 @@ def hardest_negatives(
         exclude: None, (B,) integers or Positives: pairs that are no negatives either.
         k: how many, >= 1.
         normalize: compare directions only.
-        exclude_above: false-negative guard, see ``reference.relation.Relation.negatives``.
+        exclude_above: false-negative guard, see ``reference.batch.Relation.negatives``.
         compute_dtype: dtype the unit rows are rounded to, as under autocast.
 
     Returns:
@@ -182,7 +182,7 @@ def threshold_margin_loss(
         exclude: None, (B,) integers or Positives.
         positive_margin ... reduction: see :class:`alc_kernels.ThresholdMargin`.
         normalize: compare directions only.
-        exclude_above: false-negative guard, see ``reference.relation.Relation.negatives``.
+        exclude_above: false-negative guard, see ``reference.batch.Relation.negatives``.
         compute_dtype: dtype the unit rows are rounded to, as under autocast.
 
     Returns:

@@ -90,7 +90,7 @@ def alc_loss(
         threshold: settings of the threshold-consistent margin, or None for none.
         base_weight: weight of the base loss.
         normalize: compare directions only.
-        exclude_above: false-negative guard, see ``reference.relation.Relation.negatives``.
+        exclude_above: false-negative guard, see ``reference.batch.Relation.negatives``.
         label_offset: (M,), for a Softmax base only.
         row_weight: (B,) weights of the base loss's mean over rows.
         compute_dtype: dtype the unit rows are rounded to, as under autocast.

@@ -11,7 +11,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 warnings.warn(
-    "alc_kernels.xmc is called alc_kernels.trainer now; the old name goes with the next release",
+    "alc_kernels.xmc is called alc_kernels.trainer now; the old name goes with the next release "
+    "(modules inside it that moved: docs/moved.md)",
     DeprecationWarning,
     stacklevel=2,
 )
