@@ -23,9 +23,9 @@ from alc_kernels.distributed.collectives import Group, sum_over
 from alc_kernels.distributed.control import Sizes, resolve
 from alc_kernels.distributed.exchange import Exchange, Gather, Ring, Tensors
 from alc_kernels.distributed.settings import Membership
-from alc_kernels.engine.guard import slack_of
 from alc_kernels.engine.interface import Problem, RowStatistics, accumulation_dtype
 from alc_kernels.engine.prepare import First, Left, Part, Shown, Visitor
+from alc_kernels.engine.rows import slack_of
 
 # With up to this much for all labels, their gradient and its copy on the way, "auto" gathers.
 GATHER_BYTES = 256 << 20

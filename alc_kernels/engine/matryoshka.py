@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from alc_kernels.engine.evaluate import evaluate
-from alc_kernels.engine.guard import limits, slack_of
 from alc_kernels.engine.interface import (
     Backend,
     GradientRequest,
@@ -25,6 +24,7 @@ from alc_kernels.engine.interface import (
     accumulation_dtype,
 )
 from alc_kernels.engine.prepare import Part
+from alc_kernels.engine.rows import limits, slack_of
 from alc_kernels.engine.specification import Evaluation, Given, Objective, Wants
 from alc_kernels.positives import Positives
 

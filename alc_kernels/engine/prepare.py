@@ -12,13 +12,13 @@ from typing import ClassVar, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from alc_kernels.engine.guard import limits, slack_of
 from alc_kernels.engine.interface import (
     Backend,
     Problem,
     RowStatistics,
 )
 from alc_kernels.engine.operator import define
+from alc_kernels.engine.rows import limits, slack_of
 from alc_kernels.positives import OVER_ALL_LABELS, Positives, _check_range
 
 Tensors = dict[str, Tensor]  # each (labels, ...), the same names on every process

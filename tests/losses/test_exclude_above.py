@@ -17,7 +17,7 @@ from alc_kernels import (
     functional,
     reference,
 )
-from alc_kernels.engine.guard import norms, rounding
+from alc_kernels.engine.rows import norms, rounding
 from tests.backends.common import NATIVE
 from tests.tolerances import TOLERANCES, assert_close
 
