@@ -87,8 +87,10 @@ ALC_EXPORT int32_t alc_count_pairs(const void* problem, int64_t* counts) {
   return alc::run(problem, [&](const auto& own, auto) { alc::count_pairs(own, counts); });
 }
 
-ALC_EXPORT int32_t alc_normalize(const alc::NormalRequest* requests, int64_t count, int64_t* finite) {
-  return alc::guarded([&] { *finite = alc::normalize(requests, count); });
+// other: null for one matrix alone.
+ALC_EXPORT int32_t alc_normalize(
+    const alc::NormalRequest* one, const alc::NormalRequest* other, int64_t* finite) {
+  return alc::guarded([&] { *finite = alc::normalize(*one, other); });
 }
 
 ALC_EXPORT int32_t alc_normalize_backward(const alc::NormalRequest* request) {

@@ -127,15 +127,15 @@ void gradient_rows(const NormalRequest& request, int64_t number, std::vector<T>&
 
 }  // namespace
 
-bool normalize(const NormalRequest* requests, int64_t count) {
-  int64_t blocks = 0;
-  for (int64_t n = 0; n < count; ++n) blocks += blocks_of(requests[n].rows, kRows);
+bool normalize(const NormalRequest& one, const NormalRequest* other) {
+  const int64_t first = blocks_of(one.rows, kRows);
+  const int64_t blocks = first + (other == nullptr ? 0 : blocks_of(other->rows, kRows));
   std::atomic<bool> finite{true};
   for_each_block(blocks, [&](int64_t number) {
-    const NormalRequest* own = requests;
-    while (number >= blocks_of(own->rows, kRows)) number -= blocks_of(own++->rows, kRows);
-    by_accumulation_type(own->input, [&](auto zero) {
-      if (!unit_rows<decltype(zero)>(*own, number)) finite = false;
+    const NormalRequest& own = number < first ? one : *other;
+    by_accumulation_type(own.input, [&](auto zero) {
+      const int64_t at = number < first ? number : number - first;
+      if (!unit_rows<decltype(zero)>(own, at)) finite = false;
     });
   });
   return finite;

@@ -59,8 +59,8 @@ struct NormalRequest {
   void* inverse_norm;    // (n) acc of `input`, written; null: rows are only converted
   const void *grad, *upstream;  // backward: (n, d) acc and one; `inverse_norm` is read
 };
-// Of `count` matrices at once; whether all they hold is finite.
-bool normalize(const NormalRequest* requests, int64_t count);
+// Of one matrix, or of two at once; whether all they hold is finite.
+bool normalize(const NormalRequest& one, const NormalRequest* other);
 void normalize_backward(const NormalRequest& request);
 
 }  // namespace alc

@@ -36,7 +36,7 @@ def problem(b: int = 4, m: int = 5, d: int = 3, dtype: torch.dtype = torch.float
 
 BAD_PROBLEMS = {
     "width": (ValueError, "got .4, 3. and .5, 2.", {"labels": torch.ones(5, 2)}),
-    "dtype mix": (TypeError, "labels: expected torch.float32, got torch.float16", {
+    "dtype mix": (TypeError, "labels: expected torch.float32 .as queries., got torch.float16", {
         "labels": torch.ones(5, 3).half()}),
     "integers": (TypeError, "queries: expected one of .torch.float64, torch.float32", {
         "queries": torch.ones(4, 3).long(), "labels": torch.ones(5, 3).long()}),

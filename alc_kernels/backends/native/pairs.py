@@ -85,51 +85,52 @@ def pair_logits_backward(
 
 # Unit rows and the gradient through them.
 
+_Unit = tuple[Tensor, Tensor | None]
+
 
 def _normal(name: str, x: Tensor, output: torch.dtype) -> NormalArguments:
     if x.dim() != 2:
         raise ValueError(f"{name}: expected (n, d), got {tuple(x.shape)}")
-    for dtype in (x.dtype, output):
-        if dtype not in DTYPES:
-            raise TypeError(f"{name}: expected one of {DTYPES}, got {dtype}")
+    if x.dtype not in DTYPES or output not in DTYPES:
+        raise TypeError(f"{name}: expected one of {tuple(DTYPES)}, got {x.dtype} for {output}")
     asked = NormalArguments()
-    asked.input, asked.output = DTYPES.index(x.dtype), DTYPES.index(output)
+    asked.input, asked.output = DTYPES[x.dtype], DTYPES[output]
     asked.rows, asked.dim = x.shape
-    asked.put("x", x, x.dtype, x.shape)
+    asked.put_rows("x", x)
     return asked
 
 
-def _normalize(
-    sides: dict[str, Tensor], dtype: torch.dtype, normalize: bool
-) -> tuple[list[tuple[Tensor, Tensor | None]], bool]:
-    """Rows and inverse norms of each; and whether all they hold is finite."""
-    made: list[tuple[Tensor, Tensor | None]] = []
-    asked = [_normal(name, x, dtype) for name, x in sides.items()]
-    for one, x in zip(asked, sides.values(), strict=True):
-        rows = one.make("out", dtype, x.shape)
-        acc = accumulation_dtype(x.dtype)
-        made.append((rows, one.make("inverse_norm", acc, x.shape[:1]) if normalize else None))
+def _unit(asked: NormalArguments, x: Tensor, dtype: torch.dtype, normalize: bool) -> _Unit:
+    """Rows and inverse norms, to be written."""
+    rows = asked.make("out", dtype, x.shape)
+    if not normalize:
+        return rows, None
+    return rows, asked.make("inverse_norm", accumulation_dtype(x.dtype), x.shape[:1])
+
+
+def _normalize(first: NormalArguments, second: NormalArguments | None = None) -> bool:
+    """Whether all they hold is finite."""
     finite = ctypes.c_int64()
-    call(
-        "alc_normalize", (NormalArguments * len(asked))(*asked), ctypes.c_int64(len(asked)),
-        ctypes.byref(finite),
-    )  # fmt: skip
-    return made, bool(finite.value)
+    call("alc_normalize", first, second, ctypes.byref(finite))
+    return bool(finite.value)
 
 
 def normalize_rows(
     x: Tensor, dtype: torch.dtype, normalize: bool
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """See ``interface.Backend.normalize_rows``."""
-    ((rows, inverse),), finite = _normalize({"x": x}, dtype, normalize)
-    return rows, inverse, rows.new_full((), finite, dtype=torch.bool)
+    asked = _normal("x", x, dtype)
+    rows, inverse = _unit(asked, x, dtype, normalize)
+    return rows, inverse, rows.new_full((), _normalize(asked), dtype=torch.bool)
 
 
 def normalize_both(queries: Tensor, labels: Tensor, dtype: torch.dtype, normalize: bool) -> Both:
     """See ``interface.Backend.normalize_both``: in one call."""
-    made, finite = _normalize({"queries": queries, "labels": labels}, dtype, normalize)
-    (unit_queries, by_queries), (unit_labels, by_labels) = made
-    poison = made[0][0].new_full((), 1.0 if finite else torch.nan, dtype=accumulation_dtype(dtype))
+    first, second = _normal("queries", queries, dtype), _normal("labels", labels, dtype)
+    unit_queries, by_queries = _unit(first, queries, dtype, normalize)
+    unit_labels, by_labels = _unit(second, labels, dtype, normalize)
+    poison = unit_queries.new_empty((), dtype=accumulation_dtype(dtype))
+    poison.fill_(1.0 if _normalize(first, second) else torch.nan)
     return unit_queries, by_queries, unit_labels, by_labels, poison
 
 
@@ -139,7 +140,7 @@ def normalize_rows_backward(
     """See ``interface.Backend.normalize_rows_backward``."""
     acc = accumulation_dtype(grad.dtype)
     asked = _normal("x", x if acc == torch.float32 else x.to(acc), x.dtype)
-    asked.put("grad", grad, accumulation_dtype(DTYPES[asked.input]), x.shape)
+    asked.put("grad", grad, acc, x.shape)
     asked.put("inverse_norm", inverse_norm, acc, x.shape[:1])
     asked.put_number("upstream", upstream, acc)
     out = asked.make("out", x.dtype, x.shape)

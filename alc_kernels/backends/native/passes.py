@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from alc_kernels.backends.native.library import call
 from alc_kernels.backends.native.request import (
     INT32,
     INT64,
+    ITEM,
     DenseArguments,
     PairArguments,
     PositiveArguments,
@@ -51,14 +51,8 @@ class ActivePairs:
 
     crow: Tensor  # (2, B + 1) int64
     col: Tensor  # (capacity,) int32: those of the positives, then of the negatives, then nothing
-    count: tuple[int, int]
-
-
-def active_of(made: tuple[Tensor, Tensor, Tensor], n: int | None) -> ActivePairs | None:
-    """Those of width ``n`` (None: there are no widths); None where they were too many."""
-    crow, count, col = made if n is None else [x[n] for x in made]
-    low, high = count.tolist()
-    return ActivePairs(crow, col, (low, high)) if low >= 0 else None
+    positives: int  # how many
+    negatives: int
 
 
 def active_capacity(own: ProblemArguments, request: WalkRequest) -> int:
@@ -104,9 +98,13 @@ def _run(
         _add_dots(targets, dots, slice(None))
     found = []
     for n in range(own.count) if own.lead else (None,):
-        own_made: dict[str, Any] = made if n is None else {name: x[n] for name, x in made.items()}
-        one = RowStatistics(**own_made)
-        one.active = None if active is None else active_of(active, n)
+        one = RowStatistics(**(made if n is None else {name: x[n] for name, x in made.items()}))
+        if active is not None:
+            crow, col, counts = active
+            low, high = counts[2 * (n or 0) : 2 * (n or 0) + 2]
+            if low >= 0:  # there were not too many
+                lists = (crow, col) if n is None else (crow[n], col[n])
+                one.active = ActivePairs(*lists, low, high)
         one.gradient, one.columns = gradient, of_columns
         if gradient is not None and gradient.weighted_sum is not None and n is not None:
             assert gradient.plain_sum is not None
@@ -142,17 +140,12 @@ def positive_pass(
 ) -> tuple[Tensor, Tensor]:
     """See ``interface.Backend.positive_pass``."""
     own, asked = ProblemArguments(problem), PositiveArguments()
-    formula = GradientRequest(
-        None, inverse_temperature=inverse_temperature, label_offset=label_offset
-    )
-    asked.put_formula(own, formula)
+    request = WalkRequest(inverse_temperature=inverse_temperature, label_offset=label_offset)
+    asked.put_formula(own, request)
     asked.put("log_sum_exp", log_sum_exp, own.acc, (own.rows,))
-    made = (
-        asked.make("softplus_sum", own.acc, (own.rows,)),
-        asked.make("sigmoid_sum", own.acc, (own.rows,)),
-    )
+    made = asked.make_all(["softplus_sum", "sigmoid_sum"], own.acc, (own.rows,))
     call("alc_positive_pass", own, asked)
-    return made
+    return made["softplus_sum"], made["sigmoid_sum"]
 
 
 # The dense gradient, or the sum over the active pairs where the walk kept them.
@@ -168,7 +161,7 @@ def dense_gradient(
     if request.kind is None and isinstance(request.active, ActivePairs):
         return _active_gradient(problem, request, request.active, grad_queries, grad_labels)
     own, asked = ProblemArguments(problem), DenseArguments()
-    asked.put_rows(own, [request], KINDS)
+    asked.put_requests(own, [request], KINDS)
     if request.columns is not None:
         asked.put_columns(own, request.columns, KINDS)
     asked.put_target("similarities", request.similarities, own.acc, (own.rows, own.columns))
@@ -189,19 +182,17 @@ def _active_gradient(
     for grad in (grad_queries, grad_labels):
         if request.fresh and grad is not None:
             grad.zero_()
-    low, high = active.count
-    for side, count, margin, scale, sign in (
-        (0, low, request.positive_margin, request.positive_margin_scale, -1),
-        (1, high, request.negative_margin, request.negative_margin_scale, 1),
-    ):
-        if margin is None or scale is None:
-            continue
-        asked = PairArguments()
-        asked.count = count
-        asked.put("crow", active.crow[side], INT64, (own.rows + 1,))
-        asked.put("col", active.col[side * low : side * low + count], INT32, (count,))
-        asked.put_number("coefficient", sign * scale, own.acc)
-        asked.put_targets(own, grad_queries, grad_labels, False)
+    asked = PairArguments()
+    asked.put_targets(own, grad_queries, grad_labels, False)
+    crow, col = active.crow.data_ptr(), active.col.data_ptr()
+    if request.positive_margin is not None and request.positive_margin_scale is not None:
+        asked.crow, asked.col, asked.count = crow, col, active.positives
+        asked.put_number("coefficient", -request.positive_margin_scale, own.acc)
+        call("alc_pair_gradient", own, asked)
+    if request.negative_margin is not None and request.negative_margin_scale is not None:
+        asked.crow, asked.count = crow + (own.rows + 1) * ITEM, active.negatives
+        asked.col = col + active.positives * INT32.itemsize
+        asked.put_number("coefficient", request.negative_margin_scale, own.acc)
         call("alc_pair_gradient", own, asked)
     if not request.want_scalars:
         return GradientResult()
@@ -283,7 +274,7 @@ def _dense(
         slack=None if slack is None else (slack[0][chosen], slack[1][chosen]),
     )  # fmt: skip
     own, asked = ProblemArguments(some), DenseArguments()
-    asked.put_rows(own, [requests[n] for n in chosen], KINDS)
+    asked.put_requests(own, [requests[n] for n in chosen], KINDS)
     asked.put_targets(own, *_chosen(side, targets), False)
     dots = asked.put_dots(own, [targets.weights[n] for n in chosen])
     call("alc_dense_gradient", own, asked)

@@ -24,7 +24,7 @@ from alc_kernels.engine.interface import (
 )
 from alc_kernels.positives import Positives
 
-DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)  # by their numbers
+DTYPES = {torch.float64: 0, torch.float32: 1, torch.float16: 2, torch.bfloat16: 3}
 CPU = torch.device("cpu")
 _LIKE = torch.empty(0, device=CPU)  # whose ``new_empty`` asks for no default device
 INT64, INT32 = torch.int64, torch.int32
@@ -66,6 +66,12 @@ class Arguments(ctypes.Structure):
         if x is None:
             return
         _check(name, x, dtype, shape)
+        self.put_rows(name, x)
+
+    def put_rows(self, name: str, x: Tensor) -> None:
+        """The same whatever its dtype and shape."""
+        if not x.is_cpu:
+            raise ValueError(f"{name}: expected a CPU tensor, got one on {x.device}")
         x = x.contiguous()
         self.held.append(x)
         setattr(self, name, x.data_ptr() or _NOWHERE)
@@ -75,7 +81,7 @@ class Arguments(ctypes.Structure):
         if x is not None:
             if x.numel() != 1:
                 raise ValueError(f"{name}: expected one number, got shape {tuple(x.shape)}")
-            self.put(name, x.to(CPU, dtype), dtype, x.shape)
+            self.put_rows(name, x.to(CPU, dtype))
 
     def put_target(
         self, name: str, x: Tensor | None, dtype: torch.dtype, shape: tuple[int, ...]
@@ -85,13 +91,14 @@ class Arguments(ctypes.Structure):
             _check(name, x, dtype, shape)
             if not x.is_contiguous():
                 raise ValueError(f"{name}: expected a contiguous tensor, got strides {x.stride()}")
-            setattr(self, name, x.data_ptr() or _NOWHERE)
+            self.put_rows(name, x)
 
-    def put_list(self, name: str, kind: Any, values: Sequence[float]) -> None:
+    def put_list(self, name: str, kind: Any, values: Sequence[float]) -> ctypes.Array[Any]:
         """The same for a list of ``kind``."""
-        made = (kind * len(values))(*values)
+        made: ctypes.Array[Any] = (kind * len(values))(*values)
         self.held.append(made)
         setattr(self, name, ctypes.addressof(made))
+        return made
 
     def make(self, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
         """A tensor for the results that the field ``name`` asks for."""
@@ -117,8 +124,6 @@ def _check(name: str, x: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> 
         raise TypeError(f"{name}: expected {dtype}, got {x.dtype}")
     if x.shape != shape:
         raise ValueError(f"{name}: expected {shape}, got {tuple(x.shape)}")
-    if not x.is_cpu:
-        raise ValueError(f"{name}: expected a CPU tensor, got one on {x.device}")
 
 
 class ProblemArguments(Arguments):
@@ -147,12 +152,14 @@ class ProblemArguments(Arguments):
                 f"{tuple(k.shape)}"
             )
         if q.dtype not in DTYPES:
-            raise TypeError(f"queries: expected one of {DTYPES}, got {q.dtype}")
-        b, self.dim = q.shape
+            raise TypeError(f"queries: expected one of {tuple(DTYPES)}, got {q.dtype}")
+        if k.dtype is not q.dtype:
+            raise TypeError(f"labels: expected {q.dtype} (as queries), got {k.dtype}")
+        b, d = q.shape
         m = k.shape[0]
-        self.rows, self.columns, self.dtype = b, m, DTYPES.index(q.dtype)
-        self.put("queries", q, q.dtype, q.shape)
-        self.put("labels", k, q.dtype, k.shape)
+        self.rows, self.columns, self.dim, self.dtype = b, m, d, DTYPES[q.dtype]
+        self.put_rows("queries", q)
+        self.put_rows("labels", k)
         self.acc = acc = accumulation_dtype(q.dtype)
         self.lead: tuple[int, ...] = ()
         if not relations:
@@ -261,7 +268,7 @@ class WalkArguments(FormulaArguments):
 
     def put_request(
         self, own: ProblemArguments, request: WalkRequest, softmax: dict[str | None, int]
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Any]:
         """Asks for what ``request`` does: the results by their names in ``RowStatistics``."""
         if request.top_k < 0:
             raise ValueError(f"top_k: expected >= 0, got {request.top_k}")
@@ -280,7 +287,7 @@ class WalkArguments(FormulaArguments):
         for side in ["positive"] * low + ["negative"] * high:
             reals.append(f"{side}_margin_sum")
             counts.append(f"{side}_margin_count")
-        made = self.make_all(counts, INT64, rows)
+        made: dict[str, Any] = self.make_all(counts, INT64, rows)
         if reals:
             made |= self.make_all(reals, own.acc, rows)
         if request.top_k:
@@ -292,13 +299,15 @@ class WalkArguments(FormulaArguments):
             made["margin_counts"] = self.make("margin_counts", INT64, (*own.lead, 2))
         return made
 
-    def put_active(self, own: ProblemArguments, capacity: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Row pointers, numbers and labels of at most so many active pairs."""
+    def put_active(
+        self, own: ProblemArguments, capacity: int
+    ) -> tuple[Tensor, Tensor, ctypes.Array[Any]]:
+        """Row pointers, labels and numbers of at most so many active pairs."""
         self.active_capacity = capacity
         return (
             self.make("active_crow", INT64, (*own.lead, 2, own.rows + 1)),
-            self.make("active_count", INT64, (*own.lead, 2)),
             self.make("active_col", INT32, (*own.lead, capacity)),
+            self.put_list("active_count", ctypes.c_int64, [0, 0] * max(1, own.count)),
         )
 
     def put_columns(self, own: ProblemArguments) -> RowStatistics:
@@ -324,7 +333,7 @@ class DenseArguments(FormulaArguments):
         *_TARGETS,
     ]  # fmt: skip
 
-    def put_rows(
+    def put_requests(
         self,
         own: ProblemArguments,
         requests: Sequence[GradientRequest],
