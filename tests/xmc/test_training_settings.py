@@ -161,7 +161,7 @@ def test_index(data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     original = sampler.mine_hard_negatives
 
     def mine(*arguments: Any, **options: Any) -> Any:
-        asked.append(options["index"])
+        asked.append(arguments[4].index)
         return original(*arguments, **options)
 
     monkeypatch.setattr(sampler, "mine_hard_negatives", mine)
