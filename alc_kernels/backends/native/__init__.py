@@ -24,7 +24,6 @@ from alc_kernels.backends.native.passes import (
 )
 
 _PROBLEM = library.load()  # loads it where it can
-WRITES_GRADIENTS = True
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 

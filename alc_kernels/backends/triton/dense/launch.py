@@ -17,8 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from alc_kernels.backends.triton import launch as tuned
-from alc_kernels.backends.triton import launch as workspace
+from alc_kernels.backends.triton import launch as common
 from alc_kernels.backends.triton.dense.kernel import (
     Columns,
     Formula,
@@ -119,7 +118,7 @@ def _round_up(size: int, unit: int) -> int:
 def chunk_shape(num_rows: int, num_cols: int, item_bytes: int) -> tuple[int, int]:
     """(rows, columns) of a workspace of at most ``WORKSPACE_BYTES``, or of one tile."""
     unit = CHUNK_UNIT
-    entries = workspace.WORKSPACE_BYTES // item_bytes
+    entries = common.WORKSPACE_BYTES // item_bytes
     all_rows, cols = _round_up(num_rows, unit), _round_up(num_cols, unit)
     few_rows = min(MIN_CHUNK_ROWS, all_rows)
     if few_rows * cols > entries:
@@ -317,7 +316,7 @@ def dense_gradient(
 
     precision = dot_precision(queries.dtype)
     table = tile_for(queries.dtype, precision)
-    tile = tuned.choose("coefficients", queries, precision, table)
+    tile = common.choose("coefficients", queries, precision, table)
     sides = PrefixSides(queries, labels, grad_queries, grad_labels)
     run = _Pass(problem, [request], [sides], tile, scalars)
     partial = torch.empty(

@@ -29,8 +29,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from alc_kernels.backends.triton import launch as tuned
-from alc_kernels.backends.triton import launch as workspace
+from alc_kernels.backends.triton import launch as common
 from alc_kernels.backends.triton.dense import launch as coefficients
 from alc_kernels.backends.triton.dense.kernel import Space
 from alc_kernels.backends.triton.dense.launch import add_product, set_product, upcasts
@@ -134,7 +133,7 @@ def walk(problem: Problem, request: WalkRequest) -> RowStatistics:
 def _tile(problem: Problem) -> Tile:
     precision = dot_precision(problem.queries.dtype)
     table = coefficients.tile_for(problem.queries.dtype, precision)
-    return tuned.choose("exponentials", problem.queries, precision, table)
+    return common.choose("exponentials", problem.queries, precision, table)
 
 
 def _width(problem: Problem, tile: Tile) -> int:
@@ -149,7 +148,7 @@ def _chunk_rows(problem: Problem, tile: Tile) -> int:
     # Where products need float32 copies, those count as workspace.
     item_bytes = queries.element_size() + (4 if upcasts(queries) else 0)
     unit = max(tile.rows, coefficients.CHUNK_UNIT)
-    fit = workspace.WORKSPACE_BYTES // (item_bytes * _width(problem, tile)) // unit * unit
+    fit = common.WORKSPACE_BYTES // (item_bytes * _width(problem, tile)) // unit * unit
     return min(fit, triton.cdiv(queries.shape[0], unit) * unit)
 
 

@@ -12,8 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from alc_kernels.backends.cuda import mining
-from alc_kernels.backends.triton import launch as tuned
-from alc_kernels.backends.triton import launch as workspace
+from alc_kernels.backends.triton import launch as common
 from alc_kernels.backends.triton.launch import (
     Tile,
     device_limits,
@@ -228,7 +227,7 @@ class WalkLaunch:
 
         def choose(epilogue: str) -> Tile:
             table = walk_tile(capability, queries.dtype, d, precision, epilogue)
-            return tuned.choose(epilogue, queries, precision, table)
+            return common.choose(epilogue, queries, precision, table)
 
         tile = choose(walk_epilogue(request, two_passes=True))
         group = min(tile.cols, GROUP)
@@ -254,7 +253,7 @@ class WalkLaunch:
         if not self.two_passes and not self.subtile:
             return b
         kept = [side for side in (active.positive, active.negative) if side is not None]
-        left = workspace.WORKSPACE_BYTES - sum(4 * side.numel() for side in kept)
+        left = common.WORKSPACE_BYTES - sum(4 * side.numel() for side in kept)
         size = row_bytes(m, self.request.top_k, self.group_tile.cols)
         if self.subtile:
             size = 4 * mining.num_subtiles(m, self.tile.cols, self.subtile)
