@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 from scipy.sparse import csr_matrix, diags
 
 PAIRS_PER_PASS = 1 << 16
@@ -46,7 +47,8 @@ class CharacterGrams:
         for start in range(0, len(found), QUERIES_PER_PASS):
             part = slice(start, start + QUERIES_PER_PASS)
             dense = (queries[part] @ columns).toarray()  # (part, L)
-            edge = np.partition(dense, dense.shape[1] - k, axis=1)[:, -k, None]
+            # torch finds the k-th largest of many equal numbers several times faster than NumPy.
+            edge = torch.from_numpy(dense).topk(k, dim=1).values[:, -1:].numpy()
             row, column = np.nonzero(dense >= edge)  # all that tie with the last one compete
             order = np.lexsort((column, -dense[row, column], row))
             first = np.searchsorted(row, np.arange(len(dense)))

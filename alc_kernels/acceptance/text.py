@@ -157,9 +157,10 @@ class TextFeatures:
         place = np.nonzero(candidates >= 0)
         rows, labels = place[0], candidates[place]
         tokens = [self.tokenizer(text) for text in queries]
-        found = self._similarity(queries, tokens, rows, labels)
+        grams = self.grams.queries(queries)
+        found = self._similarity(grams, tokens, rows, labels)
         found |= self._rivals(tokens, candidates, columns, found["chars"])
-        found |= self.known(self.grams.queries(queries), rows, labels)
+        found |= self.known(grams, rows, labels)
         found |= self.codes(tokens, rows, labels)
         for name, values in found.items():
             column = np.full(candidates.shape, np.nan)
@@ -174,9 +175,8 @@ class TextFeatures:
         return with_gaps({**columns, "text": logit}, candidates)
 
     def _similarity(
-        self, texts: Sequence[str], tokens: Sequence[Tokens], rows: np.ndarray, labels: np.ndarray
+        self, grams: csr_matrix, tokens: Sequence[Tokens], rows: np.ndarray, labels: np.ndarray
     ) -> dict[str, np.ndarray]:
-        grams = self.grams.queries(texts)
         queries, names, new = self.words.rows([one.words for one in tokens])
         idf = rarity_of(names)
         every = [*self.words.columns, *new]
