@@ -245,7 +245,7 @@ def simulation_table(designs: list[Design], draws: int) -> Iterator[str]:
 
 def resplit_table(run: Path, splits: int) -> Iterator[str]:
     """Validation halved by product: threshold from one half, judged on the other."""
-    from alc_kernels.trainer.evaluation.results import leading_catalogue, load_predictions
+    from alc_kernels.trainer.evaluation.predictions import leading_catalogue, load_predictions
 
     predictions, _ = load_predictions(run / "predictions.npz")
     part = predictions[leading_catalogue(predictions)]["validation"]

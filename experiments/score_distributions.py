@@ -24,7 +24,7 @@ import torch
 from alc_kernels.metrics import coverage_at_precision
 from alc_kernels.trainer.data import Dataset, load_dataset
 from alc_kernels.trainer.evaluation import load_scored
-from alc_kernels.trainer.evaluation.results import leading_catalogue
+from alc_kernels.trainer.evaluation.predictions import leading_catalogue
 from alc_kernels.trainer.training.checkpoint import checkpoint_folder, load_checkpoint
 from alc_kernels.trainer.training.sampler import Batch, Sampler
 from alc_kernels.trainer.training.training_set import TrainingSet

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -13,7 +13,6 @@ from alc_kernels.acceptance.models import (
     Boosting,
     Classifier,
     Logistic,
-    sigmoid,
 )
 from alc_kernels.acceptance.table import Features
 
@@ -31,17 +30,41 @@ class Fitted:
             ``"none"`` the scores themselves, -inf where there is none.
         top: (n,) place of each query's best candidate.
         reason: which model, and why.
+        fold: (n,) the part of each query; those of one product are in the same one.
+        fold_models: part -> what was fitted on the other parts.
     """
 
     model: AcceptanceModel
     probabilities: np.ndarray
     top: np.ndarray
     reason: str
+    fold: np.ndarray = field(repr=False)
+    fold_models: dict[int, AcceptanceModel] = field(repr=False)
 
     @property
     def top_probability(self) -> np.ndarray:
         """(n,) of the best candidate: what a threshold is put on."""
         return np.take_along_axis(self.probabilities, self.top[:, None], axis=1)[:, 0]
+
+    def out_of_fold(self, features: Features) -> np.ndarray:
+        """What models that did not see a query's product say of other candidates of it.
+
+        Args:
+            features: of the same n queries, such as against another catalogue.
+
+        Returns:
+            (n, m) like :attr:`probabilities`.
+
+        Raises:
+            ValueError: another number of queries, or a feature is missing.
+        """
+        if len(features) != len(self.fold):
+            raise ValueError(f"features: found {len(features)} queries, expected {len(self.fold)}")
+        return (
+            _out_of_fold(features, self.fold, self.fold_models)
+            if self.fold_models
+            else (self.model.probabilities(features))
+        )
 
 
 def fit_acceptance(
@@ -87,43 +110,60 @@ def fit_acceptance(
     there = features.candidates >= 0
     fold = _folds(groups, len(features), folds, seed)
     answered = int((right & there).any(axis=1).sum())
-    kind, reason = _choose(kind, answered, bool((there & ~right).any()))
+    lacking = _lacking(right, there, fold)
+    kind, reason = _choose(kind, answered, lacking)
+    models: dict[int, AcceptanceModel] = {}
     if kind == "none":
         model = AcceptanceModel(features.names, None, answered)
-        return _judged(model, model.probabilities(features), features, reason)
-    probabilities = np.zeros(features.candidates.shape)
-    for part in range(folds):
-        own = (fold == part)[:, None] & there
-        others = (fold != part)[:, None] & there
-        told = right[others]
-        if not own.any():
-            continue
+        probabilities = model.probabilities(features)
+    else:
+
+        def fitted(rows: np.ndarray) -> AcceptanceModel:
+            some = rows[:, None] & there
+            classifier = _fit(kind, features.values[some], right[some], seed)
+            return AcceptanceModel(features.names, classifier, answered)
+
+        models = {part: fitted(fold != part) for part in np.unique(fold).tolist()}
+        model = fitted(np.ones(len(features), np.bool_))
+        probabilities = _out_of_fold(features, fold, models)
+    ranked = np.where(there, probabilities, -np.inf)
+    return Fitted(model, probabilities, ranked.argmax(axis=1), reason, fold, models)
+
+
+def _out_of_fold(
+    features: Features, fold: np.ndarray, models: dict[int, AcceptanceModel]
+) -> np.ndarray:
+    made = np.zeros(features.candidates.shape)
+    for part, model in models.items():
+        rows = np.flatnonzero(fold == part)
+        made[rows] = model.probabilities(features.take(rows))
+    return made
+
+
+def _lacking(right: np.ndarray, there: np.ndarray, fold: np.ndarray) -> str:
+    """Why no model can be fitted without one of the parts; "" where all can."""
+    for part in np.unique(fold).tolist():
+        told = right[(fold != part)[:, None] & there]
         if told.all() or not told.any():
-            raise ValueError(
-                f"right: outside fold {part + 1} of {folds} all candidates are "
-                f"{'right' if told.any() else 'wrong'}: too few products to fit {kind!r}"
+            return (
+                f"outside one of the parts for cross-fitting all candidates are "
+                f"{'right' if told.any() else 'wrong'}: too few products"
             )
-        fitted = _fit(kind, features.values[others], told, seed)
-        probabilities[own] = sigmoid(fitted.logits(features.values[own]))
-    classifier = _fit(kind, features.values[there], right[there], seed)
-    model = AcceptanceModel(features.names, classifier, answered)
-    return _judged(model, probabilities, features, reason)
+    return ""
 
 
-def _judged(
-    model: AcceptanceModel, probabilities: np.ndarray, features: Features, reason: str
-) -> Fitted:
-    ranked = np.where(features.candidates < 0, -np.inf, probabilities)
-    return Fitted(model, probabilities, ranked.argmax(axis=1), reason)
-
-
-def _choose(kind: str, answered: int, both: bool) -> tuple[str, str]:
+def _choose(kind: str, answered: int, lacking: str) -> tuple[str, str]:
+    """(kind, why); ``lacking`` says why no model can be fitted."""
     told = f"{answered:,} validation queries with a right candidate"
+    if kind == "none" or (kind == "auto" and answered < LEAST_LOGISTIC):
+        least = f", at least {LEAST_LOGISTIC} are needed" if kind == "auto" else ", as asked for"
+        return "none", f"no acceptance model, the score decides: {told}{least}"
     if kind != "auto":
+        if lacking:
+            raise ValueError(f"right: {lacking} to fit {kind!r}")
         return kind, f"{kind}, as asked for; {told}"
-    if answered < LEAST_LOGISTIC or not both:
-        least = f"at least {LEAST_LOGISTIC} are needed" if both else "and no wrong candidate"
-        return "none", f"no acceptance model, the score decides: {told}, {least}"
+    if lacking:
+        return "none", f"no acceptance model, the score decides: {lacking}"
     if answered < LEAST_BOOSTING:
         return "logistic", f"logistic regression: {told}, fewer than {LEAST_BOOSTING}"
     return "boosting", f"boosting: {told}"

@@ -104,7 +104,9 @@ def number(kind: type, low: float = -inf, high: float = inf) -> Callable[[str], 
 def run_contents() -> tuple[str, ...]:
     """The names of all that a run leaves behind."""
     from alc_kernels.trainer.evaluation.results import (
+        ACCEPTANCE,
         BASELINE,
+        BASELINE_ACCEPTANCE,
         CONFIG,
         METRICS,
         PREDICTIONS,
@@ -113,7 +115,10 @@ def run_contents() -> tuple[str, ...]:
     from alc_kernels.trainer.training.callbacks import FOLDER
     from alc_kernels.trainer.training.checkpoint import CURRENT, PREVIOUS
 
-    return (CONFIG, METRICS, PREDICTIONS, BASELINE, REPORT, CURRENT, PREVIOUS, FOLDER)
+    models = [
+        f"{name}.{end}" for name in (ACCEPTANCE, BASELINE_ACCEPTANCE) for end in ("json", "npz")
+    ]
+    return (CONFIG, METRICS, PREDICTIONS, *models, BASELINE, REPORT, CURRENT, PREVIOUS, FOLDER)
 
 
 def holds_run(folder: Path) -> bool:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from alc_kernels.trainer.config import TrainConfig
     from alc_kernels.trainer.data import Dataset
     from alc_kernels.trainer.evaluation import Group
+    from alc_kernels.trainer.finish import Evaluation
 
 LOSSES = ("base", "alc")
 MARKER = "README.txt"
@@ -75,7 +76,7 @@ def add_command(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from alc_kernels.trainer.config import TrainConfig
     from alc_kernels.trainer.data import generate_catalogue, load_dataset, save_dataset
-    from alc_kernels.trainer.finish import make_baseline, require, save_baseline
+    from alc_kernels.trainer.finish import Evaluation, require
     from alc_kernels.trainer.report.decision import titles_table
     from alc_kernels.trainer.report.summary import data_line
 
@@ -92,12 +93,13 @@ def run(arguments: argparse.Namespace) -> None:
     print(titles_table(dataset).text())
     print(f"\n{BEFORE}\n", flush=True)
 
-    baseline = make_baseline(dataset)
+    evaluation = Evaluation(dataset)
+    baseline = evaluation.baseline()
     config = TrainConfig(seed=0, **size.settings)
-    groups = [_train(config.replace(loss=loss), dataset, output / loss) for loss in LOSSES]
+    groups = [_train(config.replace(loss=loss), evaluation, output / loss) for loss in LOSSES]
     if baseline is not None:
         for loss in LOSSES:  # so that alc compare shows the row as well
-            save_baseline(baseline, output / loss)
+            evaluation.save_baseline(baseline, output / loss)
     _show(([baseline] if baseline else []) + groups, dataset, output)
 
 
@@ -115,17 +117,16 @@ def _prepare(output: Path) -> None:
     (output / MARKER).write_text(_ABOUT, encoding="utf-8")
 
 
-def _train(config: TrainConfig, dataset: Dataset, folder: Path) -> Group:
+def _train(config: TrainConfig, evaluation: Evaluation, folder: Path) -> Group:
     from alc_kernels.cli.train import make_progress
     from alc_kernels.trainer.evaluation import loss_name
-    from alc_kernels.trainer.finish import evaluate_run
     from alc_kernels.trainer.training import train
 
     name = loss_name(config.loss)
-    trained = train(config, dataset, folder, progress=make_progress(f"Training with {name}"))
-    return evaluate_run(
+    progress = make_progress(f"Training with {name}")
+    trained = train(config, evaluation.dataset, folder, progress=progress)
+    return evaluation.run(
         trained.model,
-        dataset,
         folder,
         name=name,
         config=dataclasses.asdict(config),

@@ -160,7 +160,7 @@ def run_compare(arguments: argparse.Namespace) -> None:
         check_ending(arguments.output, PAGES)
     runs = [load_scored(folder) for folder in folders]
     groups = group_runs(runs)
-    baselines = (load_baseline(folder, runs[0].fingerprint) for folder in folders)
+    baselines = (load_baseline(folder, runs[0]) for folder in folders)
     yardstick = next((made for made in baselines if made is not None), None)
     shown = groups
     if yardstick is not None:

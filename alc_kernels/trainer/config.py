@@ -21,6 +21,7 @@ METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
     "dexml": {},
     "prime": {"num_negatives": 100},
 }
+ACCEPTANCE_KINDS = ("auto", "none", "logistic", "boosting")
 LOSSES = ("base", "alc", "tcm", "alc+tcm", "alc-pair", "alc-batch")
 
 
@@ -85,6 +86,11 @@ class TrainConfig:
         "auto", "backend of the loss", choices=("auto", "triton", "native", "torch")
     )
     device: str = _run("auto", "auto, cpu, cuda or cuda:N")
+    acceptance: str = _run(
+        "auto",
+        "model of which matches are right, fitted on validation at the end",
+        choices=ACCEPTANCE_KINDS,
+    )
 
     epochs: int = _training(10, "passes over the training queries")
     batch_size: int = _training(1024, "queries per batch")

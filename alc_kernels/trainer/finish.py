@@ -7,104 +7,165 @@ import importlib.util
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alc_kernels.trainer.data import Dataset
 from alc_kernels.trainer.errors import BadInput, Interrupted, Missing, missing_text
+from alc_kernels.trainer.evaluation.acceptance import Acceptance, Accepted, save_accepted
 from alc_kernels.trainer.evaluation.comparison import Group
+from alc_kernels.trainer.evaluation.predictions import Splits, save_predictions
 from alc_kernels.trainer.evaluation.results import (
     BASELINE,
+    BASELINE_ACCEPTANCE,
     BASELINE_NAME,
     METRICS,
     PREDICTIONS,
     REPORT,
+    Kept,
     RunError,
     Scored,
     data_fingerprint,
     describe_data,
-    save_predictions,
     save_results,
 )
-from alc_kernels.trainer.evaluation.scoring import TextRanker, score_model, score_ranker
-from alc_kernels.trainer.evaluation.search import TextModel
+from alc_kernels.trainer.evaluation.scoring import (
+    TfidfBaseline,
+    device_of,
+    score_model,
+    score_ranker,
+)
+from alc_kernels.trainer.evaluation.search import SharedSearch, TextModel
 from alc_kernels.trainer.parallel.processes import ALONE, Processes
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from alc_kernels.trainer.config import TrainConfig
-    from alc_kernels.trainer.data import Dataset
-    from alc_kernels.trainer.evaluation import Group
-    from alc_kernels.trainer.evaluation.search import TextModel
-    from alc_kernels.trainer.parallel import Processes
     from alc_kernels.trainer.training.checkpoint import Checkpoint
+
+EXTRA = "trainer"
 
 # Score a trained encoder once and leave the result in its run folder.
 
 
-def evaluate_run(
-    model: TextModel,
-    dataset: Dataset,
-    folder: Path,
-    *,
-    name: str,
-    config: Mapping[str, Any],
-    history: Sequence[Mapping[str, float]] = (),
-    training_seconds: float | None = None,
-    processes: Processes = ALONE,
-) -> Group:
-    """Score ``model``; write ``predictions.npz`` and ``metrics.json`` into ``folder``.
+class Evaluation:
+    """Scores runs, and the yardstick that stands beside them, on one data set.
 
     Args:
-        name: what reports call the run.
-        config, history, training_seconds: how it was trained; kept beside the figures. Labels are
-            ranked in as many parts as ``label_shards`` says.
-        processes: with several, all call this; the first one writes.
-
-    Raises:
-        RunError: the model gives numbers that are not finite.
+        dataset: texts and relations.
+        acceptance: kind of the acceptance models, see ``fit_acceptance``.
+        processes: with several, all make one; the first one fits and writes.
     """
-    start = time.perf_counter()
-    try:
-        predictions = score_model(
-            model, dataset, processes=processes, label_shards=config.get("label_shards", 1)
-        )
-    except ValueError as error:
-        raise RunError(f"{folder}: the model cannot be scored: {error}") from error
-    fingerprint = data_fingerprint(dataset)
-    seconds = {"evaluation": time.perf_counter() - start}
-    if training_seconds is not None:
-        seconds = {"training": training_seconds, **seconds}
-    data = describe_data(dataset, fingerprint)
-    scored = Scored(name, predictions, fingerprint, data, config, list(history), seconds)
-    group = Group(name, [scored])
-    if processes.is_main:
-        save_predictions(folder / PREDICTIONS, predictions, fingerprint)
-        save_results(
-            folder / METRICS,
-            group.figures(),
-            data=data,
-            config=config,
-            history=history,
-            seconds=seconds,
-        )
-    return group
+
+    def __init__(
+        self, dataset: Dataset, acceptance: str = "auto", processes: Processes = ALONE
+    ) -> None:
+        self.dataset, self.kind, self.processes = dataset, acceptance, processes
+        self.fingerprint = data_fingerprint(dataset)
+
+    @cached_property
+    def acceptance(self) -> Acceptance | str:
+        """What fits acceptance models, or why there are none."""
+        if self.kind == "none":
+            return "no acceptance model, as asked for"
+        for package, name in (("sklearn", "scikit-learn"), ("lightgbm", "")):
+            if importlib.util.find_spec(package) is None:
+                return f"no acceptance model: pip install 'alc-kernels[{EXTRA}]' for " + (
+                    name or package
+                )
+        return Acceptance(self.dataset)
+
+    def run(
+        self,
+        model: TextModel,
+        folder: Path,
+        *,
+        name: str,
+        config: Mapping[str, Any],
+        history: Sequence[Mapping[str, float]] = (),
+        training_seconds: float | None = None,
+    ) -> Group:
+        """Score ``model``; write predictions, acceptance model and ``metrics.json``, in that order.
+
+        While they are written there is no ``metrics.json``: without it nobody takes the others for
+        results.
+
+        Args:
+            model: trained.
+            folder: of the run.
+            name: what reports call the run.
+            config, history, training_seconds: how it was trained; kept beside the figures. Labels
+                are ranked in as many parts as ``label_shards`` says.
+
+        Raises:
+            RunError: the model gives numbers that are not finite.
+        """
+        start = time.perf_counter()
+        shared = SharedSearch(model, self.processes, config.get("label_shards", 1))
+        try:
+            labels = shared.encode_labels(self.dataset.labels)
+            predictions = score_model(shared, self.dataset, labels)
+        except ValueError as error:
+            raise RunError(f"{folder}: the model cannot be scored: {error}") from error
+        seconds = {"evaluation": time.perf_counter() - start}
+        accepted: Accepted | str = ""
+        if self.processes.is_main:
+            start = time.perf_counter()
+            accepted = self._accepted(model, labels)
+            seconds["acceptance model"] = time.perf_counter() - start
+        if training_seconds is not None:
+            seconds = {"training": training_seconds, **seconds}
+        told = accepted if isinstance(accepted, str) else accepted.reason
+        scored = Scored(
+            name, predictions, self.fingerprint, describe_data(self.dataset, self.fingerprint),
+            config, list(history), seconds, accepted=_used(accepted), acceptance=told,
+        )  # fmt: skip
+        group = Group(name, [scored])
+        if self.processes.is_main:
+            (folder / METRICS).unlink(missing_ok=True)
+            save_predictions(folder / PREDICTIONS, predictions, self.fingerprint)
+            save_accepted(Kept(folder), accepted, self.fingerprint)
+            save_results(folder / METRICS, group.figures(), scored)
+        return group
+
+    def _accepted(self, model: TextModel | None, labels: Tensor | None = None) -> Accepted | str:
+        """An acceptance model, of TF-IDF alone without a model; or why there is none."""
+        acceptance = self.acceptance
+        if isinstance(acceptance, str):
+            return acceptance
+        encode = None if model is None else model.encode_queries
+        try:
+            return acceptance.fit(encode, labels, kind=self.kind, device=device_of(model))
+        except ValueError as error:
+            return f"no acceptance model, the score decides: {error}"
+
+    def baseline(self) -> Group | None:
+        """The yardstick's predictions, TF-IDF; None, with a note, without scikit-learn."""
+        if importlib.util.find_spec("sklearn") is None:
+            note = f"no TF-IDF row: pip install 'alc-kernels[{EXTRA}]' for scikit-learn"
+            print(note, file=sys.stderr)
+            return None
+        predictions = score_ranker(TfidfBaseline.from_dataset(self.dataset), self.dataset)
+        self._baseline = self._accepted(None)
+        scored = Scored(
+            BASELINE_NAME, predictions, self.fingerprint,
+            describe_data(self.dataset, self.fingerprint), accepted=_used(self._baseline),
+        )  # fmt: skip
+        return Group(BASELINE_NAME, [scored], reference=True)
+
+    def save_baseline(self, baseline: Group, folder: Path) -> None:
+        """Keep the yardstick beside a run, so that comparisons can show it."""
+        save_predictions(folder / BASELINE, baseline.runs[0].predictions, self.fingerprint)
+        save_accepted(Kept(folder, BASELINE_ACCEPTANCE), self._baseline, self.fingerprint)
 
 
-def evaluate_baseline(ranker: TextRanker, dataset: Dataset) -> Group:
-    """The yardstick's predictions, as a group that stands beside the others."""
-    predictions = score_ranker(ranker, dataset)
-    fingerprint = data_fingerprint(dataset)
-    scored = Scored(BASELINE_NAME, predictions, fingerprint, describe_data(dataset, fingerprint))
-    return Group(BASELINE_NAME, [scored], reference=True)
-
-
-def save_baseline(baseline: Group, folder: Path) -> None:
-    """Keep the yardstick beside a run, so that comparisons can show it."""
-    scored = baseline.runs[0]
-    save_predictions(folder / BASELINE, scored.predictions, scored.fingerprint)
-
-
-EXTRA = "trainer"
+def _used(accepted: Accepted | str) -> Splits | None:
+    """The predictions of an acceptance model; None where the score decides."""
+    if isinstance(accepted, str) or accepted.model.kind == "none":
+        return None
+    return accepted.predictions
 
 
 def require(package: str, purpose: str, name: str = "") -> None:
@@ -118,17 +179,6 @@ def require_matplotlib() -> None:
     require("matplotlib", "the report")
 
 
-def make_baseline(dataset: Dataset) -> Group | None:
-    """TF-IDF on ``dataset``; None, with a note, where scikit-learn is not installed."""
-    from alc_kernels.trainer.evaluation.scoring import TfidfBaseline
-
-    if importlib.util.find_spec("sklearn") is None:
-        note = f"no TF-IDF row: pip install 'alc-kernels[{EXTRA}]' for scikit-learn"
-        print(note, file=sys.stderr)
-        return None
-    return evaluate_baseline(TfidfBaseline.from_dataset(dataset), dataset)
-
-
 def evaluate_and_report(
     model: TextModel,
     config: TrainConfig,
@@ -137,7 +187,7 @@ def evaluate_and_report(
     *,
     history: Sequence[Mapping[str, float]],
     training_seconds: float | None,
-    processes: Processes | None = None,
+    processes: Processes = ALONE,
 ) -> None:
     """Score the model and the yardstick, write the run's files, print the table.
 
@@ -147,30 +197,27 @@ def evaluate_and_report(
         Interrupted: Ctrl-C; the message says that the trained model is safe.
     """
     from alc_kernels.trainer.evaluation.comparison import loss_name, method_name
-    from alc_kernels.trainer.parallel import Processes
     from alc_kernels.trainer.report.decision import figures_text
     from alc_kernels.trainer.report.summary import threshold_table
 
-    processes = processes or Processes()
+    evaluation = Evaluation(dataset, config.acceptance, processes)
     names = " and the ".join(dataset.catalogues())
     if processes.is_main:
         print(f"Scoring against the {names} catalogue ...", file=sys.stderr)
     try:
-        group = evaluate_run(
+        group = evaluation.run(
             model,
-            dataset,
             folder,
             name=f"{method_name(config.method)} {loss_name(config.loss)}",
             config=dataclasses.asdict(config),
             history=history,
             training_seconds=training_seconds,
-            processes=processes,
         )
         if not processes.is_main:
             return
-        baseline = make_baseline(dataset)
+        baseline = evaluation.baseline()
         if baseline is not None:
-            save_baseline(baseline, folder)
+            evaluation.save_baseline(baseline, folder)
         groups = [group] if baseline is None else [baseline, group]
         print(figures_text(groups))
         print(f"\nThe threshold to ship\n{threshold_table(group).text()}")

@@ -9,7 +9,8 @@ from evaluation_cases import make_dataset, make_scored
 from alc_kernels.cli import main
 from alc_kernels.trainer.data import load_dataset, save_dataset
 from alc_kernels.trainer.evaluation import Group
-from alc_kernels.trainer.evaluation.results import save_predictions, save_results
+from alc_kernels.trainer.evaluation.predictions import save_predictions
+from alc_kernels.trainer.evaluation.results import save_results
 
 
 def write_run(folder, scored):
@@ -19,10 +20,7 @@ def write_run(folder, scored):
     save_results(
         folder / "metrics.json",
         Group(scored.name, [scored], replicates=10).figures(),
-        data=scored.data,
-        config=scored.config,
-        history=scored.history,
-        seconds=scored.seconds,
+        scored,
     )
     return str(folder)
 

@@ -18,7 +18,7 @@ from alc_kernels.trainer.evaluation import (
     scoring,
     validation_check,
 )
-from alc_kernels.trainer.evaluation.results import (
+from alc_kernels.trainer.evaluation.predictions import (
     CATALOGUES,
     SPLITS,
     Predictions,

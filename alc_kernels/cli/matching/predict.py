@@ -341,7 +341,7 @@ def _outside(arguments: argparse.Namespace) -> str:
 
 def _beyond(arguments: argparse.Namespace, scored: Scored, threshold: float) -> str:
     """How the catalogue differs from the one that the threshold was chosen on, in words."""
-    from alc_kernels.trainer.evaluation.results import leading_catalogue
+    from alc_kernels.trainer.evaluation.predictions import leading_catalogue
 
     if arguments.threshold is not None or not np.isfinite(threshold):
         return ""

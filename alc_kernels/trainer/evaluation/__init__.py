@@ -16,15 +16,8 @@ from alc_kernels.trainer.evaluation.judged import (
     Measure,
     figures,
 )
-from alc_kernels.trainer.evaluation.results import (
-    CATALOGUES,
-    Predictions,
-    RunError,
-    Scored,
-    data_fingerprint,
-    leading_catalogue,
-    load_scored,
-)
+from alc_kernels.trainer.evaluation.predictions import CATALOGUES, Predictions, leading_catalogue
+from alc_kernels.trainer.evaluation.results import RunError, Scored, data_fingerprint, load_scored
 from alc_kernels.trainer.evaluation.scoring import score_model, score_ranker, validation_check
 from alc_kernels.trainer.evaluation.search import topk_labels
 

@@ -21,14 +21,8 @@ from alc_kernels.trainer.evaluation.judged import (
     percent,
     replicate,
 )
-from alc_kernels.trainer.evaluation.results import (
-    CATALOGUES,
-    UNIMPORTANT,
-    RunError,
-    Scored,
-    leading_catalogue,
-    settings_key,
-)
+from alc_kernels.trainer.evaluation.predictions import CATALOGUES, leading_catalogue
+from alc_kernels.trainer.evaluation.results import UNIMPORTANT, RunError, Scored, settings_key
 from alc_kernels.trainer.methods import METHODS
 
 CHOICE_PRECISION = 0.9  # runs are chosen by their coverage at it

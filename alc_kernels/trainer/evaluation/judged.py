@@ -11,7 +11,7 @@ import numpy as np
 
 from alc_kernels.metrics import Sweep, opis, precision_coverage_curve, sweep
 from alc_kernels.metrics.bootstrap import ClusterDraws, percentile_bounds
-from alc_kernels.trainer.evaluation.results import Predictions, Splits
+from alc_kernels.trainer.evaluation.predictions import Predictions, Splits
 
 # The figures of a run: what each is called and what it means.
 

@@ -16,7 +16,7 @@ from alc_kernels.trainer.data.beside import first_id
 from alc_kernels.trainer.data.tables import normalize_text
 from alc_kernels.trainer.data.text.texts import Digests, find
 from alc_kernels.trainer.errors import CheckpointError, DataError
-from alc_kernels.trainer.evaluation.results import Splits, leading_catalogue
+from alc_kernels.trainer.evaluation.predictions import Splits, leading_catalogue
 from alc_kernels.trainer.methods import LabelSide
 from alc_kernels.trainer.model import Model
 from alc_kernels.trainer.negatives.index import ExactIndex

@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import zipfile
-import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,134 +15,11 @@ import numpy as np
 from alc_kernels.trainer.data import Dataset
 from alc_kernels.trainer.data.text.texts import add_texts
 from alc_kernels.trainer.errors import XMCError
-from alc_kernels.whole import whole_file, write_whole
+from alc_kernels.trainer.evaluation.predictions import SPLITS, Splits, load_predictions
+from alc_kernels.whole import write_whole
 
 if TYPE_CHECKING:
     from alc_kernels.trainer.evaluation.judged import Estimate
-
-# What a run predicted: the nearest labels of every query, kept in ``RUN/predictions.npz``.
-#
-# Every figure and picture of a report comes from this file, so a run can be judged again, at
-# another precision or against another run, without its encoder and without its data.
-
-
-CATALOGUES = ("open", "closed")
-SPLITS = ("validation", "test")
-PREDICTIONS_FORMAT = 2
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """The answers to one split's queries against one catalogue.
-
-    Attributes:
-        indices: (N, k) int64 label numbers, best first; -1 where the catalogue ran out.
-        scores: (N, k) float32 similarities; -inf there.
-        hits: (N, k) bool, whether that label is right.
-        gains: (N, k) float64, the inverse propensity of a label that is right, else 0.
-        ideal: (N, k) float64, what the best ranking gains: column r is the sum of the r + 1
-            largest inverse propensities of the query's right labels in the catalogue.
-        num_positives: (N,) int64, how many right labels the catalogue holds for the query.
-        group: (N,) int64, the query's product, in the catalogue or not: its first true label, or
-            a number above all labels'; the unit of the bootstrap. -1 where none is known.
-    """
-
-    indices: np.ndarray
-    scores: np.ndarray
-    hits: np.ndarray
-    gains: np.ndarray
-    ideal: np.ndarray
-    num_positives: np.ndarray
-    group: np.ndarray
-
-    @property
-    def top_score(self) -> np.ndarray:
-        """(N,) float64 score of each query's best label."""
-        return self.scores[:, 0].astype(np.float64)
-
-    @property
-    def correct(self) -> np.ndarray:
-        """(N,) bool, whether the best label is right."""
-        return self.hits[:, 0]
-
-    @property
-    def answerable(self) -> np.ndarray:
-        """(N,) bool, whether the catalogue holds a right label."""
-        return self.num_positives > 0
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-
-Splits = Mapping[str, Mapping[str, Predictions]]  # catalogue -> split -> predictions
-
-
-def leading_catalogue(predictions: Splits) -> str:
-    """The catalogue that figures are read off first: ``"open"`` where there is one."""
-    return next(name for name in CATALOGUES if name in predictions)
-
-
-def save_predictions(path: Path, predictions: Splits, fingerprint: str) -> None:
-    """Write ``predictions`` to ``path``, whole or not at all."""
-    arrays = {
-        f"{catalogue}/{split}/{field.name}": getattr(splits[split], field.name)
-        for catalogue, splits in predictions.items()
-        for split in SPLITS
-        for field in fields(Predictions)
-    }
-    arrays["catalogues"] = np.array([name for name in CATALOGUES if name in predictions])
-    arrays["fingerprint"] = np.array(fingerprint)
-    arrays["format"] = np.array(PREDICTIONS_FORMAT)
-    with whole_file(path) as partial, partial.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-
-
-def load_predictions(path: Path) -> tuple[dict[str, dict[str, Predictions]], str]:
-    """Read what :func:`save_predictions` wrote: predictions and the data's fingerprint.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or of another format; the message names it.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            if int(archive["format"]) != PREDICTIONS_FORMAT:
-                raise ValueError(
-                    f"{path}: written by another version of alc; score the run again: "
-                    f"alc evaluate {path.parent} --data DIR"
-                )
-            catalogues = [str(name) for name in archive["catalogues"]]
-            loaded = {
-                catalogue: {
-                    split: Predictions(
-                        *(archive[f"{catalogue}/{split}/{f.name}"] for f in fields(Predictions))
-                    )
-                    for split in SPLITS
-                }
-                for catalogue in catalogues
-            }
-            fingerprint = str(archive["fingerprint"])
-    except (KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path}: damaged or not a predictions file ({error})") from error
-    if not loaded or not set(loaded) <= set(CATALOGUES):
-        raise ValueError(
-            f"{path}: found catalogues {', '.join(loaded) or 'none'}, expected some of "
-            f"{', '.join(CATALOGUES)}"
-        )
-    for catalogue, splits in loaded.items():
-        for split, part in splits.items():
-            _check(part, f"{path}: {catalogue} {split}")
-    return loaded, fingerprint
-
-
-def _check(part: Predictions, where: str) -> None:
-    shape = part.indices.shape
-    ranked = (part.scores, part.hits, part.gains, part.ideal)
-    if len(shape) != 2 or any(array.shape != shape for array in ranked):
-        raise ValueError(f"{where}: indices, scores, hits and gains differ in shape")
-    if part.num_positives.shape != shape[:1] or part.group.shape != shape[:1]:
-        raise ValueError(f"{where}: {shape[0]} queries, but the counts per query do not match")
-
 
 # A short name for what runs are scored on, so that only like is compared with like.
 
@@ -187,27 +62,22 @@ def describe_data(dataset: Dataset, fingerprint: str) -> dict[str, Any]:
 
 
 def save_results(
-    path: Path,
-    measured: Mapping[str, Mapping[str, Estimate]],
-    *,
-    data: Mapping[str, Any],
-    config: Mapping[str, Any],
-    history: Sequence[Mapping[str, float]],
-    seconds: Mapping[str, float],
+    path: Path, measured: Mapping[str, Mapping[str, Estimate]], scored: Scored
 ) -> None:
     """Write ``metrics.json``, whole or not at all; what is not finite is written as null."""
     content = {
         "format": FORMAT,
-        "data": data,
-        "config": config,
-        "seconds": seconds,
+        "data": scored.data,
+        "config": scored.config,
+        "seconds": scored.seconds,
+        "acceptance": scored.acceptance,
         "metrics": {
             catalogue: {
                 key: {"value": e.value, "interval_95": [e.low, e.high]} for key, e in rows.items()
             }
             for catalogue, rows in measured.items()
         },
-        "history": list(history),
+        "history": list(scored.history),
     }
     write_whole(path, json.dumps(_plain(content), indent=2) + "\n")
 
@@ -248,10 +118,61 @@ BASELINE = "tfidf.npz"
 REPORT = "report.html"
 CONFIG = "config.toml"
 BASELINE_NAME = "TF-IDF"
+ACCEPTANCE = "acceptance"  # .json and .npz
+BASELINE_ACCEPTANCE = "tfidf-acceptance"
 
 
 class RunError(XMCError):
     """A run folder that cannot be read, or runs that cannot be compared."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The two files of an acceptance model: itself, and what it makes of the data.
+
+    Args:
+        folder: of the run.
+        name: :data:`ACCEPTANCE` or :data:`BASELINE_ACCEPTANCE`.
+    """
+
+    folder: Path
+    name: str = ACCEPTANCE
+
+    @property
+    def model(self) -> Path:
+        """What ``alc_kernels.acceptance.load_acceptance`` reads."""
+        return self.folder / f"{self.name}.json"
+
+    @property
+    def predictions(self) -> Path:
+        """Labels by falling probability; those of validation are out of fold."""
+        return self.folder / f"{self.name}.npz"
+
+    def digest(self) -> str:
+        """Of the model's file."""
+        return hashlib.sha256(self.model.read_bytes()).hexdigest()
+
+    def load(self, fingerprint: str) -> Splits | None:
+        """The predictions; None where there is no acceptance model.
+
+        Raises:
+            RunError: one of the files is missing, damaged or does not belong to the other, or
+                they are of data other than ``fingerprint``.
+        """
+        there = [path for path in (self.model, self.predictions) if path.is_file()]
+        if not there:
+            return None
+        again = f"fit it again: alc evaluate {self.folder} --data DIR"
+        if len(there) < 2:
+            missing = self.predictions if there[0] == self.model else self.model
+            raise RunError(f"{missing}: is missing beside {there[0].name}; {again}")
+        try:
+            found, data = load_predictions(self.predictions, self.digest())
+        except (OSError, ValueError) as error:
+            raise RunError(str(error)) from error
+        if data != fingerprint:
+            raise RunError(f"{self.predictions}: is of other data than {PREDICTIONS}; {again}")
+        return found
 
 
 @dataclass(frozen=True)
@@ -267,6 +188,9 @@ class Scored:
         history: one record per epoch.
         seconds: how long training and evaluation took.
         folder: of the run, where it was read from one.
+        accepted: the predictions of its acceptance model; None where the score decides.
+        acceptance: which acceptance model that is, or why there is none; "" where the run was
+            scored by a version without one.
     """
 
     name: str
@@ -277,6 +201,8 @@ class Scored:
     history: list[Mapping[str, float]] = field(default_factory=list)
     seconds: Mapping[str, float] = field(default_factory=dict)
     folder: Path | None = None
+    accepted: Splits | None = None
+    acceptance: str = ""
 
 
 def load_scored(folder: Path) -> Scored:
@@ -306,22 +232,27 @@ def load_scored(folder: Path) -> Scored:
         history=results["history"],
         seconds=results["seconds"],
         folder=folder,
+        accepted=Kept(folder).load(fingerprint),
+        acceptance=str(results.get("acceptance", "")),
     )
 
 
-def load_baseline(folder: Path, fingerprint: str) -> Scored | None:
-    """The TF-IDF yardstick kept beside a run, if it is there and of the data ``fingerprint``."""
+def load_baseline(folder: Path, beside: Scored) -> Scored | None:
+    """The TF-IDF yardstick kept beside a run, if it is there and of the data of ``beside``."""
     if not (folder / BASELINE).is_file():
         return None
     try:
         predictions, found = load_predictions(folder / BASELINE)
     except (OSError, ValueError) as error:
         raise RunError(str(error)) from error
-    return Scored(BASELINE_NAME, predictions, found) if found == fingerprint else None
+    if found != beside.fingerprint:
+        return None
+    accepted = Kept(folder, BASELINE_ACCEPTANCE).load(found)
+    return Scored(BASELINE_NAME, predictions, found, beside.data, accepted=accepted)
 
 
 # Settings that do not change what is learned, beside the seed.
-UNIMPORTANT = ("seed", "checkpoint_every", "tensorboard")
+UNIMPORTANT = ("seed", "checkpoint_every", "tensorboard", "acceptance")
 
 
 def settings_key(config: Mapping[str, Any]) -> str:

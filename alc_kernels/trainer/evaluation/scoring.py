@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from scipy.sparse import csr_matrix
-from torch import nn
+from torch import Tensor, nn
 
 from alc_kernels.metrics import (
     coverage_at_precision,
@@ -20,7 +20,7 @@ from alc_kernels.metrics.inputs import as_relation
 from alc_kernels.trainer.data.dataset import Dataset
 from alc_kernels.trainer.data.text.texts import TextRows
 from alc_kernels.trainer.errors import DataError
-from alc_kernels.trainer.evaluation.results import CATALOGUES, SPLITS, Predictions
+from alc_kernels.trainer.evaluation.predictions import CATALOGUES, SPLITS, Predictions
 from alc_kernels.trainer.evaluation.search import SharedSearch, TextModel
 from alc_kernels.trainer.parallel.processes import ALONE, Processes
 
@@ -111,29 +111,25 @@ class TextRanker(Protocol):
 
 
 def score_model(
-    model: TextModel,
-    dataset: Dataset,
-    k: int = K,
-    *,
-    processes: Processes = ALONE,
-    label_shards: int = 1,
+    model: TextModel | SharedSearch, dataset: Dataset, labels: Tensor | None = None, k: int = K
 ) -> Rankings:
     """Every validation and test query against every catalogue of the data set.
 
     Args:
-        model: its vectors are compared by inner product, exactly.
+        model: its vectors are compared by inner product, exactly; as a :class:`SharedSearch` by
+            several processes, which all call this with the same arguments and get the same result.
         dataset: texts and relations.
+        labels: (L, d) its vectors of all labels, where they are known already.
         k: labels kept per query.
-        processes: with several, all call this with the same arguments and get the same result.
-        label_shards: see :class:`SharedSearch`.
 
     Raises:
         ValueError: the model returns numbers that are not finite.
         DataError: the data set's propensity cannot be computed.
     """
     judge = Judge(dataset)
-    shared = SharedSearch(model, processes, label_shards)
-    labels = shared.encode_labels(dataset.labels)  # (L, d)
+    shared = model if isinstance(model, SharedSearch) else SharedSearch(model)
+    if labels is None:
+        labels = shared.encode_labels(dataset.labels)  # (L, d)
     made: Rankings = {name: {} for name in judge.catalogues}
     for split in SPLITS:
         texts = dataset.splits[split].queries
@@ -145,7 +141,12 @@ def score_model(
                 excluded = _if_any(catalogue.excluded[split][start:stop])
                 parts[name].append(
                     shared.topk(
-                        queries, labels, k, catalogue.label_ids, excluded, device=_device(model)
+                        queries,
+                        labels,
+                        k,
+                        catalogue.label_ids,
+                        excluded,
+                        device=device_of(shared.model),
                     )
                 )
         for name, found in parts.items():
@@ -189,7 +190,7 @@ def validation_check(
             1,
             own.label_ids,
             _if_any(own.excluded["validation"]),
-            device=_device(model),
+            device=device_of(model),
         )
         judged = judge(name, "validation", *found)
         made = {"p1": float(judged.correct.mean())}
@@ -242,7 +243,7 @@ def _most(excluded: csr_matrix) -> int:
     return int(np.diff(excluded.indptr).max(initial=0))
 
 
-def _device(model: TextModel) -> torch.device | None:
+def device_of(model: object) -> torch.device | None:
     """Where the model runs, so that the search runs there too; None for what is no module."""
     weights = next(model.parameters(), None) if isinstance(model, nn.Module) else None
     return None if weights is None else weights.device

@@ -12,7 +12,7 @@ import numpy as np
 from alc_kernels.trainer.data import Dataset
 from alc_kernels.trainer.evaluation.comparison import Decision, Group
 from alc_kernels.trainer.evaluation.judged import percent
-from alc_kernels.trainer.evaluation.results import Predictions
+from alc_kernels.trainer.evaluation.predictions import Predictions
 from alc_kernels.trainer.report.summary import (
     RANKING_SHORT,
     best_of,

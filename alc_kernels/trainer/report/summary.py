@@ -12,7 +12,7 @@ from alc_kernels.trainer.data.inspect import ENOUGH
 from alc_kernels.trainer.errors import counted
 from alc_kernels.trainer.evaluation.comparison import Group, differing_settings
 from alc_kernels.trainer.evaluation.judged import BY_KEY, PRECISIONS, Estimate, Figures, percent
-from alc_kernels.trainer.evaluation.results import Splits, leading_catalogue
+from alc_kernels.trainer.evaluation.predictions import Splits, leading_catalogue
 from alc_kernels.trainer.report.table import Cell, Table
 
 CATALOGUE_TITLES = {
