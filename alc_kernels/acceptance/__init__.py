@@ -5,7 +5,7 @@ For people with their own retrieval: candidates and what is known about them go 
 packages of ``alc-kernels[trainer]``.
 """
 
-from alc_kernels.acceptance.candidates import aligned, best_first, merge_candidates
+from alc_kernels.acceptance.candidates import aligned, best_first, merge_candidates, one_to_one
 from alc_kernels.acceptance.columns import exact_first, exact_matches, own_columns
 from alc_kernels.acceptance.evidence import TextState
 from alc_kernels.acceptance.fit import Fitted, fit_acceptance
@@ -29,6 +29,7 @@ __all__ = [
     "fit_acceptance",
     "load_acceptance",
     "merge_candidates",
+    "one_to_one",
     "own_columns",
     "with_gaps",
 ]

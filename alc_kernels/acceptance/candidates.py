@@ -73,3 +73,51 @@ def best_first(probabilities: np.ndarray, candidates: np.ndarray) -> np.ndarray:
     Places without a candidate come last.
     """
     return np.argsort(np.where(candidates < 0, np.inf, -probabilities), axis=1, kind="stable")
+
+
+def one_to_one(candidates: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """At most one title for a label: the choice with the largest sum of values.
+
+    With probabilities that is the largest expected number of right matches. For two catalogues, in
+    each of which a product stands once. A threshold that was certified on each title's best
+    candidate says nothing certain of these matches.
+
+    Args:
+        candidates: (n, m) label numbers, -1 for none.
+        values: (n, m); candidates of 0 or less, or NaN, are never chosen.
+
+    Returns:
+        (n,) int64 place of each title's candidate, -1 where it has to go without.
+
+    Raises:
+        ValueError: shapes that differ.
+
+    Source: Jonker and Volgenant's algorithm on the sparse pairs, by
+    :func:`scipy.sparse.csgraph.min_weight_full_bipartite_matching`.
+    """
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+
+    if candidates.shape != values.shape or candidates.ndim != 2:
+        raise ValueError(
+            f"values: found shape {values.shape}, expected {candidates.shape} as candidates"
+        )
+    count = len(candidates)
+    value = np.where((candidates >= 0) & (values > 0), values, 0.0)  # NaN > 0 is False
+    row, place = np.nonzero(value)
+    made = np.full(count, -1, np.int64)
+    if not len(row):
+        return made
+    labels, column = np.unique(candidates[row, place], return_inverse=True)
+    # Every title may also take a column of its own, which is worth nothing.
+    own = np.arange(count)
+    worth = np.concatenate([value[row, place], np.zeros(count)])
+    pairs = csr_matrix(
+        (value.max() + 1.0 - worth, (np.append(row, own), np.append(column, len(labels) + own))),
+        (count, len(labels) + count),
+    )
+    chosen = min_weight_full_bipartite_matching(pairs)[1]
+    found = chosen < len(labels)
+    same = candidates[found] == labels[chosen[found], None]
+    made[found] = same.argmax(axis=1)
+    return made
