@@ -18,6 +18,7 @@ MAX_LINES, MAX_FILES, MAX_PARAMETERS, MAX_KERNEL_PARAMETERS = 400, 12, 8, 20
 # aside: they import nothing but the last level, and no backend imports them.
 LEVELS = (
     ("cli", "__main__"),
+    ("matching",),
     ("trainer", "xmc"),
     ("acceptance", "integrations", "bench", "selfsupervised"),
     ("losses", "functional", "cached"),

@@ -101,19 +101,20 @@ class AcceptanceModel:
             for value, part, there in zip(values, parts, found, strict=True)
         ]
 
-    def save(self, path: str | Path, text: TextFeatures | None = None) -> None:
+    def save(self, path: str | Path, text: TextFeatures | TextState | None = None) -> None:
         """Write one file, whole or not at all; the same model gives the same bytes.
 
         Args:
             path: usually ``acceptance.json``.
-            text: what made its text features, to be kept with it.
+            text: what made its text features, or what those were taught, to be kept with it.
         """
+        state = text.state if isinstance(text, TextFeatures) else text
         body: dict[str, Any] = {
             "kind": self.kind,
             "names": list(self.names),
             "answered": self.answered,
             "classifier": None if self.classifier is None else self.classifier.to_json(),
-            "text": None if text is None else text.state.to_json(),
+            "text": None if state is None else state.to_json(),
         }
         _save_body(Path(path), body)
 

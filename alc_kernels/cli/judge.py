@@ -12,7 +12,6 @@ from alc_kernels.trainer.errors import BadInput
 
 if TYPE_CHECKING:
     from alc_kernels.trainer.data import Dataset
-    from alc_kernels.trainer.evaluation import Scored
 
 # ``alc evaluate``: the threshold for a precision, chosen on validation, and what it gives.
 
@@ -144,6 +143,7 @@ def add_compare(commands: Any) -> None:
 
 def run_compare(arguments: argparse.Namespace) -> None:
     from alc_kernels.trainer.evaluation import Group, decide, group_runs, load_scored
+    from alc_kernels.trainer.evaluation.matching import find_data
     from alc_kernels.trainer.evaluation.results import load_baseline
     from alc_kernels.trainer.finish import require_matplotlib
     from alc_kernels.trainer.report.decision import comparison_text
@@ -165,7 +165,7 @@ def run_compare(arguments: argparse.Namespace) -> None:
     shown = groups
     if yardstick is not None:
         shown = [Group(yardstick.name, [yardstick], reference=True), *groups]
-    dataset, missing = texts_of(runs[0], arguments.data)
+    dataset, missing = find_data(runs[0], arguments.data)
 
     text = comparison_text(decide(shown), shown, dataset, missing)
     if arguments.output is None:
@@ -180,35 +180,3 @@ def run_compare(arguments: argparse.Namespace) -> None:
     # Before the text is printed: `alc compare ... | head` gets its page as well.
     write_whole(arguments.output, report.html())
     print(f"{text}\n\nWritten: {arguments.output}")
-
-
-def texts_of(run: Scored, folder: Path | None) -> tuple[Dataset | None, str]:
-    """The data that ``run`` was scored on, or None and why there are none.
-
-    Args:
-        run: knows its data's fingerprint, and the folder that they were in.
-        folder: of ``--data``; it must fit. The recorded one is used where it still does.
-
-    Raises:
-        BadInput: ``folder`` holds other data.
-        DataError: ``folder`` cannot be read.
-    """
-    from alc_kernels.trainer.data import load_dataset
-    from alc_kernels.trainer.errors import DataError
-    from alc_kernels.trainer.evaluation import data_fingerprint
-
-    if folder is not None:
-        dataset = load_dataset(folder)
-        if data_fingerprint(dataset) != run.fingerprint:
-            raise BadInput(f"{folder}: is not the data that {run.name} was scored on")
-        return dataset, ""
-    recorded = run.data.get("folder")
-    if recorded is None:
-        return None, "The run does not know the folder of its data: --data DIR names it."
-    try:
-        dataset = load_dataset(recorded)
-    except DataError as error:
-        return None, f"The data folder of the run cannot be read ({error}); --data DIR names it."
-    if data_fingerprint(dataset) != run.fingerprint:
-        return None, f"{recorded} has changed since the run; --data DIR names its data."
-    return dataset, ""

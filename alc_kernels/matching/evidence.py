@@ -1,0 +1,167 @@
+"""What a matcher's thresholds rest on: judged titles, certificates, whether they still apply."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from alc_kernels.metrics import CertifiedThreshold, certified_threshold
+from alc_kernels.metrics.inputs import BoolArray, FloatArray, IntArray
+from alc_kernels.trainer.data.text.texts import Digests, find
+
+CONFIDENCE = 0.95
+# Of the catalogue: labels that the run's data lack, and products of validation that it lacks.
+WARNED, REFUSED = 0.05, 0.5
+# Of the titles: the largest distance between the two distribution functions (Kolmogorov-Smirnov).
+DISTANCE, LEVEL = 0.15, 0.001
+FEWEST = 50  # titles for that test
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Titles whose right label is known, none of which the decision was fitted on.
+
+    Attributes:
+        scores: (n,) float32 of each title's best label: probabilities out of fold, or cosines.
+        correct: (n,) bool, whether it is right.
+        groups: (n,) int64, the product of each; negative where unknown.
+        answerable: (n,) bool, whether the catalogue had a right label.
+        probabilities: whether ``scores`` are probabilities of an acceptance model.
+        usual: name -> (m,) the same numbers of titles as they are usually matched (in the whole
+            catalogue): ``"score"`` and ``"cosine"``; new titles are compared with them.
+        known: (L, 2) uint64 digests of the labels of the run's data; None where not known.
+        origin: which titles these are, in words.
+    """
+
+    scores: FloatArray
+    correct: BoolArray
+    groups: IntArray
+    answerable: BoolArray
+    probabilities: bool
+    usual: dict[str, np.ndarray] = field(default_factory=dict)
+    known: np.ndarray | None = None
+    origin: str = "validation titles"
+
+    def certified(self, precision: float, confidence: float = CONFIDENCE) -> CertifiedThreshold:
+        """The lowest threshold from which at least ``precision`` of the accepted are right.
+
+        Raises:
+            ValueError: a precision or confidence that is not strictly between 0 and 1.
+        """
+        return certified_threshold(
+            self.scores, self.correct, precision, confidence=confidence, groups=self.groups
+        )
+
+    def certified_new(self, share: float, confidence: float = CONFIDENCE) -> CertifiedThreshold:
+        """From which score downwards at most ``share`` of the titles have a product here.
+
+        Returns:
+            Of the negated scores: a title is *new* where ``-score >= threshold``.
+        """
+        return certified_threshold(
+            -self.scores, ~self.answerable, 1.0 - share, confidence=confidence, groups=self.groups
+        )
+
+    def other_kind(self, texts: Sequence[str]) -> tuple[list[str], str]:
+        """Whether a catalogue is of another kind than the run's data.
+
+        Returns:
+            Warnings, and why no certificate holds ("" where one does).
+        """
+        if self.known is None:
+            return ["which labels the run was validated with is not known"], ""
+        own = Digests(texts).array()
+        unseen = float((find(own, self.known) < 0).mean())
+        inside = np.append(find(self.known, own) >= 0, False)
+        product = np.where(self.groups < len(self.known), self.groups, -1)
+        asked = product[self.answerable & (product >= 0)]
+        gone = float((~inside[asked]).mean()) if len(asked) else 0.0
+        told = [
+            f"{100 * share:.1f} % of {what}"
+            for share, what in (
+                (unseen, "its labels are not in the run's data"),
+                (gone, "the validation titles' products are not in it"),
+            )
+            if share > WARNED
+        ]
+        if not told:
+            return [], ""
+        line = f"the catalogue is not the one of validation: {', '.join(told)}"
+        if max(unseen, gone) > REFUSED:
+            return [], f"{line}: above {100 * REFUSED:.0f} % no threshold is certified for it"
+        return [line], ""
+
+    def unusual(self, columns: dict[str, np.ndarray]) -> list[str]:
+        """Which numbers of new titles are distributed in another way than usual.
+
+        Args:
+            columns: name -> (n,), as in ``usual``.
+
+        Returns:
+            A sentence per column whose distance is above both :data:`DISTANCE` and what chance
+            alone exceeds in one case of 1,000 (for all columns together).
+        """
+        made = []
+        for name, usual in self.usual.items():
+            new = columns.get(name, np.empty(0))
+            new = new[np.isfinite(new)]
+            if min(len(new), len(usual)) < FEWEST:
+                continue
+            distance = ks_distance(usual, new)
+            level = LEVEL / len(self.usual)
+            chance = math.sqrt(-0.5 * math.log(level / 2) * (1 / len(new) + 1 / len(usual)))
+            if distance > max(DISTANCE, chance):
+                middle, was = np.median(new), np.median(usual)
+                made.append(
+                    f"the titles are not like those of validation: {name} has a median of "
+                    f"{middle:.2f}, it was {was:.2f} (Kolmogorov-Smirnov distance {distance:.2f}, "
+                    f"above {max(DISTANCE, chance):.2f}), so the certificate may not hold"
+                )
+        return made
+
+
+def ks_distance(first: np.ndarray, second: np.ndarray) -> float:
+    """The largest difference between the shares of two samples at or below a value."""
+    every = np.concatenate([first, second])
+    shares = [np.searchsorted(np.sort(one), every, side="right") / len(one)
+              for one in (first, second)]  # fmt: skip
+    return float(np.abs(shares[0] - shares[1]).max())
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A certified threshold, and what speaks against using it here.
+
+    Attributes:
+        found: as :func:`~alc_kernels.metrics.certified_threshold` gives it; its ``needed`` says
+            how many more reviewed titles a coverage would take.
+        warnings: in what way the catalogue differs from that of validation.
+        refused: why it does not hold here; "" where it does.
+    """
+
+    found: CertifiedThreshold
+    warnings: tuple[str, ...] = ()
+    refused: str = ""
+
+    @property
+    def threshold(self) -> float:
+        """Accept from here on; inf where nothing is certified, or it does not hold here."""
+        return math.inf if self.refused else self.found.threshold
+
+    def __bool__(self) -> bool:
+        return math.isfinite(self.threshold)
+
+    def __str__(self) -> str:
+        found = self.found
+        if self.refused:
+            return f"none: {self.refused}"
+        if not found.certified:
+            return f"none is certified for precision {found.precision:g}: {found.reason}"
+        return (
+            f"{found.threshold:.3f}: at least {100 * found.precision:g} % of what is accepted is "
+            f"right, certified with {100 * found.confidence:g} % confidence; it accepted "
+            f"{100 * found.coverage:.1f} % of {found.num_queries:,} titles ({found.reason})"
+        )
