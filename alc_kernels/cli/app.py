@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from alc_kernels.cli import bench, data, demo, judge, train
 from alc_kernels.cli.arguments import Parser, one_line
-from alc_kernels.cli.matching import export, predict
+from alc_kernels.cli.matching import export, predict, recertify
 from alc_kernels.trainer.errors import BadInput, Interrupted, ProcessFailed, XMCError, missing_text
 
 # What an error's message says where ``torchrun`` started the command several times.
@@ -52,7 +52,8 @@ def tell_torchrun(message: str) -> None:
 
 COMMANDS = {
     "demo": demo.add_command, "train": train.add_command, "evaluate": judge.add_evaluate,
-    "predict": predict.add_command, "export": export.add_command, "compare": judge.add_compare,
+    "predict": predict.add_command, "recertify": recertify.add_command,
+    "export": export.add_command, "compare": judge.add_compare,
     "data": data.add_command, "bench": bench.add_command, "info": bench.add_info,
 }  # fmt: skip
 # Package as it is imported: as it is installed, and the extra that brings it.

@@ -106,14 +106,18 @@ class Catalogue:
 
 
 def checked_labels(
-    texts: Sequence[str], ids: Sequence[str] | None, what: str
-) -> tuple[list[str], list[str] | None]:
-    """Texts and ids as a catalogue has them, each text once.
+    texts: Sequence[str],
+    ids: Sequence[str] | None,
+    codes: Mapping[str, Sequence[str]],
+    what: str,
+) -> Catalogue:
+    """A catalogue of labels that the model does not know by number, each text once.
 
-    A text that stands again is one label with all its ids.
+    A text that stands again is one label with all its ids, and the codes of the first.
 
     Args:
         texts, ids: of the labels; an id may have several with a tab between.
+        codes: kind -> codes of the labels.
         what: names the call in messages.
 
     Raises:
@@ -121,12 +125,18 @@ def checked_labels(
     """
     if ids is not None and len(ids) != len(texts):
         raise DataError(f"{what}: found {len(texts):,} texts and {len(ids):,} ids")
+    for kind, values in codes.items():
+        if len(values) != len(texts):
+            raise DataError(f"{what}: found {len(texts):,} texts and {len(values):,} {kind!r}")
+    first: list[int] = []
     ids_of: dict[str, dict[str, None]] = {}
     owner: dict[str, str] = {}
     for row, raw in enumerate(texts):
         text = normalize_text(raw)
         if not text:
             raise DataError(f"{what}: label {row + 1} is blank, expected a text")
+        if text not in ids_of:
+            first.append(row)
         mine = ids_of.setdefault(text, {})
         for one in split_ids(str(ids[row])) if ids is not None else ():
             if owner.setdefault(one, text) != text:
@@ -137,7 +147,12 @@ def checked_labels(
             mine[one] = None
     if not ids_of:
         raise DataError(f"{what}: found no label, expected at least 1")
-    return list(ids_of), None if ids is None else ["\t".join(one) for one in ids_of.values()]
+    return Catalogue(
+        list(ids_of),
+        None if ids is None else ["\t".join(one) for one in ids_of.values()],
+        np.full(len(ids_of), -1, np.int64),
+        {kind: [values[row] for row in first] for kind, values in codes.items()},
+    )
 
 
 def _all_gone(line: str, gone: set[str]) -> bool:

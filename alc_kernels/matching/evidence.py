@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
-from alc_kernels.metrics import CertifiedThreshold, certified_threshold
+from alc_kernels.metrics import CertifiedThreshold
 from alc_kernels.metrics.inputs import BoolArray, FloatArray, IntArray
 from alc_kernels.trainer.data.text.texts import Digests, find
+from alc_kernels.trainer.evaluation.certificates import Certificate as Certified
+from alc_kernels.trainer.evaluation.predictions import Predictions
 
-CONFIDENCE = 0.95
 # Of the catalogue: labels that the run's data lack, and products of validation that it lacks.
 WARNED, REFUSED = 0.05, 0.5
 # Of the titles: the largest distance between the two distribution functions (Kolmogorov-Smirnov).
@@ -34,6 +36,7 @@ class Evidence:
             catalogue): ``"score"`` and ``"cosine"``; new titles are compared with them.
         known: (L, 2) uint64 digests of the labels of the run's data; None where not known.
         origin: which titles these are, in words.
+        renewed: whether ``alc recertify`` collected them.
     """
 
     scores: FloatArray
@@ -44,26 +47,17 @@ class Evidence:
     usual: dict[str, np.ndarray] = field(default_factory=dict)
     known: np.ndarray | None = None
     origin: str = "validation titles"
+    renewed: bool = False
 
-    def certified(self, precision: float, confidence: float = CONFIDENCE) -> CertifiedThreshold:
-        """The lowest threshold from which at least ``precision`` of the accepted are right.
-
-        Raises:
-            ValueError: a precision or confidence that is not strictly between 0 and 1.
-        """
-        return certified_threshold(
-            self.scores, self.correct, precision, confidence=confidence, groups=self.groups
-        )
-
-    def certified_new(self, share: float, confidence: float = CONFIDENCE) -> CertifiedThreshold:
-        """From which score downwards at most ``share`` of the titles have a product here.
-
-        Returns:
-            Of the negated scores: a title is *new* where ``-score >= threshold``.
-        """
-        return certified_threshold(
-            -self.scores, ~self.answerable, 1.0 - share, confidence=confidence, groups=self.groups
-        )
+    @cached_property
+    def predictions(self) -> Predictions:
+        """The same as predictions of one label per title."""
+        best = self.scores[:, None]
+        none = np.zeros(best.shape)
+        return Predictions(
+            np.full(best.shape, -1), best, self.correct[:, None], none, none,
+            self.answerable.astype(np.int64), self.groups,
+        )  # fmt: skip
 
     def other_kind(self, texts: Sequence[str]) -> tuple[list[str], str]:
         """Whether a catalogue is of another kind than the run's data.
@@ -136,15 +130,19 @@ class Certificate:
     """A certified threshold, and what speaks against using it here.
 
     Attributes:
-        found: as :func:`~alc_kernels.metrics.certified_threshold` gives it; its ``needed`` says
-            how many more reviewed titles a coverage would take.
+        certified: what evidence certifies.
         warnings: in what way the catalogue differs from that of validation.
         refused: why it does not hold here; "" where it does.
     """
 
-    found: CertifiedThreshold
+    certified: Certified
     warnings: tuple[str, ...] = ()
     refused: str = ""
+
+    @property
+    def found(self) -> CertifiedThreshold:
+        """As :func:`~alc_kernels.metrics.certified_threshold` gives it."""
+        return self.certified.found
 
     @property
     def threshold(self) -> float:
@@ -155,13 +153,4 @@ class Certificate:
         return math.isfinite(self.threshold)
 
     def __str__(self) -> str:
-        found = self.found
-        if self.refused:
-            return f"none: {self.refused}"
-        if not found.certified:
-            return f"none is certified for precision {found.precision:g}: {found.reason}"
-        return (
-            f"{found.threshold:.3f}: at least {100 * found.precision:g} % of what is accepted is "
-            f"right, certified with {100 * found.confidence:g} % confidence; it accepted "
-            f"{100 * found.coverage:.1f} % of {found.num_queries:,} titles ({found.reason})"
-        )
+        return self.refused or self.certified.text()

@@ -188,7 +188,7 @@ def save_evidence(evidence: Evidence, path: Path) -> None:
     if evidence.known is not None:
         arrays["known"] = evidence.known
     arrays["probabilities"] = np.array(evidence.probabilities)
-    arrays["origin"] = np.array(evidence.origin)
+    arrays["origin"], arrays["renewed"] = np.array(evidence.origin), np.array(evidence.renewed)
     with path.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
@@ -207,6 +207,7 @@ def load_evidence(path: Path) -> Evidence:
             found["groups"],
             found["answerable"], bool(found["probabilities"]), usual,
             found["known"] if "known" in found.files else None, str(found["origin"]),
+            bool(found["renewed"]),
         )  # fmt: skip
 
 

@@ -14,15 +14,23 @@ from torch import Tensor
 
 from alc_kernels.acceptance import AcceptanceModel, TextState
 from alc_kernels.matching.catalogue import Catalogue, checked_labels
-from alc_kernels.matching.evidence import CONFIDENCE, Certificate, Evidence
+from alc_kernels.matching.evidence import Certificate, Evidence
 from alc_kernels.matching.files import ABOUT, Parts, load_saved, save_parts
 from alc_kernels.matching.ranking import Ranked, Ranker, Titles
-from alc_kernels.matching.rule import PRECISION, Rule, Wish
+from alc_kernels.matching.rule import (
+    PRECISION,
+    Rule,
+    Wish,
+    certificate,
+    certificate_of_new,
+    decided,
+    made_rule,
+)
 from alc_kernels.matching.run import Run
-from alc_kernels.matching.table import ACCEPT, REVIEW, Matches
-from alc_kernels.metrics import CertifiedThreshold
+from alc_kernels.matching.table import Matches
 from alc_kernels.trainer.data.tables import normalize_text
 from alc_kernels.trainer.errors import BadInput, DataError
+from alc_kernels.trainer.evaluation.certificates import CONFIDENCE
 from alc_kernels.trainer.evaluation.matching import known_labels
 from alc_kernels.trainer.training.checkpoint import Checkpoint
 
@@ -120,30 +128,11 @@ class Matcher:
 
     @cached_property
     def rule(self) -> Rule:
-        wish = self.wish
-        if wish.threshold is None:
-            precision = PRECISION if wish.precision is None else wish.precision
-            certificate = self.certificate(precision, wish.confidence)
-            rule = Rule(certificate.threshold, told=str(certificate))
-        else:
-            rule = Rule(wish.threshold, told=f"{wish.threshold:g}, as given")
-        if wish.new is None:
-            return rule
-        if self._kind[1]:
-            return replace(rule, told_new=f"none: {self._kind[1]}")
-        found = self.certificate_of_new(wish.new, wish.confidence)
-        if not found.certified:
-            return replace(rule, told_new=f"none: {found.reason}")
-        return replace(
-            rule,
-            new=-found.threshold,
-            told_new=f"{-found.threshold:.3f} and below: at most {100 * wish.new:g} % of what is "
-            f"called new has a label here, certified with {100 * wish.confidence:g} % confidence "
-            f"({found.reason})",
-        )
+        return made_rule(self.wish, self.evidence, self.kind)
 
     @cached_property
-    def _kind(self) -> tuple[list[str], str]:
+    def kind(self) -> tuple[list[str], str]:
+        """Warnings about the catalogue, and why no certificate holds with it, "" if one does."""
         return self.evidence.other_kind(self.catalogue.texts)
 
     def certificate(
@@ -158,41 +147,44 @@ class Matcher:
         Raises:
             ValueError: a number that is not strictly between 0 and 1.
         """
-        warnings, refused = self._kind
-        return Certificate(self.evidence.certified(precision, confidence), tuple(warnings), refused)
+        return certificate(self.evidence, self.kind, precision, confidence)
 
     def certificate_of_new(
         self, share: float = 1 - PRECISION, confidence: float = CONFIDENCE
-    ) -> CertifiedThreshold:
+    ) -> Certificate | str:
         """The same for *new*: at most ``share`` of the titles in it have a label here.
 
         Its threshold is of negated scores: *new* is what scores at most ``-threshold``.
+
+        Returns:
+            A certificate, or why there can be none.
         """
-        return self.evidence.certified_new(share, confidence)
+        return certificate_of_new(self.evidence, self.kind, share, confidence)
 
     def accepting(
         self,
         precision: float | None = None,
         *,
         threshold: float | None = None,
-        confidence: float = CONFIDENCE,
+        cost: tuple[float, float] | None = None,
         new: float | None = None,
+        confidence: float = CONFIDENCE,
     ) -> Matcher:
         """A matcher that decides in another way.
 
         Args:
             precision: accept from the threshold certified for it; .9 where nothing is said.
             threshold: accept from this score, certified or not.
-            confidence: of what is certified.
+            cost: (of a wrong match, of a review): accept from where both together cost least on
+                the judged titles; no precision is promised.
             new: call *new* what scores so low that, certified, at most this share of it has a
                 label here.
+            confidence: of what is certified.
 
         Raises:
-            ValueError: both a precision and a threshold, or numbers out of range.
+            ValueError: two of precision, threshold and cost, or numbers out of range.
         """
-        if precision is not None and threshold is not None:
-            raise ValueError("precision and threshold exclude each other")
-        made = self._changed(wish=Wish(precision, threshold, confidence, new))
+        made = self._changed(wish=Wish(precision, threshold, cost, new, confidence))
         made.rule  # noqa: B018 - numbers that are out of range are told here
         return made
 
@@ -272,19 +264,8 @@ class Matcher:
         codes: Mapping[str, Sequence[str]] | None,
         what: str,
     ) -> Catalogue:
-        names, lines = checked_labels(texts, ids, what)
-        kept = {}
-        if codes:
-            row_of: dict[str, int] = {}
-            for row, raw in enumerate(texts):
-                row_of.setdefault(normalize_text(raw), row)
-            for kind, values in codes.items():
-                if len(values) != len(texts):
-                    raise DataError(
-                        f"{what}: found {len(values):,} codes {kind!r}, expected {len(texts):,}"
-                    )
-                kept[kind] = [values[row_of[name]] for name in names]
-        return Catalogue(names, lines, known_labels(self.checkpoint, names, lines), kept)
+        made = checked_labels(texts, ids, codes or {}, what)
+        return replace(made, numbers=known_labels(self.checkpoint, made.texts, made.ids))
 
     # Matching.
 
@@ -327,7 +308,7 @@ class Matcher:
         made = parts[0] if len(parts) == 1 else Matches.joined(parts)
         best = made.best()
         unusual = self.evidence.unusual(self.numbers(best))
-        return replace(made, warnings=(*self._kind[0], *unusual))
+        return replace(made, warnings=(*self.kind[0], *unusual))
 
     def batches(
         self,
@@ -354,6 +335,19 @@ class Matcher:
             texts = [normalize_text(title) for title in part]
             yield self._table(part, self._ranker(texts, k, own), k)
 
+    def one_to_one(self, table: Matches) -> Matches:
+        """At most one title for each label: the choice with the largest sum of scores.
+
+        For two lists in each of which a product stands once. A title's label comes first in the
+        result; titles that have to go without one are for review. What is certified is certified
+        of each title's best label, not of these.
+
+        Args:
+            table: of :meth:`match`, with several labels per title to choose among.
+        """
+        made, alone = table.one_to_one(self.scores(table))
+        return decided(made, self.rule, self.scores(made), alone)
+
     def numbers(self, best: Matches) -> dict[str, np.ndarray]:
         """What is compared with validation's, of titles' best labels; see ``Evidence.unusual``."""
         found = best.label >= 0
@@ -367,36 +361,9 @@ class Matcher:
         return table.probability
 
     def _table(self, titles: list[str], ranked: Ranked, k: int) -> Matches:
-        labels, cosines, sure = (one[:, :k] for one in ranked)
-        blank = np.array([not title.strip() for title in titles], np.bool_)
-        there = (labels >= 0) & ~blank[:, None]
-        keep = there.copy()
-        keep[:, 0] = True
-        row, place = np.nonzero(keep)
-        found = there[row, place]
-        label = np.where(found, labels[row, place], -1).astype(np.int64)
-        numbers = label.tolist()
-        texts, ids = self.catalogue.texts, self.catalogue.ids
-        made = Matches(
-            titles=titles,
-            query=row.astype(np.int64),
-            rank=place.astype(np.int64) + 1,
-            label=label,
-            label_id=_objects(
-                [""] * len(numbers) if ids is None else [ids[n] if n >= 0 else "" for n in numbers]
-            ),
-            text=_objects([texts[n] if n >= 0 else "" for n in numbers]),
-            cosine=np.where(found, cosines[row, place], np.nan).astype(np.float64),
-            probability=np.where(found, sure[row, place], np.nan).astype(np.float64),
-            decision=np.empty(len(row), object),
-        )
-        first = made.rank == 1
-        scores = np.where(found, self.scores(made), -np.inf)[first]
-        decided = self.rule(scores)
-        decided[~found[first]] = REVIEW
-        every = decided[made.query]
-        every[~first & (every == ACCEPT)] = ""
-        return replace(made, decision=every)
+        made = Matches.of(titles, (ranked.labels, ranked.cosines, ranked.probabilities), k,
+                          self.catalogue)  # fmt: skip
+        return decided(made, self.rule, self.scores(made))
 
     def explain(self, title: str, label: int | str | None = None) -> str:
         """Which features carried a match, in a line.
@@ -430,9 +397,3 @@ class Matcher:
         """The number of the label with this text, or else with this id; None where none has it."""
         text = normalize_text(text_or_id)
         return self._places.get(text, self._ids.get(text))
-
-
-def _objects(values: list[str]) -> np.ndarray:
-    made = np.empty(len(values), object)
-    made[:] = values
-    return made

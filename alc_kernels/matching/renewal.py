@@ -22,8 +22,8 @@ import numpy as np
 
 from alc_kernels.acceptance import Features, TextFeatures, fit_acceptance
 from alc_kernels.matching.catalogue import Catalogue
-from alc_kernels.matching.decisions import FILE, LABEL, WRONG, Decision, Decisions
-from alc_kernels.matching.evidence import CONFIDENCE, Evidence
+from alc_kernels.matching.decisions import FILE, LABEL, NONE, WRONG, Decision, Decisions
+from alc_kernels.matching.evidence import Evidence
 from alc_kernels.matching.files import (
     Acceptance,
     load_evidence,
@@ -40,6 +40,7 @@ from alc_kernels.trainer.data.text.texts import Digests, find
 from alc_kernels.trainer.errors import XMCError, counted
 from alc_kernels.trainer.evaluation.acceptance import Acceptance as Taught
 from alc_kernels.trainer.evaluation.candidates import CandidateSearch
+from alc_kernels.trainer.evaluation.certificates import CONFIDENCE
 from alc_kernels.trainer.evaluation.results import PREDICTIONS
 from alc_kernels.trainer.training.checkpoint import (
     STATE,
@@ -159,7 +160,8 @@ def renew(
     top = np.take_along_axis(every, fitted.top[:, None], axis=1)[:, 0]
     scores = fitted.top_probability.astype(np.float32)
     count = len(validation)
-    answerable = np.array([one.verdict == LABEL for one in decisions], np.bool_)
+    # Where only the suggested label is known to be wrong there may be a right one.
+    answerable = np.array([one.verdict != NONE for one in decisions], np.bool_)
     enters = np.array([one.audit for one in decisions], np.bool_)
     kept = np.concatenate([np.full(count, not alone), enters])
     probabilities = fitted.model.kind != "none"
@@ -174,7 +176,7 @@ def renew(
     evidence = Evidence(
         scores[kept], top[kept], groups[kept],
         np.concatenate([base.answerable, answerable])[kept], probabilities, usual,
-        base.known, told,
+        base.known, told, True,
     )  # fmt: skip
     acceptance = (fitted.model, pool.state) if probabilities else None
     return Renewed(acceptance, evidence, told)

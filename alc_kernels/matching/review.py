@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import heapq
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -49,6 +49,7 @@ class Asked(NamedTuple):
         matches: its candidates, best first.
         accepted: whether it is accepted now.
         why: :data:`AT_RANDOM` or :data:`NEAR`.
+        beside: what was given with it.
     """
 
     number: int
@@ -56,6 +57,7 @@ class Asked(NamedTuple):
     matches: list[Match]
     accepted: bool
     why: str
+    beside: Any = None
 
 
 class Picker:
@@ -76,8 +78,8 @@ class Picker:
         self._near: list[tuple[float, int, Asked]] = []
         self._count = 0
 
-    def add(self, table: Matches) -> None:
-        """Titles that follow those of earlier calls."""
+    def add(self, table: Matches, beside: Sequence[Any] | None = None) -> None:
+        """Titles that follow those of earlier calls, with what stands beside each."""
         best = table.best()
         distance = np.abs(_unbounded(self.matcher.scores(best), self.matcher) - self._centre)
         for place, (title, rows) in enumerate(table):
@@ -87,7 +89,8 @@ class Picker:
                 continue
             self._seen.add(text)
             accepted = rows[0].decision == ACCEPT
-            asked = Asked(number, title, rows[:CANDIDATES], accepted, AT_RANDOM)
+            own = None if beside is None else beside[place]
+            asked = Asked(number, title, rows[:CANDIDATES], accepted, AT_RANDOM, own)
             digest = hashlib.sha256(f"audit {text}".encode("utf-8", "surrogatepass")).digest()
             _push(self._audit, int.from_bytes(digest[:8], "big"), asked, self.audits)
             near = asked._replace(why=NEAR)
@@ -145,17 +148,15 @@ def row(asked: Asked, matcher: Matcher) -> list[str | float]:
 
 def _promise(matcher: Matcher) -> str:
     """The precision that is promised of what is accepted; "" where none is."""
-    wish = matcher.wish
-    if wish.threshold is not None or not math.isfinite(matcher.rule.accept):
-        return ""
-    return f"{PRECISION if wish.precision is None else wish.precision:g}"
+    promise = matcher.wish.promise
+    return "" if promise is None or not math.isfinite(matcher.rule.accept) else f"{promise:g}"
 
 
 def _centre(matcher: Matcher) -> float:
     """Where a decision teaches most: the threshold; without one, where validation has the goal."""
     evidence, threshold = matcher.evidence, matcher.rule.accept
     if not math.isfinite(threshold):
-        wanted = matcher.wish.precision or PRECISION
+        wanted = matcher.wish.promise or PRECISION
         threshold = float(threshold_at_precision(evidence.scores, evidence.correct, wanted))
     if not math.isfinite(threshold):
         threshold = float(np.max(evidence.scores))

@@ -98,6 +98,8 @@ class Run:
         leading = scored.accepted or scored.predictions
         own = leading[leading_catalogue(leading)]["validation"]
         known = self.checkpoint.parts["data"].get("labels")
+        if dataset is None:  # another catalogue is matched: the data may be gone
+            dataset, _ = find_data(self.scored, None)
         if dataset is not None:
             known = Digests(dataset.labels).array()
         return Evidence(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from alc_kernels.acceptance import one_to_one
+from alc_kernels.matching.catalogue import Catalogue
 
 ACCEPT, REVIEW, NEW = "accept", "review", "new"
 COLUMNS = ("query", "rank", "label", "label_id", "text", "cosine", "probability", "decision")
@@ -126,3 +129,63 @@ class Matches:
         )
         warnings = dict.fromkeys(text for part in parts for text in part.warnings)
         return cls([t for part in parts for t in part.titles], **made, warnings=tuple(warnings))
+
+    @classmethod
+    def of(
+        cls,
+        titles: Sequence[str],
+        ranked: tuple[np.ndarray, np.ndarray, np.ndarray],
+        k: int,
+        catalogue: Catalogue,
+    ) -> Matches:
+        """From ranked labels, cosines and probabilities, (n, m) each; nothing is decided yet."""
+        labels, cosines, sure = (one[:, :k] for one in ranked)
+        blank = np.array([not title.strip() for title in titles], np.bool_)
+        there = (labels >= 0) & ~blank[:, None]
+        keep = there.copy()
+        keep[:, 0] = True
+        row, place = np.nonzero(keep)
+        found = there[row, place]
+        label = np.where(found, labels[row, place], -1).astype(np.int64)
+        texts, ids = catalogue.texts, catalogue.ids
+        numbers = label.tolist()
+        return cls(
+            titles=titles,
+            query=row.astype(np.int64),
+            rank=place.astype(np.int64) + 1,
+            label=label,
+            label_id=_objects(
+                [""] * len(numbers) if ids is None else [ids[n] if n >= 0 else "" for n in numbers]
+            ),
+            text=_objects([texts[n] if n >= 0 else "" for n in numbers]),
+            cosine=np.where(found, cosines[row, place], np.nan).astype(np.float64),
+            probability=np.where(found, sure[row, place], np.nan).astype(np.float64),
+            decision=_objects([""] * len(row)),
+        )
+
+    def one_to_one(self, scores: np.ndarray) -> tuple[Matches, np.ndarray]:
+        """Each label for one title at most, and (n,) bool, which titles go without one.
+
+        Args:
+            scores: (R,) of the rows; the sum of the chosen ones is the largest that there is.
+        """
+        count, width = len(self), int(self.rank.max(initial=1))
+        place = self.rank - 1
+        labels = np.full((count, width), -1, np.int64)
+        values = np.zeros((count, width))
+        labels[self.query, place] = self.label
+        values[self.query, place] = np.minimum(scores, 2.0)  # an equal code counts as infinite
+        chosen = one_to_one(labels, values)
+        mine = chosen[self.query]
+        first = place == mine
+        rank = self.rank + ((mine >= 0) & (place < mine))
+        rank[first] = 1
+        order = np.lexsort((rank, self.query))
+        made = replace(self.take(order), rank=rank[order])
+        return made, chosen < 0
+
+
+def _objects(values: list[str]) -> np.ndarray:
+    made = np.empty(len(values), object)
+    made[:] = values
+    return made

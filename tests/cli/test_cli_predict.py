@@ -7,14 +7,16 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 
 import numpy as np
 from cli_cases import TINY
 
 from alc_kernels.cli import main
-from alc_kernels.metrics import threshold_at_precision
+from alc_kernels.metrics import certified_threshold
 from alc_kernels.trainer.data import load_dataset
 from alc_kernels.trainer.evaluation import load_scored
+from alc_kernels.trainer.evaluation.predictions import load_predictions, save_predictions
 
 
 def predict(*words, code=0):
@@ -38,21 +40,24 @@ def refused(capsys, made, *words, run="run"):
 def test_matches_are_those_of_the_evaluation(made, tmp_path, capsys):
     """All test titles against all labels: the closed catalogue, at the open one's threshold."""
     out = tmp_path / "out.csv"
-    predict(made / "run", made / "data" / "test.raw.txt", "--output", out)
+    predict(made / "run", made / "data" / "test.raw.txt", "--precision", 0.3, "--output", out)
     rows = read(out)
     dataset, predictions = load_dataset(made / "data"), load_scored(made / "run").predictions
     test, validation = predictions["closed"]["test"], predictions["open"]["validation"]
     assert [row["query"] for row in rows] == list(dataset.test.queries)
     assert [row["label"] for row in rows] == [dataset.labels[i] for i in test.indices[:, 0]]
     np.testing.assert_allclose([float(row["score"]) for row in rows], test.top_score, atol=2e-6)
-    threshold = threshold_at_precision(validation.top_score, validation.correct, 0.9)
+    certified = certified_threshold(
+        validation.top_score, validation.correct, 0.3, groups=validation.group
+    )
+    threshold = certified.threshold
     clear = np.abs(test.top_score - threshold) > 1e-5
     accepted = np.array([row["decision"] == "accept" for row in rows])
     np.testing.assert_array_equal(accepted[clear], (test.top_score >= threshold)[clear])
     assert {row["decision"] for row in rows} == {"accept", "review"}
     summary = capsys.readouterr().out
     assert f"{accepted.sum():,} accepted" in summary and f"{len(rows)} titles" in summary
-    told = f"Threshold: {threshold:.3f}, chosen so that at least 90 % of the accepted were right"
+    told = f"Threshold: at 30 %: accept from {threshold:.3f}, {100 * certified.coverage:.0f} % of"
     assert told in summary and "it holds" not in summary
     # On which catalogue it was chosen, and what it gives against all labels.
     counts = dataset.counts()
@@ -60,7 +65,7 @@ def test_matches_are_those_of_the_evaluation(made, tmp_path, capsys):
     missing = (~validation.answerable).sum()
     assert f"against the open catalogue of {left} labels" in summary
     few = "" if len(validation) >= 100 else " (that is few: 100 are wanted to choose a threshold)"
-    assert f"right among {len(validation)} validation titles{few} against the open" in summary
+    assert f"by {len(validation)} validation titles{few} against the open catalogue" in summary
     assert f"which has no right one for {missing} of them" in summary
     against_all = predictions["closed"]["validation"]
     taken = against_all.top_score >= threshold
@@ -116,7 +121,7 @@ def test_tables_compressed_files_and_a_pipe_say_the_same(made, tmp_path, capsys)
 
 
 def test_a_title_does_not_depend_on_how_many_there_are(made, tmp_path, monkeypatch):
-    from alc_kernels.trainer.evaluation import matching
+    from alc_kernels.matching import matcher as matching
 
     titles, outputs = made / "data" / "test.raw.txt", []
     for size in (matching.TITLES_PER_PASS, 7):
@@ -254,11 +259,18 @@ def test_a_run_that_trained_on_since_it_was_scored_is_refused(made, tmp_path, ca
     assert "has trained on since it was scored" in refused(capsys, tmp_path, titles)
 
 
-def test_a_precision_out_of_reach_accepts_nothing_and_says_so(made, capsys, monkeypatch):
-    from alc_kernels.trainer.evaluation import matching
-
-    monkeypatch.setattr(matching, "threshold_at_precision", lambda *_: float("inf"))
-    predict(made / "run", made / "data" / "test.raw.txt")
+def test_a_precision_out_of_reach_accepts_nothing_and_says_what_is_missing(made, tmp_path, capsys):
+    shutil.copytree(made / "run", tmp_path / "run")
+    path = tmp_path / "run" / "predictions.npz"
+    predictions, fingerprint = load_predictions(path)
+    few = np.arange(5)
+    for splits in predictions.values():
+        own = splits["validation"]
+        splits["validation"] = type(own)(*(getattr(own, f.name)[few] for f in fields(own)))
+    save_predictions(path, predictions, fingerprint)
+    predict(tmp_path / "run", made / "data" / "test.raw.txt")
     shown = capsys.readouterr()
     assert ",accept\n" not in shown.out
-    assert "Threshold: none, since no score reached precision 0.9 among " in shown.err
+    assert "Threshold: at 90 %: not certifiable: " in shown.err
+    assert "more reviewed products would be needed for" in shown.err
+    assert "nothing is accepted (--review FILE asks for what is missing" in shown.err

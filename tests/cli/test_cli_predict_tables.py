@@ -200,7 +200,10 @@ def test_a_catalogue_is_a_table_with_ids(made, tmp_path, capsys):
                    "qqq 2": "S9b", "": ""}  # fmt: skip
     shown = capsys.readouterr()
     assert "6 labels of cat.csv, 4 of them in the run's data and 2 new" in shown.out
-    assert "the threshold was chosen on another catalogue, of " in shown.out
+    assert (
+        "the catalogue is not the one of validation: 33.3 % of its labels are not in" in shown.out
+    )
+    assert "above 50 % no threshold is certified for it: nothing is accepted" in shown.out
     assert "cat.csv: 1 label stands there more than once, each counts once, with all its ids" in (
         shown.err
     )
@@ -283,11 +286,11 @@ def test_inputs_are_not_written_over(made, tmp_path, capsys):
 
 
 def test_interrupted_leaves_the_former_file(made, tmp_path, capsys, monkeypatch):
-    from alc_kernels.trainer.evaluation import matching
+    from alc_kernels.matching import matcher, ranking
 
     out = tmp_path / "o.csv"
     out.write_text("former")
-    monkeypatch.setattr(matching, "TITLES_PER_PASS", 5)
+    monkeypatch.setattr(matcher, "TITLES_PER_PASS", 5)
     calls = []
 
     def interrupted(*_):
@@ -296,7 +299,7 @@ def test_interrupted_leaves_the_former_file(made, tmp_path, capsys, monkeypatch)
             raise KeyboardInterrupt
         return np.zeros((5, 1), np.float32), np.zeros((5, 1), np.int64)
 
-    monkeypatch.setattr(matching.ExactIndex, "search", interrupted)
+    monkeypatch.setattr(ranking.ExactIndex, "search", interrupted)
     predict(made / "run", made / "data" / "test.raw.txt", "--output", out, code=130)
     assert out.read_text() == "former" and [p.name for p in tmp_path.iterdir()] == ["o.csv"]
     assert capsys.readouterr().err.endswith("interrupted\n")

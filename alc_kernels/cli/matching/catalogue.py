@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from alc_kernels.matching.catalogue import Catalogue
 from alc_kernels.trainer.errors import BadInput, counted
 
 if TYPE_CHECKING:
+    from alc_kernels.trainer.data import Dataset
     from alc_kernels.trainer.data.tables import Table, TableOptions
     from alc_kernels.trainer.evaluation import Scored
     from alc_kernels.trainer.training.checkpoint import Checkpoint
@@ -32,6 +34,8 @@ class Labels:
         ids: of the labels, "" for none, several with a tab between; None where there are none.
         told: which labels these are, for the reader.
         notes: what the reading found.
+        codes: kind -> product codes of the labels, "" for none.
+        dataset: the run's data, where they were read.
     """
 
     texts: Sequence[str]
@@ -39,6 +43,13 @@ class Labels:
     ids: Sequence[str] | None
     told: str
     notes: list[str] = field(default_factory=list)
+    codes: dict[str, list[str]] = field(default_factory=dict)
+    dataset: Dataset | None = None
+
+    def catalogue(self) -> Catalogue:
+        """The same for a matcher."""
+        numbers = np.arange(len(self.texts)) if self.numbers is None else self.numbers
+        return Catalogue(self.texts, self.ids, numbers, self.codes)
 
 
 def add_catalogue_options(parser: argparse.ArgumentParser) -> None:
@@ -72,6 +83,7 @@ def read_labels(
     scored: Scored,
     checkpoint: Checkpoint,
     options: TableOptions | None = None,
+    codes: Mapping[str, str] | None = None,
 ) -> Labels:
     """The labels that the options of :func:`add_catalogue_options` ask for.
 
@@ -80,37 +92,42 @@ def read_labels(
         scored: the run.
         checkpoint: of the run.
         options: how to read the catalogue where it is a table; the encoding also of a text file.
+        codes: kind -> the table's column of product codes.
 
     Raises:
         BadInput: the run's data are not found, or options do not go together.
         DataError: the file cannot be read; names the line.
     """
-    from alc_kernels.cli.judge import texts_of
-    from alc_kernels.trainer.evaluation.matching import numbers_for
+    from alc_kernels.trainer.evaluation.matching import find_data, numbers_for
 
     for option in ("catalogue_column", "catalogue_id_column"):
         if getattr(arguments, option) is not None and arguments.catalogue is None:
             raise BadInput(f"--{option.replace('_', '-')} needs --catalogue FILE")
     if arguments.catalogue is None or arguments.data is not None:
-        dataset, missing = texts_of(scored, arguments.data)
+        dataset, missing = find_data(scored, arguments.data)
         if dataset is None:
             raise BadInput(f"{missing} Or --catalogue FILE names the labels to match.")
         if arguments.catalogue is None:
             told = f"{counted(dataset.num_labels, 'labels')}, all of the run's data"
-            return Labels(dataset.labels, numbers_for(checkpoint, dataset), dataset.label_ids, told)
-    return _read_file(arguments, checkpoint, options)
+            numbers = numbers_for(checkpoint, dataset)
+            return Labels(dataset.labels, numbers, dataset.label_ids, told, dataset=dataset)
+    return _read_file(arguments, checkpoint, options, codes or {})
 
 
 def _read_file(
-    arguments: argparse.Namespace, checkpoint: Checkpoint, options: TableOptions | None
+    arguments: argparse.Namespace,
+    checkpoint: Checkpoint,
+    options: TableOptions | None,
+    codes: Mapping[str, str],
 ) -> Labels:
     from alc_kernels.trainer.data.tables import LinesTable
     from alc_kernels.trainer.data.text.texts import Digests, member
     from alc_kernels.trainer.errors import DataError
     from alc_kernels.trainer.evaluation.matching import known_labels
 
-    path, table, places = arguments.catalogue, *_open(arguments, options)
-    has_ids = len(places) > 1
+    path, table, places = arguments.catalogue, *_open(arguments, options, codes)
+    has_ids = arguments.catalogue_id_column is not None
+    found: dict[str, list[str]] = {kind: [] for kind in codes}
     ids_of: dict[str, list[str]] = {}
     line_of: dict[str, int] = {}
     read = 0
@@ -120,6 +137,9 @@ def _read_file(
         where = f"{path}, {table.unit} {number}"
         if not text:
             raise DataError(f"{where}: found a blank label, expected a text")
+        if text not in ids_of:
+            for kind, code in zip(codes, beside[has_ids:], strict=True):
+                found[kind].append(code)
         ids = ids_of.setdefault(text, [])
         if one and one not in ids:
             if one in line_of:
@@ -147,20 +167,24 @@ def _read_file(
     if trained is not None:
         known = int(member(Digests(texts).array(), trained.view(np.uint64)).sum())
         told += f", {known:,} of them in the run's data and {len(texts) - known:,} new"
-    return Labels(texts, numbers, together, told, notes)
+    return Labels(texts, numbers, together, told, notes, found)
 
 
-def _open(arguments: argparse.Namespace, options: TableOptions | None) -> tuple[Table, list[int]]:
-    """The catalogue as a table, and the columns of labels and of ids where there are some."""
+def _open(
+    arguments: argparse.Namespace, options: TableOptions | None, codes: Mapping[str, str]
+) -> tuple[Table, list[int]]:
+    """The catalogue as a table, and the columns of labels, of ids and of codes."""
     from alc_kernels.trainer.data.tables import LinesTable, is_table, open_table
 
     path, column = arguments.catalogue, arguments.catalogue_column
     id_column = arguments.catalogue_id_column
-    if not is_table(path) and column is None and id_column is None:
+    if not is_table(path) and column is None and id_column is None and not codes:
         return LinesTable(path, None if options is None else options.encoding), [0]
     table = open_table(path, options)
     ids = [] if id_column is None else [table.find(id_column, "--catalogue-id-column")]
-    return table, [text_column(table, column, "--catalogue-column", LABEL, ids), *ids]
+    beside = [table.find(name, "--code-columns") for name in codes.values()]
+    label = text_column(table, column, "--catalogue-column", LABEL, [*ids, *beside])
+    return table, [label, *ids, *beside]
 
 
 def text_column(

@@ -1,197 +1,30 @@
-"""``alc predict``: new titles to labels, each accepted or for review."""
+"""``alc predict``: new titles to labels, each accepted, for review, or new."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections import deque
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from alc_kernels.cli.arguments import FORMATS, number, one_of, table_target
-from alc_kernels.cli.matching.catalogue import (
-    Labels,
-    add_catalogue_options,
-    read_labels,
-    text_column,
-)
-from alc_kernels.cli.matching.tables import add_table_options, table_options
-from alc_kernels.trainer.data.tables import (
-    STDIN,
-    Changes,
-    LinesTable,
-    Table,
-    is_table,
-    open_table,
-)
-from alc_kernels.trainer.data.tables.table import TableOptions
+from alc_kernels.cli.matching.catalogue import Labels, add_catalogue_options, read_labels
+from alc_kernels.cli.matching.titles import Title, Titles, add_title_options
 from alc_kernels.trainer.errors import BadInput, counted
 
 if TYPE_CHECKING:
     from alc_kernels.cli.matching.tables import Row
+    from alc_kernels.matching import Match, Matcher, Matches
+    from alc_kernels.matching.review import Picker
     from alc_kernels.trainer.evaluation import Scored
-    from alc_kernels.trainer.evaluation.matching import Match
-
-# Titles to match, one at a time, each with what stands beside it in its table.
-
-
-QUERY = "query"  # the column of the titles, where there are several and none is named
-ALL = "all"
-
-
-class Title(NamedTuple):
-    """A title as it is matched, and as the file has it.
-
-    Attributes:
-        text: normalised, as training texts are.
-        given: as it stands in the file.
-        id: as it stands there, empty where there is none.
-        kept: the cells of the columns that are kept, likewise.
-    """
-
-    text: str
-    given: str
-    id: str = ""
-    kept: tuple[str, ...] = ()
-
-
-def add_title_options(parser: argparse.ArgumentParser) -> None:
-    """Add FILE, ``--column``, ``--query-id-column``, ``--keep-columns`` and how tables are read."""
-    parser.add_argument(
-        "file",
-        metavar="FILE",
-        help="a text file with one title per line, or a table; - reads standard input",
-    )
-    parser.add_argument(
-        "--column",
-        "--query-column",
-        metavar="NAME",
-        help="the table's column of titles (its only one, or the one named query)",
-    )
-    parser.add_argument(
-        "--query-id-column", metavar="NAME", help="the column of the titles' ids, for the output"
-    )
-    parser.add_argument(
-        "--keep-columns",
-        metavar="NAMES|all",
-        action="append",
-        default=[],
-        help="further columns for the output, a comma between",
-    )
-    add_table_options(parser)
-
-
-class Titles:
-    """The titles of a file; once through.
-
-    Args:
-        arguments: of :func:`add_title_options`.
-
-    Attributes:
-        has_ids: whether the titles have ids.
-        kept: names of the columns that are kept.
-
-    Raises:
-        BadInput: no such file, a table of several columns and none named, options for a table
-            where there is none.
-        DataError: unreadable, or no such column; while reading also by line.
-    """
-
-    def __init__(self, arguments: argparse.Namespace) -> None:
-        self.source, self.options = arguments.file, table_options(arguments)
-        self.has_ids = arguments.query_id_column is not None
-        self.kept: tuple[str, ...] = ()
-        if self.source != STDIN and not Path(self.source).exists():
-            raise BadInput(f"{self.source}: no such file")
-        beside = {"--query-id-column": self.has_ids, "--keep-columns": any(arguments.keep_columns)}
-        wanted = [option for option, given in beside.items() if given]
-        by_name = self.source != STDIN and is_table(self.source)
-        said = arguments.column is not None or (wanted and self.options.delimiter is not None)
-        if wanted and not (by_name or said):
-            raise BadInput(
-                f"{self.source}: has a title per line, no columns for {wanted[0]} (--column NAME "
-                "or --delimiter CHARACTER reads it as a table)"
-            )
-        self.table: Table
-        if by_name or said:
-            self.table = open_table(self.source, self.options)
-            self.table.keep_empty_rows = True  # each row of the file has one in the output
-            self._find_columns(self.table, arguments)
-            return
-        encoding = self.options.encoding
-        if self.options != TableOptions(encoding=encoding) and not arguments.catalogue:
-            raise BadInput(
-                f"{self.source}: is read as one title per line, so of the options for tables only "
-                "--encoding has an effect; --column NAME reads a table"
-            )
-        self.table, self.places = LinesTable(self.source, encoding), [0]
-
-    def options_for(self, catalogue: Path | None) -> TableOptions | None:
-        """How to read the catalogue: like the titles where both are of one kind.
-
-        Where the titles are lines of text, what is said about tables is said about it.
-        """
-        if catalogue is None:
-            return None
-        if catalogue.suffix.lower() == Path(self.source).suffix.lower():
-            return self.options
-        lines = isinstance(self.table, LinesTable)
-        return replace(self.options, encoding=None) if lines else None
-
-    def _find_columns(self, table: Table, arguments: argparse.Namespace) -> None:
-        ids = [table.find(arguments.query_id_column, "--query-id-column")] if self.has_ids else []
-        names = _names(table, arguments.keep_columns)
-        kept = [table.find(name, "--keep-columns") for name in names if name != ALL]
-        beside = [*ids, *kept]
-        title = text_column(table, arguments.column, "--column", QUERY, beside)
-        if ALL in names:
-            rest = [p for p in range(len(table.columns)) if p not in (title, *beside)]
-            kept += rest
-        self.kept = tuple(table.columns[place] for place in kept)
-        self.places = [title, *ids, *kept]
-
-    @property
-    def notes(self) -> list[str]:
-        """What was assumed or found in reading; complete when all titles were read."""
-        return self.table.notes
-
-    def __iter__(self) -> Iterator[Title]:
-        raw, first = _Raw(), 1 + self.has_ids
-        for _, cells in self.table.rows(self.places, raw):
-            given = raw.cells_as_given(cells)
-            yield Title(cells[0], given[0], given[1] if self.has_ids else "", tuple(given[first:]))
-
-
-class _Raw(Changes):
-    """The cells of a row as they were before they were normalised."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._changed: dict[int, str] = {}
-
-    def add(self, column: int, row: int, raw: str) -> None:
-        self._changed[column] = raw
-
-    def cells_as_given(self, cells: Sequence[str]) -> list[str]:
-        """The row that was just read, as the table has it."""
-        given = [self._changed.get(at, cell) for at, cell in enumerate(cells)]
-        self._changed.clear()
-        return given
-
-
-def _names(table: Table, wanted: Sequence[str]) -> list[str]:
-    """The columns that ``--keep-columns`` names: each a column, or several with commas between."""
-    names: list[str] = []
-    for words in wanted:
-        names += [words] if table.has(words) else [word.strip() for word in words.split(",")]
-    return list(dict.fromkeys(name for name in names if name))
-
 
 PRECISION = 0.9
+ONE_TO_ONE = 5  # labels of a title to choose among, at least
 
 
 def add_command(commands: Any) -> None:
@@ -200,21 +33,15 @@ def add_command(commands: Any) -> None:
         help="match new titles: label, score, accept or review",
         description="Find the best label of every title in FILE and write, for each, query, rank, "
         "label, score and decision, with ids and further columns where there are some: accept "
-        "where the best score reaches the threshold, else review. The threshold is the lowest from "
-        "which so many of the accepted were right among the run's validation titles (open "
-        "catalogue where there is one).",
+        "where the best score reaches the threshold, else review. The threshold is the lowest that "
+        "is certified: with 95 %% confidence at least so many of the accepted are right, by the "
+        "run's validation titles (open catalogue where there is one). Nothing certifiable: nothing "
+        "is accepted.",
     )
     parser.add_argument("run_folder", metavar="RUN", type=Path, help="folder of alc train")
     add_title_options(parser)
     add_catalogue_options(parser)
-    parser.add_argument(
-        "--precision",
-        type=number(float, 0.01, 0.9999),
-        help=f"precision wanted of what is accepted ({PRECISION})",
-    )
-    parser.add_argument(
-        "--threshold", type=number(float, -1e9, 1e9), help="accept from this score instead"
-    )
+    _add_decisions(parser)
     parser.add_argument("--k", type=number(int, 1), default=1, help="labels per title (1)")
     parser.add_argument(
         "--output",
@@ -232,67 +59,169 @@ def add_command(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> None:
-    from alc_kernels.cli.matching.tables import table_writer
-    from alc_kernels.trainer.evaluation import load_scored
-    from alc_kernels.trainer.evaluation.matching import ACCEPT, Matcher
-    from alc_kernels.trainer.finish import load_trained
-
-    if arguments.precision is not None and arguments.threshold is not None:
-        raise BadInput("--precision and --threshold exclude each other")
-    titles = Titles(arguments)
-    scored = load_scored(arguments.run_folder)
-    target = table_target(arguments.output, arguments.format, _inputs(arguments, scored))
-    checkpoint = load_trained(arguments.run_folder)
-    if len(scored.history) != len(checkpoint.position.history):
-        raise BadInput(
-            f"{arguments.run_folder}: has trained on since it was scored; score it again: "
-            f"alc evaluate {arguments.run_folder} --data DIR"
-        )
-    threshold, origin = _threshold(arguments, scored)
-    labels = read_labels(arguments, scored, checkpoint, titles.options_for(arguments.catalogue))
-    matcher = Matcher(checkpoint.model, labels.texts, labels.numbers, threshold, arguments.k)
-
-    total = accepted = blank = 0
-    waiting: deque[Title] = deque()  # read, not matched yet
-
-    def texts() -> Iterator[str]:
-        for title in titles:
-            waiting.append(title)
-            yield title.text
-
-    with table_writer(target, columns(titles, labels)) as write:
-        for matches in matcher.match(texts()):
-            title = waiting.popleft()
-            for match in matches:
-                write(_row(title, match, titles, labels))
-            total += 1
-            accepted += matches[0].decision == ACCEPT
-            blank += matches[0].score is None
-        if not total:
-            raise BadInput(f"{arguments.file}: holds no title")
-    for note in (*titles.notes, *labels.notes):
-        print(note, file=sys.stderr)
-    print(
-        f"{counted(total, 'titles')}: {accepted:,} accepted ({100 * accepted / total:.1f} %), "
-        f"{total - accepted:,} for review{f', {blank:,} of them blank' if blank else ''}",
-        f"Catalogue: {labels.told}{_beyond(arguments, scored, threshold)}",
-        f"Threshold: {origin}",
-        sep="\n",
-        # The matches may be on standard output: then the summary must not be.
-        file=sys.stderr if arguments.output is None else sys.stdout,
+def _add_decisions(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("what is accepted").add_argument
+    add(
+        "--precision",
+        type=number(float, 0.01, 0.9999),
+        help=f"certified precision wanted of what is accepted ({PRECISION})",
     )
+    add("--threshold", type=number(float, -1e9, 1e9), help="accept from this score instead")
+    cost = number(float, 1e-9, 1e9)
+    add("--cost-wrong", metavar="COST", type=cost, help="of a wrong match that is accepted; with")
+    add("--cost-review", metavar="COST", type=cost, help="of a review: accept where it costs least")
+    add(
+        "--new",
+        metavar="SHARE",
+        type=number(float, 0.001, 0.5),
+        help="call new what scores so low that, certified, at most SHARE of it has a label",
+    )
+    add("--one-to-one", action="store_true", help="each label for one title at most")
+    add = parser.add_argument_group("what a person should look at").add_argument
+    add(
+        "--review",
+        metavar="FILE",
+        type=Path,
+        help="also write the titles to decide about, best first, for alc recertify",
+    )
+    add("--review-size", metavar="N", type=number(int, 4), help="titles in it (200)")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from alc_kernels.matching import Matcher
+    from alc_kernels.matching.run import Run
+
+    _check(arguments)
+    titles = Titles(arguments)
+    found = Run(arguments.run_folder)
+    inputs = _inputs(arguments, found.scored)
+    target = table_target(arguments.output, arguments.format, inputs)
+    review = None
+    if arguments.review is not None:
+        review = table_target(arguments.review, None, inputs)
+        if (
+            arguments.output is not None
+            and arguments.review.resolve() == arguments.output.resolve()
+        ):
+            raise BadInput(f"{arguments.review}: is the file of --output, expected another one")
+    codes = dict(zip(titles.kinds, titles.codes, strict=True))
+    options = titles.options_for(arguments.catalogue)
+    labels = read_labels(arguments, found.scored, found.checkpoint, options, codes)
+    matcher = Matcher.of(found.parts(labels.catalogue(), labels.dataset))
+    matcher = matcher.accepting(
+        arguments.precision, threshold=arguments.threshold, cost=_cost(arguments),
+        new=arguments.new,
+    )  # fmt: skip
+    picker = _picker(arguments, matcher)
+    counts, best = _write(arguments, titles, labels, matcher, target, picker)
+    for note in (*titles.notes, *labels.notes, *matcher.notes):
+        print(note, file=sys.stderr)
+    lines = [
+        _counts(counts),
+        f"Catalogue: {labels.told}{_beyond(arguments, found.scored, matcher)}",
+        f"Threshold: {_threshold(arguments, found.scored, matcher)}",
+    ]
+    if arguments.new is not None:
+        lines.append(f"New: {matcher.rule.told_new}")
+    lines += [f"Warning: {text}" for text in (*matcher.kind[0], *matcher.evidence.unusual(best))]
+    # The matches may be on standard output: then the summary must not be.
+    print(*lines, sep="\n", file=sys.stderr if arguments.output is None else sys.stdout)
     if arguments.output is not None:
         print(f"Written: {arguments.output}")
+    if picker is not None and review is not None:
+        _write_review(picker, titles, matcher, review, arguments)
 
 
-def columns(titles: Titles, labels: Labels) -> dict[str, type]:
+def _check(arguments: argparse.Namespace) -> None:
+    if arguments.precision is not None and arguments.threshold is not None:
+        raise BadInput("--precision and --threshold exclude each other")
+    wrong, review = arguments.cost_wrong, arguments.cost_review
+    if (wrong is None) != (review is None):
+        raise BadInput("--cost-wrong and --cost-review: expected both, or neither")
+    if wrong is not None and (arguments.precision or arguments.threshold) is not None:
+        raise BadInput("--cost-wrong chooses the threshold: leave --precision and --threshold")
+    if arguments.review_size is not None and arguments.review is None:
+        raise BadInput("--review-size needs --review FILE")
+    if arguments.one_to_one and arguments.review is not None:
+        raise BadInput(
+            "--one-to-one and --review exclude each other: a review is of each title's best label"
+        )
+
+
+def _cost(arguments: argparse.Namespace) -> tuple[float, float] | None:
+    if arguments.cost_wrong is None:
+        return None
+    return arguments.cost_wrong, arguments.cost_review
+
+
+def _write(
+    arguments: argparse.Namespace,
+    titles: Titles,
+    labels: Labels,
+    matcher: Matcher,
+    target: Any,
+    picker: Picker | None,
+) -> tuple[Counter[str], dict[str, np.ndarray]]:
+    """Write all matches; how many titles were decided how, and their best labels' numbers."""
+    from alc_kernels.cli.matching.tables import table_writer
+
+    counts: Counter[str] = Counter()
+    seen: dict[str, list[np.ndarray]] = {}
+    with table_writer(target, columns(titles, labels, matcher)) as write:
+        for part, table in _matched(arguments, titles, matcher, picker):
+            for title, (_, rows) in zip(part, table, strict=True):
+                counts["titles"] += 1
+                counts[rows[0].decision] += 1
+                counts["blank"] += rows[0].label < 0
+                for match in rows[: arguments.k]:
+                    write(_row(title, match, titles, labels, matcher))
+            for name, values in matcher.numbers(table.best()).items():
+                seen.setdefault(name, []).append(values)
+        if not counts["titles"]:
+            raise BadInput(f"{arguments.file}: holds no title")
+    return counts, {name: np.concatenate(values) for name, values in seen.items()}
+
+
+def _matched(
+    arguments: argparse.Namespace, titles: Titles, matcher: Matcher, picker: Picker | None
+) -> Iterator[tuple[list[Title], Matches]]:
+    """Titles and their matches, a part at a time; all at once where they depend on each other."""
+    from alc_kernels.matching import Matches
+    from alc_kernels.matching.matcher import TITLES_PER_PASS
+    from alc_kernels.matching.review import CANDIDATES
+
+    k = arguments.k
+    if picker is not None:
+        k = max(k, CANDIDATES)
+    if arguments.one_to_one:
+        k = max(k, ONE_TO_ONE)
+    rest = iter(titles)
+    every: list[Title] = []
+    tables = []
+    while part := list(islice(rest, TITLES_PER_PASS)):
+        codes = {kind: [one.codes[at] for one in part] for at, kind in enumerate(titles.kinds)}
+        (table,) = matcher.batches([one.text for one in part], k, codes=codes)
+        if picker is not None:
+            picker.add(table, part)
+        if not arguments.one_to_one:
+            yield part, table
+            continue
+        every += part
+        tables.append(table)
+    if tables:
+        yield every, matcher.one_to_one(Matches.joined(tables))
+
+
+def columns(titles: Titles, labels: Labels, matcher: Matcher) -> dict[str, type]:
     """The columns of the output, in order; docs/predict.md says what each holds."""
     made: dict[str, type] = {"query_id": str} if titles.has_ids else {}
     made |= {"query": str, "rank": int}
     if labels.ids is not None:
         made["label_id"] = str
-    made |= {"label": str, "score": float, "decision": str}
+    made |= {"label": str, "score": float}
+    if matcher.evidence.probabilities:
+        made["cosine"] = float
+    made["decision"] = str
     for name in titles.kept:
         while name in made:
             name = f"input_{name}"
@@ -300,50 +229,97 @@ def columns(titles: Titles, labels: Labels) -> dict[str, type]:
     return made
 
 
-def _row(title: Title, match: Match, titles: Titles, labels: Labels) -> Row:
-    ids = [title.id] if titles.has_ids else []
-    label_ids: list[str] = []
+def _row(title: Title, match: Match, titles: Titles, labels: Labels, matcher: Matcher) -> Row:
+    cells: list[Any] = [title.id] if titles.has_ids else []
+    cells += [title.given, match.rank]
     if labels.ids is not None:
-        label_ids = [labels.ids[match.place] if match.place >= 0 else ""]
-    found = [*label_ids, match.label, match.score, match.decision]
-    return [*ids, title.given, match.rank, *found, *title.kept]
+        cells.append(match.label_id)
+    cells.append(match.text)
+    numbers = [match.cosine]
+    if matcher.evidence.probabilities:
+        numbers.insert(0, match.probability)
+    cells += [None if value != value else value for value in numbers]  # NaN is no number
+    return [*cells, match.decision, *title.kept]
 
 
-def _threshold(arguments: argparse.Namespace, scored: Scored) -> tuple[float, str]:
+def _counts(counts: Counter[str]) -> str:
+    total, blank = counts["titles"], counts["blank"]
+    new = f", {counts['new']:,} new" if counts["new"] else ""
+    rest = total - counts["accept"] - counts["new"]
+    return (
+        f"{counted(total, 'titles')}: {counts['accept']:,} accepted "
+        f"({100 * counts['accept'] / total:.1f} %), {rest:,} for review"
+        f"{f', {blank:,} of them blank' if blank else ''}{new}"
+    )
+
+
+def _picker(arguments: argparse.Namespace, matcher: Matcher) -> Picker | None:
+    from alc_kernels.matching.renewal import decisions_of
+    from alc_kernels.matching.review import SIZE, Picker
+
+    if arguments.review is None:
+        return None
+    decided = [one.title for one in decisions_of(arguments.run_folder).all()]
+    return Picker(matcher, arguments.review_size or SIZE, decided)
+
+
+def _write_review(
+    picker: Picker, titles: Titles, matcher: Matcher, target: Any, arguments: argparse.Namespace
+) -> None:
+    from alc_kernels.cli.matching.tables import table_writer
+    from alc_kernels.matching import review
+
+    chosen = picker.chosen()
+    with table_writer(target, review.columns(titles.has_ids, matcher)) as write:
+        for asked in chosen:
+            ids = [asked.beside.id] if titles.has_ids else []
+            write([*ids, asked.beside.given, *review.row(asked, matcher)])
+    drawn = sum(asked.why == review.AT_RANDOM for asked in chosen)
+    print(
+        f"To review: {counted(len(chosen), 'titles')} in {arguments.review}, {drawn} of them drawn "
+        f"at random. Fill the column decision, then: alc recertify {arguments.run_folder} "
+        f"{arguments.review}",
+        file=sys.stderr if arguments.output is None else sys.stdout,
+    )
+
+
+def _threshold(arguments: argparse.Namespace, scored: Scored, matcher: Matcher) -> str:
     """The threshold, and where it is from, in words."""
-    from alc_kernels.trainer.evaluation.matching import validation_threshold
-    from alc_kernels.trainer.report.summary import chosen_text, titles_text
+    from alc_kernels.trainer.evaluation.predictions import leading_catalogue
+    from alc_kernels.trainer.report.summary import titles_text
 
+    told = matcher.rule.told
     if arguments.threshold is not None:
-        return arguments.threshold, f"{arguments.threshold:g}, as given{_outside(arguments)}"
-    precision = PRECISION if arguments.precision is None else arguments.precision
-    threshold, name = validation_threshold(scored.predictions, precision)
+        return told + _outside(arguments, matcher)
+    if not np.isfinite(matcher.rule.accept):
+        told += ": nothing is accepted" * ("nothing is accepted" not in told)
+        told += " (--review FILE asks for what is missing, --threshold accepts without a promise)"
+    if matcher.evidence.renewed:
+        return told
+    name = leading_catalogue(scored.predictions)
     found = scored.predictions[name]["validation"]
     where = f"against the {name} catalogue of {counted(_size(scored, name), 'labels')}"
     if missing := int((~found.answerable).sum()):
         where += f", which has no right one for {missing:,} of them"
-    if not np.isfinite(threshold):
-        return threshold, (
-            f"none, since no score reached precision {precision:g} among "
-            f"{titles_text(len(found))} {where}: nothing is accepted"
-        )
-    return threshold, f"{threshold:.3f}, {chosen_text(precision, len(found))} {where}"
+    return f"{told}; by {titles_text(len(found))} {where}"
 
 
-def _outside(arguments: argparse.Namespace) -> str:
-    """What a threshold does that no cosine is on the other side of."""
+def _outside(arguments: argparse.Namespace, matcher: Matcher) -> str:
+    """What a threshold does that no score is on the other side of."""
+    low, what = (0, "probabilities") if matcher.evidence.probabilities else (-1, "cosines")
     if arguments.threshold > 1:
-        return ", above every score (they are cosines, at most 1): nothing is accepted"
-    if arguments.threshold < -1:
-        return ", below every score (they are cosines, at least -1): all but blanks are accepted"
+        return f", above every score (they are {what}, at most 1): nothing is accepted"
+    if arguments.threshold < low:
+        return f", below every score (they are {what}, at least {low}): all but blanks are accepted"
     return ""
 
 
-def _beyond(arguments: argparse.Namespace, scored: Scored, threshold: float) -> str:
+def _beyond(arguments: argparse.Namespace, scored: Scored, matcher: Matcher) -> str:
     """How the catalogue differs from the one that the threshold was chosen on, in words."""
     from alc_kernels.trainer.evaluation.predictions import leading_catalogue
 
-    if arguments.threshold is not None or not np.isfinite(threshold):
+    threshold = np.float32(matcher.rule.accept)
+    if arguments.threshold is not None or not np.isfinite(threshold) or matcher.evidence.renewed:
         return ""
     chosen_on = leading_catalogue(scored.predictions)
     if arguments.catalogue is not None:
@@ -354,8 +330,8 @@ def _beyond(arguments: argparse.Namespace, scored: Scored, threshold: float) -> 
     held_out = _size(scored, "closed") - _size(scored, chosen_on)
     if not held_out:
         return ", the ones that the threshold was chosen on"
-    against_all = scored.predictions["closed"]["validation"]
-    taken = against_all.top_score >= threshold
+    against_all = (scored.accepted or scored.predictions)["closed"]["validation"]
+    taken = against_all.scores[:, 0] >= threshold
     right = f"{100 * against_all.correct[taken].mean():.1f} %" if taken.any() else "none"
     return (
         f"; {held_out:,} of them were left out when the threshold was chosen. Against all of them "
