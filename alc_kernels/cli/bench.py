@@ -321,11 +321,17 @@ def _details(name: str) -> str:
     if name != "native":
         return ""
 
-    from alc_kernels.backends.native import library
+    from alc_kernels.backends.native import library, screening
 
     if library.load() is not None:
         return ""
-    return f" (vector loops for {library.simd()})"
+    loops, products = library.simd()
+    text = f"8-bit screening with {products}"
+    if os.environ.get(screening.SWITCH) == "off":
+        text = f"no 8-bit screening: {screening.SWITCH}=off"
+    elif products == "baseline":
+        text = "no 8-bit screening: no instructions for it"
+    return f" (vector loops for {loops}, {text})"
 
 
 def _backends(device: str) -> list[tuple[str, str | None]]:

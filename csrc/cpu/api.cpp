@@ -5,6 +5,7 @@
 #include "passes.h"
 #include "host.h"
 #include "rows.h"
+#include "simd/integer.h"
 
 namespace alc {
 
@@ -61,7 +62,7 @@ ALC_EXPORT int32_t alc_connect(const alc::Host* host, const int64_t* sizes, int6
   const size_t own[] = {
       sizeof(alc::Problem<float>), sizeof(alc::WalkRequest<float>),
       sizeof(alc::DenseRequest<float>), sizeof(alc::PositiveRequest<float>),
-      sizeof(alc::PairRequest<float>), sizeof(alc::NormalRequest)};
+      sizeof(alc::PairRequest<float>), sizeof(alc::NormalRequest), sizeof(alc::ScreenRequest)};
   for (int64_t n = 0; n < count; ++n)
     if (n >= static_cast<int64_t>(std::size(own)) || sizes[n] != static_cast<int64_t>(own[n]))
       return static_cast<int32_t>(n);
@@ -71,6 +72,9 @@ ALC_EXPORT int32_t alc_connect(const alc::Host* host, const int64_t* sizes, int6
 
 // The instruction set of the vector loops.
 ALC_EXPORT const char* alc_simd() { return alc::kernels<float>().name; }
+
+// That of the 8-bit products.
+ALC_EXPORT const char* alc_integer_simd() { return alc::integer_kernels().name; }
 
 // What went wrong in this thread's last call that did not return 0.
 ALC_EXPORT const char* alc_message() { return alc::message.c_str(); }

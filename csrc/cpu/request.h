@@ -1,4 +1,4 @@
-// The requests of the C interface, as alc_kernels/backends/native/call.py fills them in; what they
+// The requests of the C interface, as alc_kernels/backends/native/request.py fills them in; what they
 // ask for is documented in alc_kernels/engine/interface.py. T is the accumulation type. B queries,
 // M labels, W prefix widths; a problem of whole rows has one. Null: absent, or not asked for.
 //
@@ -53,6 +53,16 @@ struct Targets {
   T *query_dots, *label_dots;
 };
 
+// Screening: products of rows rounded to 8 bits decide which pairs are computed in full precision.
+struct ScreenRequest {
+  int64_t always;      // also where it is not expected to save time
+  double bound_scale;  // 1; less makes the bound wrong, for tests
+  // Written: rows that were screened, those of them whose later columns were not, pairs that were
+  // scored again.
+  int64_t screened, given_up, scored;
+  int64_t run;  // of the product's sums, see screening/rounding.h; 0: not known
+};
+
 template <typename T>
 struct WalkRequest {
   FormulaRequest<T> formula;
@@ -81,6 +91,7 @@ struct WalkRequest {
   // The gradient of the softmax or sigmoid loss.
   const T* row_scale;  // (B)
   Targets<T> targets;
+  ScreenRequest* screening;  // null: every pair is computed in full precision
 };
 
 // A softmax or sigmoid kind and the numbers of its rows: a plane (B) per width, or (M) of columns.

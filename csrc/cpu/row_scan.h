@@ -62,6 +62,12 @@ class TopK {
     while (at != found_.begin() && (at - 1)->score < score) --at;
     found_.insert(at, {column, score});
   }
+  // The same of any score; whether it is among them.
+  bool raise(int64_t column, T score) {
+    if (!(score > threshold())) return false;
+    insert(column, score);
+    return true;
+  }
   const std::vector<Pair<T>>& found() const { return found_; }
   int64_t size() const { return k_; }  // that are wanted
 
@@ -147,6 +153,30 @@ class RowScan {
       if (bound_ > -kInfinity) sum_ += simd.sum_exp(s, n, options.slope, offset, bound_);
     }
     if (options.sigmoid) sigmoid_sum += simd.sum_softplus(s, n, options.scale, options.bias);
+  }
+
+  // The same of single columns, ascending, without tiles: a positive,
+  void found_positive(
+      const ScanOptions<T>& options, int64_t column, T score, ActiveLists* active) {
+    positive(options, column, score, active);
+  }
+  // and one that is neither positive nor excluded.
+  void found_negative(
+      const ScanOptions<T>& options, int64_t column, T score, ActiveLists* active) {
+    if (guard_.exclude(&score, column, 1) != 0) {
+      --num_negatives;
+      return;
+    }
+    top.raise(column, score);
+    if (!options.has_negative_margin || !(score >= options.negative_margin)) return;
+    negative_margin_sum += score - options.negative_margin;
+    ++negative_margin_count;
+    if (active != nullptr) active->negatives.push_back(static_cast<int32_t>(column));
+  }
+  // All columns before `column` have been; `guarded` more of them are above the guard.
+  void found_until(int64_t column, int64_t guarded) {
+    num_negatives -= guarded;
+    mask_.seek(column);
   }
 
   T log_sum_exp() const {

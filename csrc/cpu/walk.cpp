@@ -8,6 +8,7 @@
 #include "gradient_chunk.h"
 #include "passes.h"
 #include "relation.h"
+#include "screening/screening.h"
 #include "slopes.h"
 
 namespace alc {
@@ -60,6 +61,7 @@ struct WalkScratch {
   std::vector<Pair<T>> positives;
   std::vector<std::pair<T*, T>> taken;  // out of similarities that are kept
   typename ColumnScan<T>::Scratch columns;
+  std::optional<ScreenScratch> screening;
 };
 
 template <typename T>
@@ -69,6 +71,13 @@ class Walk {
       : tiles_(problem), relations_(problem), options_(request), to_(request) {
     for (int64_t n = 0; n < tiles_.count(); ++n)
       active_.push_back(std::make_unique<ActivePairs>(rows(), request.active_capacity));
+    if constexpr (std::is_same_v<T, float>) {
+      const bool alone = to_.columns_softmax == 0 && to_.row_scale == nullptr &&
+                         to_.similarities == nullptr && to_.screening != nullptr;
+      if (alone && Screening::wanted(tiles_, options_, *to_.screening))
+        screening_.emplace(tiles_, relations_, options_, *to_.screening);
+      if (screening_ && !screening_->on()) screening_.reset();
+    }
   }
 
   void run() {
@@ -107,6 +116,7 @@ class Walk {
       scratch.row.resize(tiles_.plain() ? 0 : width);
       scratch.scans.resize(tiles_.count() * height);
       scratch.active.resize(tiles_.count() * height);
+      if (screening_) scratch.screening.emplace(screening_->make_scratch());
       return scratch;
     };
     const int64_t groups = statistics == nullptr ? blocks : statistics->groups();
@@ -130,7 +140,14 @@ class Walk {
       }
     const bool kept = to_.similarities != nullptr;
     const int64_t stride = kept ? columns() : width;
-    for (int64_t col = 0; col < columns(); col += width) {
+    int64_t done = 0;
+    if constexpr (std::is_same_v<T, float>) {
+      if (screening_)
+        done = screening_->block(
+            q, row, r, scratch.scans.data(), scratch.active.data(), active_[0]->wanted(),
+            *scratch.screening);
+    }
+    for (int64_t col = done; col < columns(); col += width) {
       const int64_t c = std::min(width, columns() - col);
       T* raw = kept ? to_.similarities + row * stride + col : scratch.raw.data();
       const T* k = tiles_.labels.block(col, c, scratch.labels);
@@ -270,6 +287,7 @@ class Walk {
   const ScanOptions<T> options_;
   const WalkRequest<T>& to_;
   std::vector<std::unique_ptr<ActivePairs>> active_;
+  std::optional<Screening> screening_;
 };
 
 }  // namespace

@@ -261,6 +261,33 @@ def ring() -> None:
     d.save("ring", "Labels travel round a ring of processes")
 
 
+def screening() -> None:
+    d = Drawing(720, 300)
+    d.text(14, 22, "1  one row: where each score must lie, from products of 8-bit integers")
+    d.arrow(40, 190, 40, 36)
+    d.text(20, 32, "s", 13)
+    bounds = [(96, 12), (70, 12), (140, 14), (58, 12), (118, 12), (84, 12), (150, 12), (66, 14)]
+    for i, (middle, reach) in enumerate(bounds):
+        x = 66 + i * 44
+        kept = middle - reach <= 80
+        d.box(x, middle - reach, 20, 2 * reach, ORANGE if kept else GREY)
+        d.box(x, middle - 1, 20, 2, INK)
+        d.text(x + 10, 206, f"{i + 1}", 12, True)
+    d.arrow(44, 80, 424, 80, True)
+    d.text(
+        432,
+        78,
+        "2  k = 2: the second largest lower end (τ);\n   what does not reach above it is out",
+        12,
+    )
+    d.text(432, 130, "U = ŝ + ε + δ   upper end\nL = ŝ − ε − δ   lower end", 12)
+    d.text(14, 240, "3  what is left is scored in full precision; ties go to the smaller label")
+    for i, words in enumerate(("label 4: .83", "label 8: .79")):
+        d.box(66 + i * 150, 254, 130, 30, GREEN)
+        d.text(131 + i * 150, 274, words, 13, True)
+    d.save("screening", "Bounds of 8-bit products leave few labels to score")
+
+
 if __name__ == "__main__":
-    for draw in (walk, hardest, one_pass, active, dense, both_sides, ring):
+    for draw in (walk, hardest, one_pass, active, dense, both_sides, ring, screening):
         draw()

@@ -20,6 +20,7 @@ TESTS = [
     "tests/native/test_native_errors.py",
     "tests/native/test_native_exact.py",
     "tests/native/test_native_fresh.py",
+    "tests/native/test_native_screening.py",
     "tests/backends",
     "tests/losses/test_agreement.py",
 ]

@@ -95,7 +95,8 @@ def _open(path: Path) -> str | None:
         other = library.alc_connect(_host(), sizes, ctypes.c_int64(len(sizes)))
         if other >= 0:
             raise OSError(f"{path} has another {request.STRUCTURES[other].__name__}")
-        library.alc_message.restype = library.alc_simd.restype = ctypes.c_char_p
+        for name in ("alc_message", "alc_simd", "alc_integer_simd"):
+            getattr(library, name).restype = ctypes.c_char_p
     except (OSError, AttributeError) as error:
         return f"the native extension cannot be loaded: {str(error).splitlines()[0]}"
     _library = library
@@ -116,8 +117,9 @@ def call(name: str, *arguments: Any) -> None:
         raise ERRORS[code](_library.alc_message().decode())
 
 
-def simd() -> str:
-    """The instruction set of the vector loops."""
+def simd() -> tuple[str, str]:
+    """The instruction sets of the vector loops and of the 8-bit products."""
     assert _library is not None
-    name: bytes = _library.alc_simd()
-    return name.decode()
+    loops: bytes = _library.alc_simd()
+    products: bytes = _library.alc_integer_simd()
+    return loops.decode(), products.decode()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from alc_kernels.backends.native import screening
 from alc_kernels.backends.native.library import call
 from alc_kernels.backends.native.request import (
     INT32,
@@ -93,7 +94,12 @@ def _run(
         of_columns = asked.put_columns(own)
         if request.keep_active and own.rows * own.columns * own.acc.itemsize <= MAX_KEPT_BYTES:
             made["similarities"] = asked.make("similarities", own.acc, (own.rows, own.columns))
+    screen = screening.asked()
+    if screen is not None:
+        asked.screening = ctypes.addressof(screen)
     call("alc_walk", own, asked)
+    if screen is not None:
+        screening.note(screen)
     if targets is not None and dots is not None:
         _add_dots(targets, dots, slice(None))
     found = []

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alc_kernels.backends.native.screening import ScreenArguments
 from alc_kernels.engine.interface import (
     GradientRequest,
     GradientResult,
@@ -263,7 +264,7 @@ class WalkArguments(FormulaArguments):
         *_of(_SIZE, "columns_softmax"),
         *_of(_POINTER, "column_positives column_negatives column_log_sum_exp column_logit_sum "
              "similarities row_scale"),
-        *_TARGETS,
+        *_TARGETS, *_of(_POINTER, "screening"),
     ]  # fmt: skip
 
     def put_request(
@@ -392,5 +393,5 @@ class NormalArguments(Arguments):
 
 STRUCTURES = (
     ProblemArguments, WalkArguments, DenseArguments, PositiveArguments, PairArguments,
-    NormalArguments,
+    NormalArguments, ScreenArguments,
 )  # fmt: skip

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "../element.h"
+#include "integer.h"
 #include "kernels.h"
 
 #if defined(__x86_64__)
@@ -13,6 +14,7 @@ namespace alc {
 
 extern const Kernels<float> k_baseline_float, k_avx2_float, k_avx512_float;
 extern const Kernels<double> k_baseline_double, k_avx2_double, k_avx512_double;
+extern const IntegerKernels k_integer_baseline, k_integer_avx2, k_integer_avx512;
 
 namespace {
 
@@ -81,6 +83,18 @@ const Kernels<double>& kernels<double>() {
   return chosen;
 #else
   return k_baseline_double;
+#endif
+}
+
+const IntegerKernels& integer_kernels() {
+#if defined(__x86_64__)
+  static const IntegerKernels& chosen =
+      level() == 2 && __builtin_cpu_supports("avx512vnni") ? k_integer_avx512
+      : level() >= 1                                       ? k_integer_avx2
+                                                           : k_integer_baseline;
+  return chosen;
+#else
+  return k_integer_baseline;
 #endif
 }
 
