@@ -150,13 +150,17 @@ def _price(groups: list[Group]) -> str:
 
 
 def _show(groups: list[Group], dataset: Dataset, output: Path) -> None:
+    from alc_kernels.trainer.evaluation import decision_rules
     from alc_kernels.trainer.report.build import Report
+    from alc_kernels.trainer.report.certificates import certificate_table
     from alc_kernels.trainer.report.decision import figures_text
     from alc_kernels.whole import whole_file, write_whole
 
     print("How many titles can be matched without a person?", flush=True)
-    print(figures_text(groups))
     price = _price([group for group in groups if not group.reference])
+    groups = decision_rules(groups)
+    print(figures_text(groups))
+    print(f"\nCertificates\n{certificate_table(groups).text()}")
     print(f"\n{textwrap.fill(price, 100)}")
     print("\nDrawing the report ...", file=sys.stderr)
     report = Report("How many product titles can be matched without a person?", groups, dataset)

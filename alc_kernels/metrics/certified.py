@@ -51,11 +51,17 @@ class _Tests(NamedTuple):
     groups: FloatArray
     p_values: FloatArray
     levels: FloatArray  # the level each was tested at
-    share: float  # the level of one start
+    own_levels: FloatArray  # of that, what began there
 
-    def allowed(self, place: int) -> float:
-        """The level to plan with: where the sequence did not come, that of a start."""
-        return max(float(self.levels[place]), self.share)
+    def reaches(self, place: int, factor: float, precision: float) -> bool:
+        """Whether so many times the queries, with the rates seen, would certify ``place``.
+
+        Or a threshold below it. The sequence has to come there: what is clear by itself does not
+        help where every start before it fails.
+        """
+        many = factor / self.deff
+        p_values = error_p_value(many * self.wrong, many * self.accepted, 1.0 - precision)
+        return bool(fallback(p_values, self.own_levels)[0][place:].any())
 
 
 @dataclass(frozen=True)
@@ -306,7 +312,7 @@ def _test(
     p_values = error_p_value(wrong_ones / deff, accepted / deff, 1.0 - precision)
     return _Tests(
         ranked[ends - 1], accepted, wrong_ones, deff, sums.groups[kept], p_values,
-        fallback(p_values, levels)[1], float(level * planned.shares.max()),
+        fallback(p_values, levels)[1], levels,
     )  # fmt: skip
 
 
@@ -350,23 +356,17 @@ def _category(
 
 
 def _more(tests: _Tests, place: int, precision: float, num_queries: int) -> float:
-    """Queries to add so that the test at ``place`` succeeds with the rates seen there."""
-    deff, level = float(tests.deff[place]), tests.allowed(place)
-    accepted, wrong = float(tests.accepted[place]) / deff, float(tests.wrong[place]) / deff
-    if wrong >= (1.0 - precision) * accepted:
-        return math.inf
-
-    def enough(factor: float) -> bool:
-        return bool(error_p_value(factor * wrong, factor * accepted, 1.0 - precision)[0] <= level)
-
+    """Queries to add so that the tests come to ``place`` with the rates seen."""
     low, high = 1.0, 2.0
-    while not enough(high):
+    while not tests.reaches(place, high, precision):
         low, high = high, 2.0 * high
-        if high * num_queries > 1e9:  # the precision there is next to the wanted one
+        if (
+            high * num_queries > 1e9
+        ):  # the precision there is not above the wanted one, or next to it
             return math.inf
     while (high - low) * num_queries > 0.5:
         middle = 0.5 * (low + high)
-        low, high = (low, middle) if enough(middle) else (middle, high)
+        low, high = (low, middle) if tests.reaches(place, middle, precision) else (middle, high)
     return float(max(math.ceil((high - 1.0) * num_queries), 1))
 
 

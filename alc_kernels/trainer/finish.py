@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import sys
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -196,9 +197,11 @@ def evaluate_and_report(
     Raises:
         Interrupted: Ctrl-C; the message says that the trained model is safe.
     """
-    from alc_kernels.trainer.evaluation.comparison import loss_name, method_name
-    from alc_kernels.trainer.report.decision import figures_text
-    from alc_kernels.trainer.report.summary import threshold_table
+    from alc_kernels.trainer.evaluation.comparison import decision_rules, loss_name, method_name
+    from alc_kernels.trainer.evaluation.decision import decide
+    from alc_kernels.trainer.report.certificates import acceptance_notes, certificate_table
+    from alc_kernels.trainer.report.decision import decision_paragraphs, figures_text
+    from alc_kernels.trainer.report.table import WIDTH
 
     evaluation = Evaluation(dataset, config.acceptance, processes)
     names = " and the ".join(dataset.catalogues())
@@ -218,9 +221,11 @@ def evaluate_and_report(
         baseline = evaluation.baseline()
         if baseline is not None:
             evaluation.save_baseline(baseline, folder)
-        groups = [group] if baseline is None else [baseline, group]
+        groups = decision_rules([group] if baseline is None else [baseline, group])
         print(figures_text(groups))
-        print(f"\nThe threshold to ship\n{threshold_table(group).text()}")
+        print(f"\nCertificates\n{certificate_table(groups).text()}")
+        for text in [*acceptance_notes(groups), *decision_paragraphs(decide(groups))]:
+            print(f"\n{textwrap.fill(text, WIDTH)}")
         written = [folder / "metrics.json"]
         if importlib.util.find_spec("matplotlib") is None:
             print(f"no report: pip install 'alc-kernels[{EXTRA}]'", file=sys.stderr)
@@ -239,7 +244,8 @@ def write_report(groups: Sequence[Group], dataset: Dataset, folder: Path) -> Pat
     from alc_kernels.trainer.report.build import Report
     from alc_kernels.whole import write_whole
 
-    title = f"{dataset.name}: {groups[-1].name}"
+    trained = next(group for group in groups if not group.reference)
+    title = f"{dataset.name}: {trained.name}"
     page = folder / REPORT
     write_whole(page, Report(title, groups, dataset).html())
     return page

@@ -83,7 +83,7 @@ def test_scoring_on_other_data_says_what_it_replaces_and_the_way_back(
     run = evaluate(made, "ngame", "reversed", tmp_path)
     shown = capsys.readouterr()
     told = (
-        f"the figures, the threshold and the report of {run}, which were of {made / 'data'}, by "
+        f"the figures, the certificates and the report of {run}, which were of {made / 'data'}, by "
         f"those of {made / 'reversed'}; back with: alc evaluate {run} --data {made / 'data'}"
     )
     assert shown.err.startswith(f"This replaces {told}\n")

@@ -202,3 +202,15 @@ def test_bad_input_is_one_clear_line(change, message):
     with pytest.raises(ValueError, match=message) as caught:
         certified_threshold(**{**good, **change})
     assert "\n" not in str(caught.value)
+
+
+def test_needed_queries_bring_the_sequence_there():
+    """Few products, nearly all right: late tests are clear, the first ones lack products."""
+    rng = np.random.default_rng(0)
+    scores, groups = rng.normal(size=1000), np.arange(1000) % 30
+    correct = np.ones(1000, bool)
+    correct[np.argsort(scores)[:3]] = False  # at the end, where the error rate is far below 10 %
+    found = certified_threshold(scores, correct, 0.9, groups=groups)
+    assert not found.certified
+    more = found.needed(0.5)
+    assert 200 < more < 2000 and f"about {found.needed(1.0):.0f} more" in found.reason

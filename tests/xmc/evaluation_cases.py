@@ -10,7 +10,7 @@ from alc_kernels.trainer.data.text.sparse import relation_from_rows
 from alc_kernels.trainer.evaluation import Scored, data_fingerprint, score_model
 from alc_kernels.trainer.evaluation.results import describe_data
 
-NAMES = [f"product {number} <b>&{number}</b>" for number in range(40)]
+NAMES = [f"product {number} <b>&{number}</b>" for number in range(160)]
 
 
 def make_dataset(seed=0, queries=200, held_out=True):
@@ -33,10 +33,15 @@ def with_several_labels(seed=0):
     splits = {"train": dataset.train}
     for name in ("validation", "test"):
         rows = [generator.permutation(len(NAMES)) for _ in dataset.splits[name].queries]
+        for row, text in zip(rows, dataset.splits[name].queries, strict=True):
+            own = int(text.split()[1])  # the product that the title names comes first
+            place = int(np.flatnonzero(row == own)[0])
+            row[[0, place]] = row[[place, 0]]
         counts = generator.integers(5, size=len(rows))
-        right = relation_from_rows([row[:n] for row, n in zip(rows, counts, strict=True)], 40)
+        count = len(NAMES)
+        right = relation_from_rows([row[:n] for row, n in zip(rows, counts, strict=True)], count)
         left_out = relation_from_rows(
-            [row[35 - n :] for row, n in zip(rows, counts, strict=True)], 40
+            [row[count - 5 - n :] for row, n in zip(rows, counts, strict=True)], count
         )
         splits[name] = Split(dataset.splits[name].queries, right, left_out)
     return dataclasses.replace(dataset, splits=splits, propensity=(0.6, 2.6))

@@ -64,7 +64,7 @@ def test_tfidf_alone_and_small_catalogues():
     assert small(["another", "only one"]).labels.tolist() == [[0], [0]]
     with pytest.raises(ValueError, match="expected both, or neither"):
         CandidateSearch(search.texts, ToyModel().encode_queries)
-    with pytest.raises(ValueError, match=r"found 3, expected 40 \(labels\)"):
+    with pytest.raises(ValueError, match=r"found 3, expected 160 \(labels\)"):
         CandidateSearch(
             search.texts, ToyModel().encode_queries, ToyModel().encode_labels(dataset.labels[:3])
         )

@@ -8,7 +8,7 @@ import pytest
 from evaluation_cases import ToyModel, make_dataset, make_scored, with_several_labels
 
 from alc_kernels import metrics
-from alc_kernels.metrics import transferred_coverage
+from alc_kernels.metrics import certified_threshold, transferred_coverage
 from alc_kernels.trainer.evaluation import (
     BY_KEY,
     Group,
@@ -83,6 +83,26 @@ def test_a_precision_out_of_reach_accepts_nothing():
     assert values["transferred_90_threshold"] == np.inf
     assert values["transferred_90_coverage"] == 0.0
     assert np.isnan(values["transferred_90_precision"])
+
+
+def test_certified_figures_by_hand():
+    splits = make_scored().predictions["open"]
+    validation, test = splits["validation"], splits["test"]
+    values = Judged(validation, test).values()
+    for precision in (0.9, 0.95):
+        found = certified_threshold(
+            validation.top_score, validation.correct, precision, groups=validation.group
+        )
+        accepted = test.top_score >= found.threshold
+        name = f"certified_{percent(precision)}"
+        assert values[f"{name}_threshold"] == found.threshold
+        assert values[f"{name}_validation"] == found.coverage
+        assert values[f"{name}_coverage"] == pytest.approx(accepted.mean())
+        right = test.correct[accepted].mean() if accepted.any() else np.nan
+        assert values[f"{name}_precision"] == pytest.approx(right, nan_ok=True)
+    assert values["certified_90_coverage"] > 0
+    never = Judged(predictions([0.9, 0.8], [1, 1]), TEST).values()
+    assert never["certified_90_threshold"] == np.inf and never["certified_90_coverage"] == 0.0
 
 
 def test_agrees_with_the_metrics_package():
@@ -165,8 +185,9 @@ def test_a_decision_says_what_is_within_noise():
     }  # fmt: skip
     assert [rival.group.name for rival in made.within_noise] == ["ALC"]
     value = made.group.points()["open"]
-    assert made.threshold.value == value["transferred_90_threshold"]
-    assert made.coverage.value == value["transferred_90_coverage"]
+    assert made.threshold == value["certified_90_threshold"]
+    assert made.coverage.value == value["certified_90_coverage"]
+    assert made.certified == value["certified_90_validation"]
 
 
 def test_groups_of_several_methods_are_named_by_method_and_loss():
@@ -223,8 +244,11 @@ def test_weights_are_repetitions():
         taken = {f.name: getattr(part, f.name)[rows] for f in dataclasses.fields(part)}
         repeated[split] = Predictions(**taken)
     expected = Judged(repeated["validation"], repeated["test"]).values()
-    del expected["opis"]
-    assert weighted.keys() == expected.keys()
+    # Neither knows weights: a certificate is of the titles as they are.
+    for key in [key for key in expected if key == "opis" or key.startswith("certified_")]:
+        del expected[key]
+    certified = {key for key in weighted if key.startswith("certified_")}
+    assert weighted.keys() - certified == expected.keys()
     for key, value in expected.items():
         assert weighted[key][0] == pytest.approx(value), key
 
@@ -321,4 +345,5 @@ def test_the_one_to_ship_is_chosen_on_validation_alone():
     groups = [Group("bad", [crossed[1]]), Group("good", [crossed[0]])]
     assert best_group(groups).name == "good"
     yardstick = Group("yardstick", [good], reference=True)
-    assert best_group([yardstick, groups[0]]).name == "bad"
+    assert best_group([yardstick, groups[0]]) is yardstick  # never a run that a baseline beats
+    assert best_group([Group("yardstick", [bad], reference=True), groups[1]]).name == "good"

@@ -10,8 +10,9 @@ import pytest
 from evaluation_cases import make_dataset, make_scored, with_several_labels
 
 from alc_kernels.trainer.evaluation import Estimate, Group
-from alc_kernels.trainer.evaluation.comparison import decide
+from alc_kernels.trainer.evaluation.decision import decide
 from alc_kernels.trainer.report.build import Report
+from alc_kernels.trainer.report.certificates import certificate_table
 from alc_kernels.trainer.report.decision import (
     caution_sentence,
     choice_table,
@@ -31,8 +32,6 @@ from alc_kernels.trainer.report.summary import (
     score,
     settings_table,
     share_cell,
-    threshold_table,
-    thresholds_table,
 )
 from alc_kernels.trainer.report.table import Cell, Table
 
@@ -105,8 +104,8 @@ def test_page_says_what_a_reader_needs(written):
                    "PSP@3", "nDCG@5"):  # fmt: skip
         assert needed in shown, needed
     point = made[2].shipped.points()["open"]
-    assert f"threshold {score(point['transferred_90_threshold'])}" in report.advice()
-    assert f"{per_cent(point['transferred_90_coverage'])} %" in report.advice()
+    assert f"accept from {score(point['certified_90_threshold'])}" in report.advice()
+    assert f"{per_cent(point['certified_90_coverage'])} %" in report.advice()
 
 
 def test_page_is_the_same_every_time(written):
@@ -133,7 +132,7 @@ def test_no_threshold_is_said_plainly():
     report = Report("Hopeless", [Group("base", [run], replicates=10)])
     assert "nothing should be accepted automatically" in report.advice()
     assert reason_sentences(report.decision) == []  # a choice among nothing has no reasons
-    assert "none\u2013none" not in report.html() and "so that at least 90" not in report.html()
+    assert "none\u2013none" not in report.html() and "is not certifiable" in report.html()
     assert "none" in report.html()
 
 
@@ -199,15 +198,17 @@ def test_few_accepted_titles_show_little_though_all_are_right(share, accepted, v
         assert "(66.4\u2013100.0) are right" in ship_sentence(decision)
 
 
-def test_a_threshold_promises_what_validation_showed():
-    for count, few in ((200, False), (40, True)):
+def test_a_certificate_says_on_how_many_titles_it_rests():
+    for count, few in ((200, False), (99, True)):
         dataset = make_dataset(queries=count)
-        group = Group("base", [make_scored("b", 0.9, dataset)], replicates=10)
-        seen = f"at least 90 % of the accepted were right among {count} validation titles"
-        assert f"chosen so that {seen}" in ship_sentence(decide([group]))
+        group = Group("base", [make_scored("b", 0.4, dataset)], replicates=10)
+        made = decide([group])
+        products = made.certificate.found.num_groups
+        assert made.possible
+        seen = f"certified with 95 % confidence on {products} products, {count} validation titles"
+        assert seen in ship_sentence(made)
         for text in (
-            ship_sentence(decide([group])), threshold_table(group).caption,
-            thresholds_table([group]).caption, Report("r", [group]).html(),
+            ship_sentence(made), certificate_table([group]).caption, Report("r", [group]).html(),
         ):  # fmt: skip
             assert f"{count} validation titles" in text
             assert ("that is few: 100 are wanted to choose a threshold" in text) == few
@@ -219,7 +220,7 @@ def test_titles_without_a_right_label_are_counted_where_every_label_is_a_candida
     without = int((dataset.test.relation.getnnz(axis=1) == 0).sum())
     told = f"every label is a candidate; {without} of 200 test titles have no right one"
     tables = [headline_table([group]), ranking_table([group]), risk_table([group]),
-              threshold_table(group), thresholds_table([group])]  # fmt: skip
+              certificate_table([group])]  # fmt: skip
     for table in tables:
         assert f"Closed catalogue ({told})" in table.rows and without > 0
     page = Report("r", [group]).html()
@@ -249,7 +250,7 @@ def test_nothing_is_said_of_a_precision_that_nothing_reaches():
     assert caution_sentence(dataclasses.replace(decision, reached=nothing)) == ""
 
 
-def test_a_better_yardstick_is_the_strong_one_and_is_named():
+def test_a_better_yardstick_is_the_one_to_ship():
     dataset = make_dataset()
     run = dataclasses.replace(make_scored("t", 0.3, dataset), config={}, history=[])
     yardstick = Group("TF-IDF", [run], True, 30)
@@ -262,12 +263,15 @@ def test_a_better_yardstick_is_the_strong_one_and_is_named():
     decision = decide(made)
     shown = choice_table(decision, made).rows
     assert [row[1].strong for row in shown] == [True, False, False]
-    assert shown[0][2].text == "yardstick"
-    told = " ".join(reason_sentences(decision))
-    assert "TF-IDF, a yardstick that needs no training, accepts more there" in told
-    alone = decide([yardstick, base])
-    assert "TF-IDF" in " ".join(reason_sentences(alone))
+    assert [row[3].text == "ship" for row in shown] == [True, False, False]
+    assert ship_sentence(decision).startswith("Ship TF-IDF, which needs no training, at 90 %: ")
+    assert "So far training does not pay." in reason_sentences(decision)
+    page = Report("r", made, dataset).html()
+    assert "Ship TF-IDF, which needs no training" in page
+    assert decide([yardstick, base]).group is yardstick
     assert reason_sentences(decide([base])) == []
+    tie = Group("copy", [run], replicates=30)
+    assert decide([yardstick, tie]).group is tie  # a tie is no reason against the trained one
 
 
 def test_the_best_is_strong():

@@ -1,13 +1,12 @@
 """Evaluation: exact search, predictions, figures with intervals, comparison of runs."""
 
 from alc_kernels.trainer.evaluation.comparison import (
-    Decision,
     Group,
-    best_group,
-    decide,
+    decision_rules,
     group_runs,
     loss_name,
 )
+from alc_kernels.trainer.evaluation.decision import Decision, best_group, decide
 from alc_kernels.trainer.evaluation.judged import (
     BY_KEY,
     MEASURES,
@@ -36,6 +35,7 @@ __all__ = [
     "best_group",
     "data_fingerprint",
     "decide",
+    "decision_rules",
     "figures",
     "group_runs",
     "leading_catalogue",

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from alc_kernels.metrics import coverage_at_precision
-from alc_kernels.metrics.bounds import precision_lower_bound
+from alc_kernels.trainer.evaluation.certificates import certify
 from alc_kernels.trainer.evaluation.judged import (
     PRECISIONS,
     REPLICATES,
     Estimate,
     Judged,
     estimate,
-    percent,
     replicate,
 )
 from alc_kernels.trainer.evaluation.predictions import CATALOGUES, leading_catalogue
-from alc_kernels.trainer.evaluation.results import UNIMPORTANT, RunError, Scored, settings_key
+from alc_kernels.trainer.evaluation.results import (
+    UNIMPORTANT,
+    WITH_ACCEPTANCE,
+    RunError,
+    Scored,
+    settings_key,
+)
 from alc_kernels.trainer.methods import METHODS
 
 CHOICE_PRECISION = 0.9  # runs are chosen by their coverage at it
@@ -94,6 +97,7 @@ class Group:
     ) -> None:
         self.name = name
         self.reference = reference
+        self.replicates = replicates
         self._measured = [Measured(run, replicates) for run in runs]
 
     @property
@@ -113,20 +117,26 @@ class Group:
 
     @cached_property
     def shipped(self) -> Group:
-        """The run to ship, alone: the seed with the largest coverage at .9 on validation.
+        """The run to ship, alone: the seed that is best on validation, see :func:`merit`.
 
         Pictures, examples and thresholds are of this run.
         """
         if len(self._measured) == 1:
             return self
-        best = max(self._measured, key=lambda m: validation_coverage(m.run, CHOICE_PRECISION))
-        alone = Group(self.name, [], self.reference)
+        best = max(self._measured, key=lambda measured: merit(measured.run))
+        alone = Group(self.name, [], self.reference, self.replicates)
         alone._measured = [best]  # with what was worked out already
         return alone
 
-    def validation_coverage(self, precision: float) -> float:
-        """Leading catalogue's coverage at ``precision`` on validation, mean over the seeds."""
-        return float(np.mean([validation_coverage(run, precision) for run in self.runs]))
+    @property
+    def rule(self) -> str:
+        """What decides: ``"cosine"`` or ``"acceptance"``."""
+        return self.runs[0].rule
+
+    def merit(self, precision: float = CHOICE_PRECISION) -> tuple[float, float]:
+        """:func:`merit`, mean over the seeds."""
+        certified, coverage = np.mean([merit(run, precision) for run in self.runs], axis=0)
+        return float(certified), float(coverage)
 
     def points(self) -> dict[str, dict[str, float]]:
         """Every measure, mean over the seeds, without the bootstrap."""
@@ -172,10 +182,16 @@ class Group:
         return np.mean([measured.drawn[catalogue][key] for measured in self._measured], axis=0)
 
 
-def validation_coverage(run: Scored, precision: float) -> float:
-    """Leading catalogue's coverage at ``precision`` on validation: what a choice looks at."""
+def merit(run: Scored, precision: float = CHOICE_PRECISION) -> tuple[float, float]:
+    """What runs are chosen by, larger is better; validation and the leading catalogue alone.
+
+    Returns:
+        The coverage that is certified at ``precision``; for ties, such as where nothing is
+        certified, the largest coverage at it.
+    """
     found = run.predictions[leading_catalogue(run.predictions)]["validation"]
-    return float(coverage_at_precision(found.top_score, found.correct, precision))
+    coverage = coverage_at_precision(found.top_score, found.correct, precision)
+    return certify(found, precision).coverage, float(coverage)
 
 
 def group_runs(runs: Sequence[Scored], replicates: int = REPLICATES) -> list[Group]:
@@ -195,13 +211,20 @@ def group_runs(runs: Sequence[Scored], replicates: int = REPLICATES) -> list[Gro
     ]
 
 
-def best_group(groups: Sequence[Group], precision: float = CHOICE_PRECISION) -> Group:
-    """The one to ship: the largest coverage on validation, yardsticks left out; ties to the first.
+def decision_rules(groups: Sequence[Group]) -> list[Group]:
+    """Every group, and behind each the same runs with their acceptance models deciding.
 
-    Test titles have no say, or its figures there would be too good.
+    Only where all runs of a group have one.
     """
-    contenders = [group for group in groups if not group.reference]
-    return max(contenders, key=lambda group: group.validation_coverage(precision))
+    made = []
+    for group in groups:
+        made.append(group)
+        runs = [run.by_acceptance() for run in group.runs]
+        if all(runs):
+            name = f"{group.name}{WITH_ACCEPTANCE}"
+            accepted = [run for run in runs if run is not None]
+            made.append(Group(name, accepted, group.reference, group.replicates))
+    return made
 
 
 def check_same_data(runs: Sequence[Scored]) -> None:
@@ -246,141 +269,3 @@ def group_names(firsts: Sequence[Scored]) -> list[str]:
         differing = differing_settings(alike)
         made.append(", ".join([name, *(f"{key}={run.config.get(key)}" for key in differing)]))
     return made
-
-
-# Which run to ship, with which threshold, and how sure the choice is.
-#
-# Everything here is chosen on validation; test only says what the choice gives.
-
-
-@dataclass(frozen=True)
-class Rival:
-    """A group that was not chosen.
-
-    Attributes:
-        group: which.
-        behind: chosen minus rival, coverage on validation, paired interval.
-        on_test: chosen minus rival, transferred coverage on test, paired interval.
-    """
-
-    group: Group
-    behind: Estimate
-    on_test: Estimate
-
-    @property
-    def within_noise(self) -> bool:
-        """Whether the interval of the difference on validation holds zero."""
-        return not self.behind.low > 0
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What to ship.
-
-    Attributes:
-        group: the settings chosen.
-        catalogue: the catalogue that was looked at, ``"open"`` where there is one.
-        precision: the precision wanted.
-        threshold: accept scores of at least this; infinite where none reaches the precision.
-        validation: the chosen group's coverage on validation.
-        coverage, reached: what the threshold gives on test: share accepted, and right among them.
-        accepted: test titles that the threshold accepts.
-        rivals: the other groups, in the order given.
-        better_yardsticks: yardsticks with more coverage on validation than the chosen group.
-    """
-
-    group: Group
-    catalogue: str
-    precision: float
-    threshold: Estimate
-    validation: Estimate
-    coverage: Estimate
-    reached: Estimate
-    accepted: int
-    rivals: tuple[Rival, ...] = ()
-    better_yardsticks: tuple[Group, ...] = ()
-
-    @property
-    def run(self) -> Scored:
-        """The very run: of several seeds the best on validation."""
-        return self.group.shipped.runs[0]
-
-    @property
-    def validation_titles(self) -> int:
-        """How many titles the threshold was chosen on."""
-        return len(self.run.predictions[self.catalogue]["validation"])
-
-    @property
-    def supported(self) -> Estimate:
-        """``reached`` with the wider of its own and Clopper and Pearson's 95 % interval.
-
-        Titles that are all right, or all wrong, are the same in every draw of the bootstrap, which
-        then has no width, however few they are.
-        """
-        if not self.accepted or not math.isfinite(self.reached.low):
-            return self.reached
-        right = round(self.reached.value * self.accepted)
-        wrong = self.accepted - right
-        return Estimate(
-            self.reached.value,
-            min(self.reached.low, precision_lower_bound(wrong, self.accepted, 0.025)),
-            max(self.reached.high, 1 - precision_lower_bound(right, self.accepted, 0.025)),
-        )
-
-    @property
-    def tied(self) -> list[Rival]:
-        """The rivals that accept as many validation titles as the chosen one."""
-        return [rival for rival in self.rivals if rival.behind.value == 0]
-
-    @property
-    def possible(self) -> bool:
-        """Whether any score reaches the precision on validation."""
-        return math.isfinite(self.threshold.value)
-
-    @property
-    def within_noise(self) -> list[Rival]:
-        """The rivals that the data do not tell from the chosen one."""
-        return [rival for rival in self.rivals if rival.within_noise]
-
-
-def decide(groups: Sequence[Group], precision: float = CHOICE_PRECISION) -> Decision:
-    """Choose among ``groups``, yardsticks left out.
-
-    Args:
-        groups: at least one that is no yardstick.
-        precision: one of the precisions that figures are made for.
-    """
-    chosen = best_group(groups, precision)
-    name, catalogue = percent(precision), chosen.leading
-    shipped = chosen.shipped.figures()[catalogue]
-    threshold = shipped[f"transferred_{name}_threshold"]
-    test = chosen.shipped.runs[0].predictions[catalogue]["test"]
-    rivals = []
-    for group in groups:
-        if group.reference or group is chosen:
-            continue
-        difference = chosen.difference(group)[catalogue]
-        rivals.append(
-            Rival(
-                group,
-                difference[f"validation_coverage_{name}"],
-                difference[f"transferred_{name}_coverage"],
-            )
-        )
-    return Decision(
-        chosen,
-        catalogue,
-        precision,
-        threshold,
-        chosen.figures()[catalogue][f"validation_coverage_{name}"],
-        shipped[f"transferred_{name}_coverage"],
-        shipped[f"transferred_{name}_precision"],
-        int((test.top_score >= threshold.value).sum()),
-        tuple(rivals),
-        tuple(
-            group
-            for group in groups
-            if group.reference
-            and group.validation_coverage(precision) > chosen.validation_coverage(precision)
-        ),
-    )

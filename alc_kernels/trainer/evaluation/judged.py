@@ -11,6 +11,7 @@ import numpy as np
 
 from alc_kernels.metrics import Sweep, opis, precision_coverage_curve, sweep
 from alc_kernels.metrics.bootstrap import ClusterDraws, percentile_bounds
+from alc_kernels.trainer.evaluation.certificates import certify
 from alc_kernels.trainer.evaluation.predictions import Predictions, Splits
 
 # The figures of a run: what each is called and what it means.
@@ -57,23 +58,42 @@ def coverage_measures(precision: float) -> list[Measure]:
             "the same on validation: what a choice between runs may look at",
         ),
         Measure(
+            f"certified_{name}_threshold",
+            f"certified threshold {short}",
+            f"lowest score from which {wanted} is certified on validation: the one to ship",
+            None,
+        ),
+        Measure(
+            f"certified_{name}_validation",
+            f"validation certified {short}",
+            "share of validation queries accepted at it: what the choice to ship looks at",
+        ),
+        Measure(
+            f"certified_{name}_coverage", f"certified {short}",
+            "share of test queries accepted at it",
+        ),
+        Measure(
+            f"certified_{name}_precision", f"precision of certified {short}",
+            "precision among them", None,
+        ),
+        Measure(
             f"transferred_{name}_threshold",
-            f"threshold {short}",
-            f"lowest score that attains {wanted} on validation: the one to ship",
+            f"plug-in threshold {short}",
+            f"lowest score that attains {wanted} on validation: promises nothing",
             None,
         ),
         Measure(
             f"transferred_{name}_coverage",
-            f"accepted {short}",
-            "share of test queries accepted at the validation threshold",
+            f"plug-in accepted {short}",
+            "share of test queries accepted at it",
         ),
         Measure(
             f"transferred_{name}_precision",
-            f"precision of accepted {short}",
-            "precision among them",
+            f"precision of plug-in {short}",
+            "precision among them: about as often below the one wanted as above",
             None,
         ),
-    ]
+    ]  # fmt: skip
 
 
 MEASURES: tuple[Measure, ...] = (
@@ -115,6 +135,7 @@ class Judged:
         precisions: tuple[float, ...] = PRECISIONS,
     ) -> None:
         self.precisions = precisions
+        self.certified = {p: certify(validation, p) for p in precisions}
         self.validation_order = np.argsort(-validation.top_score, kind="stable")
         self.test_order = np.argsort(-test.top_score, kind="stable")
         self._val_scores = validation.top_score[self.validation_order]
@@ -134,13 +155,18 @@ class Judged:
             np.ones((1, len(self.validation_order))), np.ones((1, len(self.test_order)))
         )
         point = {key: float(values[0]) for key, values in made.items()}
+        for precision, found in self.certified.items():
+            point[f"certified_{percent(precision)}_validation"] = found.coverage
         point["opis"] = float(opis(self._scores, self._correct, self._groups))
         return point
 
     def replicates(
         self, validation_weights: np.ndarray, test_weights: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Every measure but OPIS (which knows no weights) under S weightings of the queries.
+        """Every measure but OPIS and what is certified of validation, under S weightings.
+
+        Certified thresholds stay as they are: an interval says what they give, not how they would
+        fall on other validation queries.
 
         Args:
             validation_weights: (S, N) numbers >= 0, in the order of the validation predictions.
@@ -170,15 +196,18 @@ class Judged:
         self, precision: float, on_validation: Sweep, on_test: Sweep, test_w: np.ndarray
     ) -> dict[str, np.ndarray]:
         name = percent(precision)
-        threshold = on_validation.threshold_at(precision)
-        accepted = test_w * (self._scores >= threshold[:, None])  # (S, M)
-        return {
+        made = {
             f"coverage_{name}": on_test.coverage_at(precision),
             f"validation_coverage_{name}": on_validation.coverage_at(precision),
-            f"transferred_{name}_threshold": threshold,
-            f"transferred_{name}_coverage": accepted.sum(axis=1) / test_w.sum(axis=1),
-            f"transferred_{name}_precision": _mean(self._correct, accepted),
         }
+        plug_in = on_validation.threshold_at(precision)
+        certified = np.full(len(plug_in), self.certified[precision].threshold)
+        for kind, threshold in (("certified", certified), ("transferred", plug_in)):
+            accepted = test_w * (self._scores >= threshold[:, None])  # (S, M)
+            made[f"{kind}_{name}_threshold"] = threshold
+            made[f"{kind}_{name}_coverage"] = accepted.sum(axis=1) / test_w.sum(axis=1)
+            made[f"{kind}_{name}_precision"] = _mean(self._correct, accepted)
+        return made
 
 
 def _sorted_weights(weights: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +118,9 @@ BASELINE = "tfidf.npz"
 REPORT = "report.html"
 CONFIG = "config.toml"
 BASELINE_NAME = "TF-IDF"
-ACCEPTANCE = "acceptance"  # .json and .npz
+COSINE = "cosine"
+ACCEPTANCE = "acceptance"  # the rule, and the name of its .json and .npz
+WITH_ACCEPTANCE = " + acceptance"  # behind the name of a run
 BASELINE_ACCEPTANCE = "tfidf-acceptance"
 
 
@@ -191,6 +193,8 @@ class Scored:
         accepted: the predictions of its acceptance model; None where the score decides.
         acceptance: which acceptance model that is, or why there is none; "" where the run was
             scored by a version without one.
+        rule: what ``predictions`` are ordered and accepted by: :data:`COSINE`, or
+            :data:`ACCEPTANCE` in :meth:`by_acceptance`.
     """
 
     name: str
@@ -203,6 +207,14 @@ class Scored:
     folder: Path | None = None
     accepted: Splits | None = None
     acceptance: str = ""
+    rule: str = COSINE
+
+    def by_acceptance(self) -> Scored | None:
+        """The same run with its acceptance model deciding; None where it has none."""
+        if self.accepted is None:
+            return None
+        name = f"{self.name}{WITH_ACCEPTANCE}"
+        return replace(self, name=name, predictions=self.accepted, rule=ACCEPTANCE)
 
 
 def load_scored(folder: Path) -> Scored:

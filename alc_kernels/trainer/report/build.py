@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alc_kernels.trainer.data import Dataset
-from alc_kernels.trainer.evaluation.comparison import CHOICE_PRECISION, Decision, Group, decide
+from alc_kernels.trainer.evaluation.comparison import CHOICE_PRECISION, Group
+from alc_kernels.trainer.evaluation.decision import Decision, decide
 from alc_kernels.trainer.evaluation.judged import MEASURES, percent
+from alc_kernels.trainer.report import certificates, figures, summary
 from alc_kernels.trainer.report import decision as decisions
-from alc_kernels.trainer.report import figures, summary
 from alc_kernels.trainer.report.decision import caution_sentence, ship_sentence
 from alc_kernels.trainer.report.summary import (
     CATALOGUE_NAMES,
-    chosen_text,
     per_cent,
     points,
     score,
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TARGET = CHOICE_PRECISION
-KEY = f"transferred_{percent(TARGET)}"
 
 
 @dataclass
@@ -77,7 +76,7 @@ class Report:
             loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
             lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined,
         )  # fmt: skip
-        environment.globals |= vars(summary) | vars(figures) | vars(decisions)
+        environment.globals |= vars(summary) | vars(figures) | vars(certificates) | vars(decisions)
         return environment.get_template("page.jinja").render(
             report=self,
             groups=self.groups,
@@ -101,12 +100,17 @@ class Report:
         made = self.decision
         p1 = made.group.shipped.figures()[made.catalogue]["p1"]
         where = f"{CATALOGUE_NAMES[made.catalogue].lower()}, {made.group.name}"
-        chosen = chosen_text(TARGET, made.validation_titles)
-        if not made.possible:
-            chosen = f"no score reaches precision {percent(TARGET)} % on validation"
+        wanted = f"precision {percent(TARGET)} %"
+        chosen = f"{wanted} is not certifiable: {made.certificate.lacking()}"
+        if made.possible:
+            sure = f"{100 * made.certificate.found.confidence:.10g} %"
+            chosen = (
+                f"{wanted}, certified with {sure} confidence on "
+                f"{made.certificate.found.num_groups:,} products"
+            )
         items = [
             (
-                score(made.threshold.value),
+                score(made.threshold),
                 "accept from this score",
                 chosen,
             ),

@@ -10,20 +10,24 @@ from dataclasses import dataclass
 import numpy as np
 
 from alc_kernels.trainer.data import Dataset
-from alc_kernels.trainer.evaluation.comparison import Decision, Group
-from alc_kernels.trainer.evaluation.judged import percent
+from alc_kernels.trainer.evaluation.comparison import Group
+from alc_kernels.trainer.evaluation.decision import Decision
+from alc_kernels.trainer.evaluation.judged import BY_KEY, percent
 from alc_kernels.trainer.evaluation.predictions import Predictions
+from alc_kernels.trainer.report.certificates import (
+    acceptance_notes,
+    certificate_table,
+    new_text,
+)
 from alc_kernels.trainer.report.summary import (
     RANKING_SHORT,
     best_of,
-    chosen_text,
     difference_cell,
     difference_table,
     duration,
     headline_table,
     per_cent,
     points,
-    precision_cells,
     ranking_table,
     risk_table,
     row_name,
@@ -32,7 +36,6 @@ from alc_kernels.trainer.report.summary import (
     settings_table,
     share_cell,
     span,
-    thresholds_table,
     titles_text,
     without_right_label,
 )
@@ -127,7 +130,7 @@ def examples_table(examples: dict[str, list[Example]]) -> Table:
 def decision_examples(made: Decision, dataset: Dataset) -> Table:
     """Examples of what the run to ship does with test titles at its threshold."""
     found = made.run.predictions[made.catalogue]["test"]
-    return examples_table(pick_examples(dataset, found, made.threshold.value))
+    return examples_table(pick_examples(dataset, found, made.threshold))
 
 
 def titles_table(dataset: Dataset, count: int = 4) -> Table:
@@ -146,22 +149,22 @@ NAMED = 3  # rivals that are named in a sentence
 
 def ship_sentence(made: Decision) -> str:
     """What to do, and what it gives on test."""
-    wanted = f"precision {percent(made.precision)} %"
-    where = f"{titles_text(made.validation_titles)} of the {made.catalogue} catalogue"
     name = ", ".join(part for part in (made.group.name, seed_text(made.group)) if part)
+    untrained = ", which needs no training," if made.group.reference else ""
+    where = f"{titles_text(made.certificate.titles)} of the {made.catalogue} catalogue"
     if not made.possible:
         return (
-            f"Ship none of them yet: with {name}, the best on validation, no score reaches "
-            f"{wanted} on {where}, so nothing should be accepted automatically at it."
+            f"Ship none of them yet: with {name}, the best on {where}, precision "
+            f"{percent(made.precision)} % is not certifiable: {made.certificate.lacking()}. Until "
+            "then nothing should be accepted automatically at it."
         )
     open_ended = without_right_label(made.run.predictions, made.catalogue)
     missing = ", products missing from the catalogue included" if open_ended else ""
     return (
-        f"Ship {name} with threshold {score(made.threshold.value)}: of the test titles "
+        f"Ship {name}{untrained} {made.certificate.text()}, {where}. Of the test titles "
         f"{per_cent(made.coverage.value)} % (interval {span(made.coverage, per_cent)}) score at "
         f"least that, and {per_cent(made.reached.value)} % of those "
-        f"({span(made.supported, per_cent)}) are right{missing}. The threshold was "
-        f"{chosen_text(made.precision, made.validation_titles)}."
+        f"({span(made.supported, per_cent)}) are right{missing}."
     )
 
 
@@ -180,8 +183,8 @@ def caution_sentence(made: Decision) -> str:
         return f"The precision is kept: {found}, all of it at or above {wanted}."
     if shown.high < made.precision:
         return (
-            f"Careful, the precision is not kept: {found}, all of it below {wanted}. "
-            "Choose a higher precision, or the threshold on more validation titles."
+            f"Careful, the precision is not kept: {found}, all of it below {wanted}. The promise "
+            "is for titles like those of validation: certify on titles like those to come."
         )
     return (
         f"The precision reached is {found}, with {wanted} inside: that shows neither that it is "
@@ -191,30 +194,30 @@ def caution_sentence(made: Decision) -> str:
 
 def reason_sentences(made: Decision) -> list[str]:
     """Why this one: the choice on validation, and which rivals it does not clearly beat."""
-    if not made.possible:
+    if not made.possible or not made.rivals:
         return []
-    sentences = []
+    sentence = (
+        f"Of the {len(made.rivals) + 1} compared it has the most validation titles certified at "
+        f"precision {percent(made.precision)} %: {per_cent(made.certified)} %"
+    )
     tied = made.tied
     near = [rival for rival in made.within_noise if rival not in tied]
-    if made.rivals:
-        sentence = (
-            f"Of the {len(made.rivals) + 1} compared it accepts the most validation titles at "
-            f"precision {percent(made.precision)} %: {per_cent(made.validation.value)} % "
-            f"({span(made.validation, per_cent)})"
+    if tied:
+        others = " and ".join(rival.group.name for rival in tied[:NAMED])
+        if len(tied) > NAMED:
+            others += f" and {len(tied) - NAMED} more"
+        sentence += (
+            f", as many as {others}; of those it was given first, which is what decided. "
+            "Should another be cheaper to train or to run, validation does not speak against it"
         )
-        if tied:
-            others = " and ".join(rival.group.name for rival in tied[:NAMED])
-            if len(tied) > NAMED:
-                others += f" and {len(tied) - NAMED} more"
-            sentence += (
-                f", as many as {others}; of those it was given first, which is what decided. "
-                "Should another be cheaper to train or to run, validation does not speak against it"
-            )
-        sentences.append(f"{sentence}.")
+    sentences = [f"{sentence}."]
+    if made.group.reference:
+        sentences.append("So far training does not pay.")
     if near:
         told = "; ".join(
-            f"its lead over {rival.group.name} is {points(rival.behind.value)} points, with a "
-            f"paired interval of {points(rival.behind.low)} to {points(rival.behind.high)}"
+            f"its lead over {rival.group.name} in {_coverage_title(made)} is "
+            f"{points(rival.behind.value)} points, with a paired interval of "
+            f"{points(rival.behind.low)} to {points(rival.behind.high)}"
             for rival in near[:NAMED]
         )
         if len(near) > NAMED:
@@ -224,14 +227,8 @@ def reason_sentences(made: Decision) -> list[str]:
             f"That is within the noise: {told}. Should {other} be cheaper to train or to run, "
             "validation does not speak against it."
         )
-    elif made.rivals and not tied:
+    elif not tied:
         sentences.append("Its lead on validation over every other is clear of the noise.")
-    better = [group.name for group in made.better_yardsticks]
-    if better:
-        sentences.append(
-            f"{' and '.join(better)}, a yardstick that needs no training, accepts more there: so "
-            "far training does not pay."
-        )
     behind_on_test = [rival.group.name for rival in made.rivals if rival.on_test.high < 0]
     if behind_on_test:
         sentences.append(
@@ -241,33 +238,43 @@ def reason_sentences(made: Decision) -> list[str]:
     return sentences
 
 
+def _coverage_title(made: Decision) -> str:
+    return BY_KEY[f"coverage_{percent(made.precision)}"].title
+
+
 def choice_table(made: Decision, groups: Sequence[Group]) -> Table:
     """What the choice looked at, and what each would give on test."""
     name = percent(made.precision)
+    title = _coverage_title(made)
     table = Table(
-        ["", "on validation", "lead", "threshold", "accepted", "precision", "training"],
+        ["", "certified", title, "lead", "accept from", "accepted", "right", "training"],
         caption=f"{made.catalogue.capitalize()} catalogue, precision {name} % wanted, 95 % "
-        "intervals. On validation: coverage, which the choice is made by; lead: points that the "
-        "chosen one is ahead by there, paired, * clear of zero. Then, on test, what the threshold "
-        "of each one's best seed gives, and how long a run trains.",
+        "intervals. On validation: the coverage that is certified, which the choice is made by, "
+        f"and the largest there is, {title}; lead: points that the chosen one is ahead by in the "
+        "latter, paired, * clear of zero. Then what the certified threshold of each one's best "
+        "seed gives on test, and how long a run trains.",
     )
-    behind = {id(rival.group): rival for rival in made.rivals}
-    key = f"validation_coverage_{name}"
-    best = best_of([group.figures()[made.catalogue][key].value for group in groups])
+    rivals = {id(rival.group): rival for rival in made.rivals}
+    merits = {id(group): group.merit(made.precision)[0] for group in groups}
+    best = best_of(list(merits.values()))
     for group in groups:
         figures = group.figures()[made.catalogue]
         shipped = group.shipped.figures()[made.catalogue]
-        rival = behind.get(id(group))
-        lead = Cell("yardstick" if group.reference else "ship", strong=group is made.group)
-        if rival is not None:
-            lead = difference_cell(rival.behind)
+        rival = rivals.get(id(group))
+        lead = Cell("ship", strong=True) if rival is None else difference_cell(rival.behind)
         seconds = [run.seconds["training"] for run in group.runs if run.seconds.get("training")]
+        certified = per_cent(merits[id(group)])
         table.rows.append(
             [
                 row_name(group),
-                share_cell(figures[key], per_cent(figures[key].value) == best),
+                Cell(certified, strong=certified == best),
+                share_cell(figures[f"validation_coverage_{name}"]),
                 lead,
-                *precision_cells(shipped, made.precision),
+                Cell(score(shipped[f"certified_{name}_threshold"].value)),
+                *(
+                    share_cell(shipped[f"certified_{name}_{what}"])
+                    for what in ("coverage", "precision")
+                ),
                 Cell(duration(sum(seconds) / len(seconds)) if seconds else ""),
             ]
         )
@@ -276,7 +283,10 @@ def choice_table(made: Decision, groups: Sequence[Group]) -> Table:
 
 def decision_paragraphs(made: Decision) -> list[str]:
     """The decision in full: what to ship, whether test bears it out, why this one."""
-    parts = [ship_sentence(made), caution_sentence(made), " ".join(reason_sentences(made))]
+    parts = [
+        ship_sentence(made), caution_sentence(made), " ".join(reason_sentences(made)),
+        f"New products, {new_text(made.new)}.",
+    ]  # fmt: skip
     return [part for part in parts if part]
 
 
@@ -317,10 +327,11 @@ def comparison_text(
         dataset: the texts, for examples; None leaves them out.
         without_examples: why there are no texts, for the reader.
     """
-    contenders = [group for group in groups if not group.reference]
     parts = [decision_text(made, groups), f"\nCoverage\n{figures_text(groups)}"]
-    parts.append(f"\nThresholds\n{thresholds_table(contenders).text()}")
-    differing = settings_table(contenders)
+    parts.append(f"\nCertificates\n{certificate_table(groups).text()}")
+    notes = [textwrap.fill(note, WIDTH) for note in acceptance_notes(groups)]
+    parts.append("\n".join(["\nAcceptance models", *notes]))
+    differing = settings_table(groups)
     if differing is not None:
         parts.append(f"\nSettings that differ\n{differing.text()}")
     if dataset is not None:

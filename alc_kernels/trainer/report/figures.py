@@ -231,7 +231,7 @@ DRAWN = 6  # of more groups, the best on validation and the first are drawn
 def drawn_groups(groups: Sequence[Group], precision: float) -> list[Group]:
     """Yardsticks and at most :data:`DRAWN` others, in the order given."""
     contenders = [group for group in groups if not group.reference]
-    ranked = sorted(contenders[1:], key=lambda g: g.validation_coverage(precision), reverse=True)
+    ranked = sorted(contenders[1:], key=lambda g: g.merit(precision), reverse=True)
     kept = {id(group) for group in [contenders[0], *ranked[: DRAWN - 1]]}
     return [group for group in groups if group.reference or id(group) in kept]
 
@@ -249,7 +249,7 @@ def curve_panels(
     """Per catalogue its name and the curves of every group's run to ship."""
     contenders = [group for group in groups if not group.reference]
     banded = contenders if len(contenders) <= BANDS else [headline, contenders[0]]
-    key = f"transferred_{percent(precision)}"
+    key = f"certified_{percent(precision)}"
     panels = []
     for catalogue in headline.catalogues:
         curves = []
@@ -282,8 +282,8 @@ def coverage_picture(groups: Sequence[Group], headline: Group, precision: float)
     names = ", ".join(group.name for group in shown)
     caption = (
         "From left to right more titles are accepted, and precision falls. Bands: 95 % intervals. "
-        f"Dots: the thresholds chosen on validation for precision {percent(precision)} %, what "
-        "each model really gives. Higher and further to the right is better."
+        f"Dots: the thresholds that validation certifies for precision {percent(precision)} %, "
+        "what each really gives. Higher and further to the right is better."
     )
     caption += _left_out(groups, shown)
     if any(len(group.runs) > 1 for group in shown):
@@ -307,7 +307,7 @@ def histograms_picture(groups: Sequence[Group], precision: float) -> Picture:
             continue
         shipped = group.shipped
         test = shipped.runs[0].predictions[shipped.leading]["test"]
-        threshold = shipped.points()[shipped.leading][f"transferred_{percent(precision)}_threshold"]
+        threshold = shipped.points()[shipped.leading][f"certified_{percent(precision)}_threshold"]
         panel = Scores(group.name, test.top_score, test.correct, threshold)
         drawn.append(
             (
@@ -319,7 +319,7 @@ def histograms_picture(groups: Sequence[Group], precision: float) -> Picture:
     return picture(
         drawn,
         f"{leading}, test titles. The better right (filled) and wrong (hatched) matches come "
-        "apart, the more can be accepted; the line is the threshold chosen on validation for "
+        "apart, the more can be accepted; the line is the threshold certified on validation for "
         f"precision {percent(precision)} %.{_left_out(groups, chosen)}",
     )
 

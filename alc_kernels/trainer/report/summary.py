@@ -6,13 +6,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from alc_kernels.trainer.data.inspect import ENOUGH
 from alc_kernels.trainer.errors import counted
 from alc_kernels.trainer.evaluation.comparison import Group, differing_settings
-from alc_kernels.trainer.evaluation.judged import BY_KEY, PRECISIONS, Estimate, Figures, percent
+from alc_kernels.trainer.evaluation.judged import BY_KEY, Estimate, percent
 from alc_kernels.trainer.evaluation.predictions import Splits, leading_catalogue
+from alc_kernels.trainer.evaluation.results import COSINE
 from alc_kernels.trainer.report.table import Cell, Table
 
 CATALOGUE_TITLES = {
@@ -150,8 +149,8 @@ HEADLINE = (
     "p1",
     "coverage_90",
     "coverage_95",
-    "transferred_90_coverage",
-    "transferred_90_precision",
+    "certified_90_coverage",
+    "certified_90_precision",
 )
 RANKING = (
     "p1_answerable",
@@ -170,14 +169,12 @@ DIFFERENCES = (
     "coverage_90",
     "coverage_95",
     "p1",
-    "transferred_90_coverage",
-    "transferred_95_coverage",
+    "certified_90_coverage",
+    "certified_95_coverage",
 )
 SHORT = {
     "p1_answerable": "P@1 ans.",
-    "transferred_90_coverage": "accepted .9",
-    "transferred_90_precision": "precision",
-    "transferred_95_coverage": "accepted .95",
+    "certified_90_precision": "right",
 }
 
 
@@ -185,7 +182,8 @@ def _title(key: str) -> str:
     return SHORT.get(key, BY_KEY[key].title)
 
 
-def _validation_titles(predictions: Splits) -> str:
+def validation_titles(predictions: Splits) -> str:
+    """How many validation titles there are, and whether they are enough."""
     return titles_text(len(predictions[leading_catalogue(predictions)]["validation"]))
 
 
@@ -211,8 +209,8 @@ def headline_table(groups: Sequence[Group]) -> Table:
     return _figures_table(
         groups,
         HEADLINE,
-        "In % of the test titles, with 95 % intervals. accepted .9: at the threshold "
-        "chosen on validation for precision .9; precision: reached there.",
+        "In % of the test titles, with 95 % intervals. certified .9: accepted from the score that "
+        "validation certifies for precision .9; right: the right ones among those.",
     )
 
 
@@ -282,69 +280,6 @@ def difference_table(groups: Sequence[Group], keys: Sequence[str] = DIFFERENCES)
     return _by_catalogue(others, [_title(key) for key in keys], caption, cells)
 
 
-def threshold_table(group: Group) -> Table:
-    """Which score to accept from, and what that gives, for the group's run to ship."""
-    run = group.shipped
-    return precision_table(run.figures(), run.runs[0].predictions, PRECISIONS)
-
-
-def precision_table(
-    measured: Figures, predictions: Splits, precisions: Sequence[float] = PRECISIONS
-) -> Table:
-    """The threshold per wanted precision, and what it gives on test, in shares and counts."""
-    table = Table(
-        ["precision wanted", "accept from score", "accepted %", "precision reached %",
-         "titles accepted", "for review"],
-        caption="Threshold: chosen so that at least the share wanted of the accepted was right "
-        f"among {_validation_titles(predictions)}; the rest is what it gives on test; below each "
-        "its 95 % interval, below the counts how many of these titles' best matches are right.",
-    )  # fmt: skip
-    for catalogue, figures in measured.items():
-        table.rows.append(catalogue_title(predictions, catalogue))
-        test = predictions[catalogue]["test"]
-        for precision in precisions:
-            threshold = figures[f"transferred_{percent(precision)}_threshold"]
-            accepted = test.top_score >= threshold.value
-            table.rows.append(
-                [
-                    Cell(f"{percent(precision)} %"),
-                    *precision_cells(figures, precision),
-                    *(
-                        count_cell(int(part.sum()), int(np.sum(part & test.correct)))
-                        for part in (accepted, ~accepted)
-                    ),
-                ]
-            )
-    return table
-
-
-def thresholds_table(groups: Sequence[Group]) -> Table:
-    """The transferred thresholds of every group's run to ship, side by side."""
-    words = ("from score", "accepted", "precision")
-    header = [f"{f'{p:g}'.removeprefix('0')} {word}" for p in PRECISIONS for word in words]
-    caption = (
-        "For each precision wanted: the threshold chosen on "
-        f"{_validation_titles(groups[0].runs[0].predictions)}, and what it gives on test, in %. Of "
-        "several seeds the one to ship: the best on validation."
-    )
-
-    def cells(catalogue: str, group: Group) -> list[Cell]:
-        figures = group.shipped.figures()[catalogue]
-        row = [Cell(group.name, seed_text(group))]
-        for precision in PRECISIONS:
-            row += precision_cells(figures, precision)
-        return row
-
-    return _by_catalogue(groups, header, caption, cells)
-
-
-def precision_cells(figures: Mapping[str, Estimate], precision: float) -> list[Cell]:
-    """The threshold for a precision, and the shares accepted and right that it gives on test."""
-    key = f"transferred_{percent(precision)}"
-    shares = (share_cell(figures[f"{key}_{what}"]) for what in ("coverage", "precision"))
-    return [score_cell(figures[f"{key}_threshold"]), *shares]
-
-
 def seed_text(group: Group) -> str:
     """Which seed is the one to ship; nothing where there is one run only."""
     if len(group.runs) == 1:
@@ -370,7 +305,7 @@ def full_table(groups: Sequence[Group]) -> Table:
 
 def settings_table(groups: Sequence[Group]) -> Table | None:
     """The settings in which the groups differ."""
-    trained = [group for group in groups if group.runs[0].config]
+    trained = [group for group in groups if group.runs[0].config and group.rule == COSINE]
     rows = differing_settings([group.runs[0].config for group in trained])
     if not rows:
         return None
