@@ -9,7 +9,7 @@ from typing import Any
 from alc_kernels.trainer.data.inspect import ENOUGH
 from alc_kernels.trainer.errors import counted
 from alc_kernels.trainer.evaluation.comparison import Group, differing_settings
-from alc_kernels.trainer.evaluation.judged import BY_KEY, Estimate, percent
+from alc_kernels.trainer.evaluation.judged import BY_KEY, Estimate
 from alc_kernels.trainer.evaluation.predictions import Splits, leading_catalogue
 from alc_kernels.trainer.evaluation.results import COSINE
 from alc_kernels.trainer.report.table import Cell, Table
@@ -21,14 +21,6 @@ CATALOGUE_TITLES = {
 CATALOGUE_NAMES = {"open": "Open catalogue", "closed": "Closed catalogue"}
 
 # What validation and test titles support, in words: a promise goes no further than they do.
-
-
-def chosen_text(precision: float, validation: int) -> str:
-    """How a threshold was chosen: what was seen on ``validation`` titles, not what will be."""
-    return (
-        f"chosen so that at least {percent(precision)} % of the accepted were right among "
-        f"{titles_text(validation)}"
-    )
 
 
 def titles_text(validation: int) -> str:
@@ -121,11 +113,6 @@ def small_cell(e: Estimate) -> Cell:
     if math.isnan(e.value):
         return Cell(NONE)
     return Cell(f"{e.value:#.3g}", span(e, "{:#.3g}".format))  # with trailing zeros
-
-
-def count_cell(number: int, right: int) -> Cell:
-    """How many, and how many of them have a right match."""
-    return Cell(f"{number:,}", f"{right:,} right")
 
 
 def difference_cell(e: Estimate) -> Cell:
