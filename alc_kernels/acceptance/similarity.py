@@ -77,14 +77,20 @@ class KnownTitles:
         self.order = order[place < KNOWN_PER_LABEL]
         self.starts = np.searchsorted(labels[self.order], np.arange(count + 1))
         self.count = np.diff(starts)
+        self.any = len(titles) > 0
         self.vectors = grams.queries([titles[row] for row in self.order]) if len(order) else None
 
     def __call__(
         self, queries: csr_matrix, rows: np.ndarray, labels: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """``known`` and ``known_count`` of the pairs (P,); nothing where no title is known."""
-        if self.vectors is None:
+        """``known`` and ``known_count`` of the pairs (P,); nothing where no title was given.
+
+        Of which titles there are, none need be of this catalogue: the columns stay the same.
+        """
+        if not self.any:
             return {}
+        if self.vectors is None:
+            return {"known": np.full(len(rows), np.nan), "known_count": np.zeros(len(rows))}
         start, counts = self.starts[labels], np.diff(self.starts)[labels]
         pair = np.repeat(np.arange(len(rows)), counts)
         within = np.arange(len(pair)) - np.repeat(np.cumsum(counts) - counts, counts)

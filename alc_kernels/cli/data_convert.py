@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from alc_kernels.cli.matching.tables import add_table_options, table_options
 from alc_kernels.trainer.errors import BadInput
 
 if TYPE_CHECKING:
+    from alc_kernels.trainer.data import Dataset
+    from alc_kernels.trainer.data.convert import ConvertOptions
     from alc_kernels.trainer.data.source import Source
     from alc_kernels.trainer.data.tables import TableOptions
 
@@ -82,6 +85,13 @@ def add_convert(kinds: Any) -> None:
         metavar="amazon|wikipedia|other|A,B",
         type=_propensity,
         help="parameters of PSP@k (by the name of SOURCE)",
+    )
+    add(
+        "--decisions",
+        metavar="FILE",
+        type=Path,
+        help="reviewed titles as further training pairs: RUN/decisions.sqlite of alc recertify, or "
+        "a review file",
     )
     _add_shapes(parser)
     add_table_options(parser)
@@ -156,8 +166,9 @@ def run_convert(arguments: argparse.Namespace) -> None:
     from alc_kernels.trainer.report.summary import data_line
 
     source_path, output = arguments.source, arguments.output
-    if not source_path.exists():
-        raise BadInput(f"{source_path}: no such file or folder")
+    for path in (source_path, arguments.decisions):
+        if path is not None and not path.exists():
+            raise BadInput(f"{path}: no such file or folder")
     if output.resolve() == source_path.resolve():
         raise BadInput(f"{output}: is SOURCE itself, expected another folder for --output")
     _refuse_inputs_in(arguments)
@@ -165,16 +176,51 @@ def run_convert(arguments: argparse.Namespace) -> None:
     _refuse_idle(arguments, source)
     refuse_data_folder(output, arguments.overwrite)
     options = options_of(ConvertOptions, arguments)
-    made = convert(source, output, options, overwrite=arguments.overwrite)
-    for note in made.notes:
+    if arguments.decisions is None:
+        made = convert(source, output, options, overwrite=arguments.overwrite)
+        dataset, notes = made.dataset, made.notes
+    else:
+        dataset, notes = _with_decisions(arguments, source, options)
+    for note in notes:
         print(f"  {note}")
-    print(data_line({"name": made.dataset.name, "counts": made.dataset.counts()}))
+    print(data_line({"name": dataset.name, "counts": dataset.counts()}))
     print(f"Written: {output}")
+
+
+def _with_decisions(
+    arguments: argparse.Namespace, source: Source, options: ConvertOptions
+) -> tuple[Dataset, list[str]]:
+    """Convert beside the output, add the decisions, and write the whole."""
+    from alc_kernels.matching.decisions import Decisions, with_decisions
+    from alc_kernels.matching.review import read_reviewed
+    from alc_kernels.trainer.data import load_dataset, save_dataset
+    from alc_kernels.trainer.data.convert import convert
+    from alc_kernels.trainer.data.tables import is_table, normalize_text, open_table
+
+    path, output = arguments.decisions, arguments.output
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as beside:
+        made = convert(source, Path(beside) / "data", options)
+        notes = list(made.notes)
+        if is_table(path):
+            place = {text: text for text in made.dataset.labels}
+            for number, text in enumerate(made.dataset.labels):
+                place |= dict.fromkeys(made.dataset.ids_of_label(number), text)
+            table = open_table(path)
+            decisions = read_reviewed(table, lambda said: place.get(normalize_text(said)))
+            found = decisions.decisions
+        else:
+            found = Decisions(path).all()
+        dataset, told = with_decisions(made.dataset, found)
+        save_dataset(dataset, output)
+    return load_dataset(output), [*notes, *told]
 
 
 def _refuse_inputs_in(arguments: argparse.Namespace) -> None:
     """The folder that is written must not hold what is read."""
-    for path in (arguments.source, arguments.catalogue, arguments.matches):
+    for path in (
+        arguments.source, arguments.catalogue, arguments.matches, arguments.decisions
+    ):  # fmt: skip
         if path is not None and arguments.output.resolve() in path.resolve().parents:
             raise BadInput(f"{path}: is in the folder of --output, expected another one")
 

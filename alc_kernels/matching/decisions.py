@@ -11,13 +11,18 @@ A transaction holds all of a file or nothing of it, so a command that is killed 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alc_kernels.trainer.errors import XMCError
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from alc_kernels.trainer.data import Dataset, Split
+from alc_kernels.trainer.data.beside import Columns, column_line
+from alc_kernels.trainer.errors import XMCError, counted
 
 FILE = "decisions.sqlite"
 VERSION = 1
@@ -193,3 +198,89 @@ class Decisions:
 def _decision(row: tuple[Any, ...]) -> Decision:
     title, suggested, verdict, label, audit, accepted, promise, number = row
     return Decision(title, suggested, verdict, label, bool(audit), bool(accepted), promise, number)
+
+
+# Decisions as training pairs.
+
+
+def with_decisions(dataset: Dataset, decisions: Iterable[Decision]) -> tuple[Dataset, list[str]]:
+    """A data set with decisions as further training titles.
+
+    Titles that validation or test have stay there alone, and where products were kept apart so do
+    products: a decision about one that validation or test have, and training has not, is left out.
+    So is what names no label of the data set, or one that is held out.
+
+    Returns:
+        The data set, and what was taken and left out, a sentence each.
+    """
+    labels = {text: number for number, text in enumerate(dataset.labels)}
+    judged = {text for name in ("validation", "test") for text in dataset.splits[name].queries}
+    train = dataset.train
+    known = {text: row for row, text in enumerate(train.queries)}
+    trained = np.diff(train.relation.tocsc().indptr) > 0
+    asked = np.zeros(dataset.num_labels, np.bool_)
+    for name in ("validation", "test"):
+        asked[dataset.splits[name].relation.indices] = True
+    apart = not (trained & asked).any()
+    titles, pairs = list(train.queries), []
+    left = dict.fromkeys(_LEFT_OUT, 0)
+    for one in decisions:
+        number = labels.get(one.label, -1)
+        if one.verdict != LABEL:
+            left["say which label is not right only"] += 1
+        elif number < 0 or dataset.held_out[number]:
+            left["name a label that the data do not have, or hold out"] += 1
+        elif one.title in judged:
+            left["are of titles of validation or test"] += 1
+        elif apart and asked[number]:
+            left["are of products of validation or test"] += 1
+        else:
+            if one.title not in known:
+                known[one.title] = len(titles)
+                titles.append(one.title)
+            pairs.append((known[one.title], number))
+    new = len(titles) - len(train)
+    more = csr_matrix((len(titles), dataset.num_labels), dtype=np.float32)
+    if pairs:
+        row, column = np.array(pairs).T
+        more = csr_matrix((np.ones(len(pairs), np.float32), (row, column)), shape=more.shape)
+    wide = csr_matrix(
+        (train.relation.data, train.relation.indices,
+         np.append(train.relation.indptr, [train.relation.nnz] * new)), more.shape,
+    )  # fmt: skip
+    relation = ((wide + more) > 0).astype(np.float32).tocsr()
+    relation.sort_indices()
+    excluded = train.excluded
+    if excluded is not None:
+        excluded = csr_matrix(
+            (excluded.data, excluded.indices, np.append(excluded.indptr, [excluded.nnz] * new)),
+            more.shape,
+        )
+        excluded = (excluded - excluded.multiply(relation)).tocsr()
+        excluded.eliminate_zeros()
+    columns = train.columns
+    if columns is not None and new:
+        columns = Columns(
+            columns.names,
+            [*columns.lines, *[column_line(dict.fromkeys(columns.names, ""))] * new],
+        )
+    split = Split(
+        titles, relation, excluded, _padded(train.ids, new), columns, _padded(train.groups, new)
+    )
+    notes = [f"{counted(len(pairs), 'decisions')} became training pairs, {new:,} of new titles"]
+    notes += [f"{counted(count, 'decisions')} left out that {why}" for why, count in left.items()
+              if count]  # fmt: skip
+    return replace(dataset, splits={**dataset.splits, "train": split}, folder=None,
+                   _catalogues={}), notes  # fmt: skip
+
+
+_LEFT_OUT = (
+    "say which label is not right only",
+    "name a label that the data do not have, or hold out",
+    "are of titles of validation or test",
+    "are of products of validation or test",
+)
+
+
+def _padded(values: Sequence[str] | None, count: int) -> Sequence[str] | None:
+    return None if values is None else [*values, *[""] * count]

@@ -299,15 +299,14 @@ class Matcher:
         Raises:
             ValueError: k below 1, or codes of another number.
         """
-        parts, start = [], 0
-        for part in self.batches(titles, k, codes=codes):
-            parts.append(part)
-            start += len(part)
+        for kind, values in (codes or {}).items():
+            if len(values) != len(titles):
+                raise ValueError(f"codes {kind!r}: found {len(values)}, expected {len(titles)}")
+        parts = list(self.batches(titles, k, codes=codes))
         if not parts:
             parts = [self._table([], Ranked(*(np.empty((0, 1)) for _ in range(3))), k)]
         made = parts[0] if len(parts) == 1 else Matches.joined(parts)
-        best = made.best()
-        unusual = self.evidence.unusual(self.numbers(best))
+        unusual = self.evidence.unusual(self.numbers(made.best()))
         return replace(made, warnings=(*self.kind[0], *unusual))
 
     def batches(
@@ -328,9 +327,6 @@ class Matcher:
         rest, start = iter(titles), 0
         while part := list(islice(rest, size)):
             own = {kind: values[start : start + size] for kind, values in (codes or {}).items()}
-            for kind, values in own.items():
-                if len(values) != len(part):
-                    raise ValueError(f"codes {kind!r}: found fewer than titles")
             start += len(part)
             texts = [normalize_text(title) for title in part]
             yield self._table(part, self._ranker(texts, k, own), k)
@@ -397,3 +393,8 @@ class Matcher:
         """The number of the label with this text, or else with this id; None where none has it."""
         text = normalize_text(text_or_id)
         return self._places.get(text, self._ids.get(text))
+
+    def label_text(self, text_or_id: str) -> str | None:
+        """The text of that label."""
+        number = self.label_number(text_or_id)
+        return None if number is None else self.catalogue.texts[number]

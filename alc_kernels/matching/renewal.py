@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 FOLDER, PREVIOUS = "recertified", "recertified.previous"
 ABOUT, EVIDENCE, ACCEPTANCE = "renewed.json", "evidence.npz", "acceptance.json"
 TITLES_PER_PASS = 4096
+LARGEST_GROUP = 3  # of the titles drawn at random
 
 
 class RenewalError(XMCError):
@@ -95,7 +96,7 @@ class Watch:
 
 
 def watch(
-    decisions: Sequence[Decision], precision: float, largest_group: int = 1,
+    decisions: Sequence[Decision], precision: float, largest_group: int = LARGEST_GROUP,
     confidence: float = CONFIDENCE,
 ) -> Watch:  # fmt: skip
     """The state of a promise after all decisions, file after file.
@@ -103,7 +104,8 @@ def watch(
     Args:
         decisions: in the order in which they came.
         precision: that was promised; decisions under another promise are passed over.
-        largest_group: titles of one product among the accepted ones, at most; more weigh as many.
+        largest_group: titles of one product in a file, at most; more weigh as many. Titles drawn
+            at random are seldom of one product, and the bound is the slower the more may be.
         confidence: of the promise.
     """
     own = [

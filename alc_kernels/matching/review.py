@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -198,7 +198,7 @@ class Reviewed:
     notes: list[str] = field(default_factory=list)
 
 
-def read_reviewed(table: Table, matcher: Matcher) -> Reviewed:
+def read_reviewed(table: Table, find: Callable[[str], str | None]) -> Reviewed:
     """The decisions of a reviewed file; rows without one are passed over.
 
     Of the titles drawn at random those behind the last answered one have not been looked at yet.
@@ -209,7 +209,7 @@ def read_reviewed(table: Table, matcher: Matcher) -> Reviewed:
         table: has the columns ``query`` and ``decision``, and those of a review file where it is
             one. A decision is the number of a candidate, ``none`` (the catalogue has no right
             label), ``wrong`` (the first candidate is not right), or a label by text or id.
-        matcher: knows the labels.
+        find: from a text or an id to the text of the label, None where there is none.
 
     Raises:
         DataError: a column is missing, or a decision is none of these; names the row.
@@ -232,7 +232,7 @@ def read_reviewed(table: Table, matcher: Matcher) -> Reviewed:
         where = f"{table.name}, {table.unit} {number}"
         if not found["query"]:
             raise DataError(f"{where}: found a decision about a blank title")
-        verdict, label = _verdict(found, matcher, where)
+        verdict, label = _verdict(found, find, where)
         promise = _number(found.get("promise", ""), where)
         accepted = found.get("accepted") == "yes"
         first = found.get("candidate_1", "")
@@ -253,7 +253,9 @@ def read_reviewed(table: Table, matcher: Matcher) -> Reviewed:
     return made
 
 
-def _verdict(cells: Mapping[str, str], matcher: Matcher, where: str) -> tuple[str, str]:
+def _verdict(
+    cells: Mapping[str, str], find: Callable[[str], str | None], where: str
+) -> tuple[str, str]:
     said = cells["decision"]
     plain = said.casefold()
     if plain in _NONE:
@@ -266,13 +268,13 @@ def _verdict(cells: Mapping[str, str], matcher: Matcher, where: str) -> tuple[st
         if not text:
             raise DataError(f"{where}: found the decision {said!r}, but there is no such candidate")
         return LABEL, text
-    number = matcher.label_number(said)
-    if number is None:
+    label = find(said)
+    if label is None:
         raise DataError(
             f"{where}: found the decision {said[:40]!r}, expected the number of a candidate, none, "
             "wrong, or a label of the catalogue by text or id"
         )
-    return LABEL, matcher.catalogue.texts[number]
+    return LABEL, label
 
 
 def _number(text: str, where: str) -> float | None:

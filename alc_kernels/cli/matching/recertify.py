@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
             f"{arguments.run_folder}: there are no decisions yet; "
             f"alc predict {arguments.run_folder} TITLES --review FILE asks for some"
         )
-    watched = watch(decisions, arguments.precision, _largest(standing))
+    watched = watch(decisions, arguments.precision)
     void = watched.void_before or watched.state == "void"
     print(f"{counted(len(decisions), 'decisions')} kept in {kept.path}, {before:,} before")
     print(f"Promise of {100 * arguments.precision:g} %: {VERDICTS[watched.state]}; {watched.told}")
@@ -96,7 +96,7 @@ def _read(files: Sequence[Path], options: TableOptions, matcher: Matcher, kept: 
     read = []
     for path in files:
         table = open_table(path, options)
-        read.append((path, read_reviewed(table, matcher)))
+        read.append((path, read_reviewed(table, matcher.label_text)))
     for path, reviewed in read:
         added = kept.add(reviewed.decisions, path.name)
         for note in (*reviewed.notes, *added.changed):
@@ -105,12 +105,6 @@ def _read(files: Sequence[Path], options: TableOptions, matcher: Matcher, kept: 
             f"{path}: {added.new:,} new, {added.again:,} known already, {len(added.changed):,} "
             f"changed, {reviewed.blank:,} without a decision"
         )
-
-
-def _largest(matcher: Matcher) -> int:
-    """Titles of one product among the accepted ones of validation, at most."""
-    found = matcher.certificate(matcher.wish.promise or PRECISION).found
-    return 1 if found.monitor is None else found.monitor.largest_group
 
 
 def _tell(before: Matcher, after: Matcher, told: str) -> None:
