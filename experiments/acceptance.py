@@ -21,13 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from alc_kernels.acceptance import (
-    FEATURES,
-    Features,
-    TextFeatures,
-    fit_acceptance,
-    merge_candidates,
-)
+from alc_kernels.acceptance import FEATURES, Features, fit_acceptance
 from alc_kernels.metrics import certified_threshold, coverage_at_precision
 from alc_kernels.metrics.inputs import as_relation
 from alc_kernels.trainer.data import Dataset
@@ -40,13 +34,12 @@ from alc_kernels.trainer.evaluation import (
     data_fingerprint,
     load_scored,
     loss_name,
-    topk_labels,
 )
+from alc_kernels.trainer.evaluation.acceptance import Acceptance
+from alc_kernels.trainer.evaluation.candidates import OWN, TFIDF, CandidateSearch
 from alc_kernels.trainer.evaluation.results import settings_key
-from alc_kernels.trainer.evaluation.scoring import Judge
 from alc_kernels.trainer.training.checkpoint import checkpoint_folder, load_checkpoint
 
-OWN, TFIDF = 5, 5  # candidates of the run and of TF-IDF
 PRECISIONS = (0.9, 0.95)
 MEASURES = ("p1", "coverage_90", "coverage_95")
 KINDS = ("logistic", "boosting")
@@ -63,56 +56,43 @@ class Source:
 
     def __post_init__(self) -> None:
         self.name, self.catalogue = next(iter(self.dataset.catalogues().items()))
-        self.judge = Judge(self.dataset)
-        pairs = self.dataset.train.relation[:, self.catalogue.label_ids].tocoo()
-        titles = [self.dataset.train.queries[row] for row in pairs.row.tolist()]
         start = time.perf_counter()
-        self.texts = TextFeatures.learned(list(self.catalogue.texts), titles, pairs.col)
+        self.acceptance = Acceptance(self.dataset)
         self.seconds["learning from training titles"] = time.perf_counter() - start
-        start = time.perf_counter()
-        self.tfidf = {s: self.texts.search(self.queries(s), OWN + TFIDF) for s in self.splits}
-        self.seconds["TF-IDF search"] = time.perf_counter() - start
-
-    def queries(self, split: str) -> list[str]:
-        return list(self.dataset.splits[split].queries)
 
     def groups(self) -> np.ndarray:
         return self.dataset.validation.group_numbers()
 
-    def features(self, split: str, candidates: np.ndarray, score: np.ndarray) -> Features:
+    def features(self, search: CandidateSearch) -> dict[str, Features]:
+        """Of the candidates of every split."""
         start = time.perf_counter()
-        made = self.texts(self.queries(split), candidates, {"score": score})
-        taken = self.seconds.get("features", 0.0) + time.perf_counter() - start
-        self.seconds["features"] = taken
+        made = {split: self.acceptance.features(self.name, split, search) for split in self.splits}
+        self.seconds["candidates and features"] = time.perf_counter() - start
         return made
 
     def right(self, split: str, candidates: np.ndarray) -> np.ndarray:
         return as_relation(self.catalogue.relations[split], "relation").contains(candidates)
 
     def judged(self, split: str, candidates: np.ndarray, scores: np.ndarray) -> Predictions:
-        """Candidates (n, m) by falling score, in the numbering of the data set."""
-        order = np.argsort(np.where(candidates < 0, np.inf, -scores), axis=1, kind="stable")
-        found = np.take_along_axis(candidates, order, axis=1)
-        labels = np.where(found < 0, -1, self.catalogue.label_ids[found])
-        return self.judge(self.name, split, labels, np.take_along_axis(scores, order, axis=1))
+        """Candidates (n, m) of the catalogue, by falling score."""
+        return self.acceptance.judged(self.name, split, candidates, scores)
 
+    def tfidf(self) -> tuple[Found, dict[str, Features]]:
+        """TF-IDF's own predictions, and the features of its candidates."""
+        search = self.acceptance.searches()[self.name]
+        found = {}
+        for split in self.splits:
+            queries = self.dataset.splits[split].queries
+            found[split] = self.judged(split, *search.texts.search(queries, OWN + TFIDF))
+        return found, self.features(search)
 
-def own_features(source: Source, run: Path) -> tuple[Found, dict[str, Features]]:
-    """The cosine's predictions, and the features of the union of both searches."""
-    model = load_checkpoint(checkpoint_folder(run)).model
-    labels = model.encode_labels(list(source.dataset.labels))
-    labels = labels[torch.from_numpy(source.catalogue.label_ids)]
-    cosine, features = {}, {}
-    for split in source.splits:
-        queries = model.encode_queries(source.queries(split))
-        found, scores = topk_labels(queries, labels, OWN + TFIDF)
-        cosine[split] = source.judged(split, found, scores)
-        candidates = merge_candidates([found[:, :OWN], source.tfidf[split][0][:, :TFIDF]])
-        row, place = np.nonzero(candidates >= 0)
-        score = np.full(candidates.shape, np.nan)
-        score[row, place] = (queries[row] * labels[candidates[row, place]]).sum(dim=1).numpy()
-        features[split] = source.features(split, candidates, score)
-    return cosine, features
+    def own(self, run: Path) -> tuple[Found, dict[str, Features]]:
+        """The cosine's predictions, and the features of the union of both searches."""
+        model = load_checkpoint(checkpoint_folder(run)).model
+        labels = model.encode_labels(self.dataset.labels)
+        search = self.acceptance.searches(model.encode_queries, labels)[self.name]
+        cosine = load_scored(run).predictions[self.name]
+        return {split: cosine[split] for split in self.splits}, self.features(search)
 
 
 def accepted(source: Source, features: Mapping[str, Features], kind: str) -> Found:
@@ -208,15 +188,13 @@ def without(features: Mapping[str, Features], group: str) -> dict[str, Features]
 def study(runs: Sequence[Path], data: Path, test: bool, ablate: bool) -> None:
     """One setting: its seeds, on one data set."""
     source = Source(load_dataset(data), ("validation", "test") if test else ("validation",))
-    tfidf = {s: source.judged(s, *source.tfidf[s]) for s in source.splits}
-    features = {s: source.features(s, *source.tfidf[s]) for s in source.splits}
+    tfidf, features = source.tfidf()
     methods: dict[str, list[Found]] = {"cosine": [], "TF-IDF": [tfidf]}
     for kind in KINDS:
         methods[f"TF-IDF + {kind}"] = [accepted(source, features, kind)]
     fullest = []
     for run in runs:
-        source.seconds["features"] = 0.0
-        cosine, features = own_features(source, run)
+        cosine, features = source.own(run)
         fullest.append(features)
         methods["cosine"].append(cosine)
         for kind in KINDS:

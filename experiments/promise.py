@@ -3,6 +3,11 @@
     python experiments/promise.py                    # the designs the rule was tuned on
     python experiments/promise.py --designs fresh    # new parameters, run after it was frozen
     python experiments/promise.py --run RUN          # validation titles of a run, by product
+    python experiments/promise.py --run RUN --acceptance   # reads test: once, when all is settled
+
+The last one draws validation and test titles of a run anew by product, 200 times: as many titles as
+validation has fit an acceptance model, by cross-fitting, and give its threshold, the others judge
+the refit at it. All draws share one pool of titles, so they are not 200 independent trials.
 
 A query has a quality z, normal, with the correlation of its group; its answer is right where z is
 above a cut, and its score is z with noise. Cut and noise make the wanted precision fall on a wanted
@@ -265,12 +270,73 @@ def resplit_table(run: Path, splits: int) -> Iterator[str]:
                 reached = correct[~first][accept].mean() if accept.any() else math.nan
                 rows[name].append((reached < precision, float(accept.mean()), reached))
         for name, found in rows.items():
-            broken, coverage = np.mean([row[:2] for row in found], axis=0)
-            mean = np.nanmean([row[2] for row in found])
-            yield (
-                f"p {precision:<5g}{name:12s}broken {100 * broken:5.1f} %   coverage "
-                f"{100 * coverage:5.1f} %   precision {100 * mean:5.1f} %"
-            )
+            yield resplit_line(precision, name, found)
+
+
+def acceptance_table(run: Path, splits: int) -> Iterator[str]:
+    """Validation and test drawn anew by product: the acceptance model fitted and certified anew."""
+    import torch
+
+    from alc_kernels.acceptance import Features, fit_acceptance
+    from alc_kernels.metrics.inputs import as_relation
+    from alc_kernels.trainer.data import load_dataset
+    from alc_kernels.trainer.evaluation import load_scored
+    from alc_kernels.trainer.evaluation.acceptance import Acceptance
+    from alc_kernels.trainer.training.checkpoint import checkpoint_folder, load_checkpoint
+
+    torch.set_num_threads(1)
+    dataset = load_dataset(load_scored(run).data["folder"])
+    acceptance = Acceptance(dataset)
+    model = load_checkpoint(checkpoint_folder(run)).model
+    search = acceptance.searches(model.encode_queries, model.encode_labels(dataset.labels))
+    name, own = next(iter(acceptance.catalogues.items()))
+    parts = [acceptance.features(name, split, search[name]) for split in ("validation", "test")]
+    width = min(part.candidates.shape[1] for part in parts)
+    pool = Features(
+        parts[0].names,
+        np.concatenate([part.values[:, :width] for part in parts]),
+        np.concatenate([part.candidates[:, :width] for part in parts]),
+    )
+    relations = [own.relations[split] for split in ("validation", "test")]
+    right = np.concatenate([
+        as_relation(relation, "relation").contains(part.candidates[:, :width])
+        for relation, part in zip(relations, parts, strict=True)
+    ])  # fmt: skip
+    numbers = [dataset.splits[split].group_numbers() for split in ("validation", "test")]
+    products, group = np.unique(np.concatenate(numbers), return_inverse=True)
+    share = len(numbers[0]) / len(group)
+    yield f"{len(group)} validation and test titles of {len(products)} products: one pool, {splits}"
+    yield f"draws by product, {100 * share:.0f} % of the products fit and certify, the others judge"
+    rules = {kind: rule for kind, rule in RULES.items() if kind != "no groups"}
+    rng = np.random.default_rng(0)
+    rows: dict[tuple[float, str], list[tuple[bool, float, float]]] = {}
+    for _ in range(splits):
+        first = (rng.permutation(len(products)) < share * len(products))[group]
+        fitted = fit_acceptance(pool.take(first), right[first], group[first])
+        correct = right[first][np.arange(int(first.sum())), fitted.top]
+        queries = Queries(group[first], fitted.top_probability, correct)
+        others = fitted.model.probabilities(pool.take(~first))
+        best = others.argmax(axis=1)
+        scores, judged = others.max(axis=1), right[~first][np.arange(len(others)), best]
+        for precision in (0.9, 0.95):
+            design = Design(len(queries.scores), 1, 0.0, precision=precision)
+            for kind, rule in rules.items():
+                accept = scores >= rule(design, queries)
+                reached = judged[accept].mean() if accept.any() else math.nan
+                row = (reached < precision, float(accept.mean()), reached)
+                rows.setdefault((precision, kind), []).append(row)
+    for (precision, kind), found in rows.items():
+        yield resplit_line(precision, kind, found)
+
+
+def resplit_line(precision: float, name: str, found: list[tuple[bool, float, float]]) -> str:
+    """Share of draws broken, mean coverage and precision."""
+    broken, coverage = np.mean([row[:2] for row in found], axis=0)
+    mean = np.nanmean([row[2] for row in found])
+    return (
+        f"p {precision:<5g}{name:12s}broken {100 * broken:5.1f} %   coverage "
+        f"{100 * coverage:5.1f} %   precision {100 * mean:5.1f} %"
+    )
 
 
 def main() -> None:
@@ -278,9 +344,15 @@ def main() -> None:
     parser.add_argument("--designs", choices=("tuned", "fresh"), default="tuned")
     parser.add_argument("--draws", type=int, default=400)
     parser.add_argument("--run", type=Path, help="re-splits of this run's validation titles")
+    parser.add_argument(
+        "--acceptance", action="store_true", help="of its acceptance model, on test"
+    )
+    parser.add_argument("--splits", type=int, default=200, help="re-splits")
     arguments = parser.parse_args()
-    if arguments.run:
-        lines = resplit_table(arguments.run, 200)
+    if arguments.run and arguments.acceptance:
+        lines = acceptance_table(arguments.run, arguments.splits)
+    elif arguments.run:
+        lines = resplit_table(arguments.run, arguments.splits)
     else:
         designs = {"tuned": TUNED, "fresh": FRESH}[arguments.designs]
         lines = simulation_table(designs, arguments.draws)

@@ -114,13 +114,10 @@ class Acceptance:
         Raises:
             ValueError: the kind asked for cannot be fitted: too few products.
         """
-        searches = {}
-        for name, own in self.catalogues.items():
-            vectors = None if labels is None else labels[torch.from_numpy(own.label_ids)]
-            searches[name] = CandidateSearch(self.texts[name], encode, vectors, device)
+        searches = self.searches(encode, labels, device)
         leading = next(iter(self.catalogues))
         made: dict[str, dict[str, Predictions]] = {name: {} for name in searches}
-        features = self._validation(leading, searches[leading])
+        features = self.features(leading, "validation", searches[leading])
         right = as_relation(self.catalogues[leading].relations["validation"], "relation").contains(
             features.candidates
         )
@@ -128,12 +125,25 @@ class Acceptance:
         fitted = fit_acceptance(features, right, groups, kind=kind)
         for name, search in searches.items():
             if name != leading:
-                features = self._validation(name, search)
+                features = self.features(name, "validation", search)
             made[name]["validation"] = self.judged(
                 name, "validation", features.candidates, fitted.out_of_fold(features)
             )
             made[name]["test"] = self.scored(name, "test", search, fitted.model)
         return Accepted(fitted.model, self.texts[leading], made, fitted.reason)
+
+    def searches(
+        self,
+        encode: Callable[[Sequence[str]], Tensor] | None = None,
+        labels: Tensor | None = None,
+        device: torch.device | str | None = None,
+    ) -> dict[str, CandidateSearch]:
+        """Catalogue -> what finds its candidates; arguments as for :meth:`fit`."""
+        made = {}
+        for name, own in self.catalogues.items():
+            vectors = None if labels is None else labels[torch.from_numpy(own.label_ids)]
+            made[name] = CandidateSearch(self.texts[name], encode, vectors, device)
+        return made
 
     def judged(
         self, catalogue: str, split: str, candidates: np.ndarray, probabilities: np.ndarray
@@ -148,8 +158,9 @@ class Acceptance:
             np.where(found < 0, -np.inf, sure),
         )  # fmt: skip
 
-    def _validation(self, name: str, search: CandidateSearch) -> Features:
-        parts = [search(*part).features for part in self._parts(name, "validation")]
+    def features(self, name: str, split: str, search: CandidateSearch) -> Features:
+        """Of every title of a split; memory grows with their number."""
+        parts = [search(*part).features for part in self._parts(name, split)]
         width = max(part.candidates.shape[1] for part in parts)
         return Features(
             parts[0].names,
