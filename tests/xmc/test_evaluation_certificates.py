@@ -8,6 +8,8 @@ import pytest
 
 from alc_kernels.acceptance import one_to_one
 from alc_kernels.metrics import certified_threshold
+from alc_kernels.trainer.data import Split
+from alc_kernels.trainer.data.text.sparse import relation_from_rows
 from alc_kernels.trainer.evaluation.certificates import (
     certify,
     certify_categories,
@@ -64,6 +66,14 @@ def test_titles_of_unknown_product_are_counted_and_told():
     made = certify(found_of(found.scores, found.correct, found.answerable, group), 0.9)
     assert made.unknown == 7 and made.products == len(np.unique(group[7:])) + 7
     assert made.text().endswith("(7 titles of unknown product counted as one product each)")
+
+
+def test_titles_of_the_same_words_are_one_unknown_product():
+    titles = ["Nova 7, black", "black nova 7", "luma 3", "!", "?", "nova 7 black", "own", "own"]
+    relation = relation_from_rows([[], [], [], [], [], [], [1], []], 2)
+    assert Split(titles, relation).group_numbers().tolist() == [2, 2, -1, -1, -1, 2, 1, -1]
+    named = Split(titles, relation, groups=["x", "", "", "", "", "x", "", ""])
+    assert named.group_numbers().tolist() == [2, -1, -1, -1, -1, 2, 1, -1]
 
 
 def test_what_is_missing_is_told_in_products():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from alc_kernels.trainer.data.text.texts import TextRows
 from alc_kernels.trainer.errors import DataError
 
 SPLITS = ("train", "validation", "test")
+_WORD = re.compile(r"[^\W_]+")
 TOKENS = ".tokens"  # folder of tokenised texts, inside the data set's own
 
 # (a, b) of the inverse propensity 1 + C (N_l + b)^-a (Jain et al., KDD 2016).
@@ -59,14 +61,22 @@ class Split:
         """(n,) int64, equal for queries of one product; -1 where no product is known.
 
         The query's first label; for a query without one, num_labels and more by ``groups``, in
-        the order in which its products first occur.
+        the order in which its products first occur. Where no product is known, queries of the
+        same words, in any order and case, are taken for one.
         """
         made = first_labels(self.relation)
-        if self.groups is not None:
-            numbers: dict[str, int] = {}
-            for row in np.flatnonzero(self.unmatched).tolist():
-                if name := self.groups[row]:
-                    made[row] = numbers.setdefault(name, self.relation.shape[1] + len(numbers))
+        numbers: dict[str, int] = {}
+        same: dict[str, list[int]] = {}
+        for row in np.flatnonzero(self.unmatched).tolist():
+            name = "" if self.groups is None else self.groups[row]
+            if name:
+                made[row] = numbers.setdefault(name, self.relation.shape[1] + len(numbers))
+            else:
+                words = sorted(set(_WORD.findall(self.queries[row].casefold())))
+                same.setdefault(" ".join(words) or str(-row), []).append(row)
+        first = self.relation.shape[1] + len(numbers)
+        for number, rows in enumerate(rows for rows in same.values() if len(rows) > 1):
+            made[rows] = first + number
         return made
 
 
