@@ -20,10 +20,12 @@ from __future__ import annotations
 
 import argparse
 import math
+import multiprocessing
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.integrate import quad
@@ -273,11 +275,11 @@ def resplit_table(run: Path, splits: int) -> Iterator[str]:
             yield resplit_line(precision, name, found)
 
 
-def acceptance_table(run: Path, splits: int) -> Iterator[str]:
+def acceptance_table(run: Path, splits: int, jobs: int) -> Iterator[str]:
     """Validation and test drawn anew by product: the acceptance model fitted and certified anew."""
     import torch
 
-    from alc_kernels.acceptance import Features, fit_acceptance
+    from alc_kernels.acceptance import Features
     from alc_kernels.metrics.inputs import as_relation
     from alc_kernels.trainer.data import load_dataset
     from alc_kernels.trainer.evaluation import load_scored
@@ -307,26 +309,46 @@ def acceptance_table(run: Path, splits: int) -> Iterator[str]:
     share = len(numbers[0]) / len(group)
     yield f"{len(group)} validation and test titles of {len(products)} products: one pool, {splits}"
     yield f"draws by product, {100 * share:.0f} % of the products fit and certify, the others judge"
-    rules = {kind: rule for kind, rule in RULES.items() if kind != "no groups"}
-    rng = np.random.default_rng(0)
+    global POOL
+    POOL = pool, right, group, share
     rows: dict[tuple[float, str], list[tuple[bool, float, float]]] = {}
-    for _ in range(splits):
-        first = (rng.permutation(len(products)) < share * len(products))[group]
-        fitted = fit_acceptance(pool.take(first), right[first], group[first])
-        correct = right[first][np.arange(int(first.sum())), fitted.top]
-        queries = Queries(group[first], fitted.top_probability, correct)
-        others = fitted.model.probabilities(pool.take(~first))
-        best = others.argmax(axis=1)
-        scores, judged = others.max(axis=1), right[~first][np.arange(len(others)), best]
-        for precision in (0.9, 0.95):
-            design = Design(len(queries.scores), 1, 0.0, precision=precision)
-            for kind, rule in rules.items():
-                accept = scores >= rule(design, queries)
-                reached = judged[accept].mean() if accept.any() else math.nan
-                row = (reached < precision, float(accept.mean()), reached)
-                rows.setdefault((precision, kind), []).append(row)
+    with multiprocessing.get_context("fork").Pool(jobs) as workers:
+        for done, found in enumerate(workers.imap(acceptance_draw, range(splits)), 1):
+            for key, row in found.items():
+                rows.setdefault(key, []).append(row)
+            if done % 25 == 0:
+                for (precision, kind), some in rows.items():
+                    print(done, resplit_line(precision, kind, some), file=sys.stderr, flush=True)
     for (precision, kind), found in rows.items():
         yield resplit_line(precision, kind, found)
+
+
+def acceptance_draw(seed: int) -> dict[tuple[float, str], tuple[bool, float, float]]:
+    """(precision, rule) -> (broken, coverage, precision reached) of one draw."""
+    from alc_kernels.acceptance import fit_acceptance
+
+    pool, right, group, share = POOL
+    products = group.max() + 1
+    first = (np.random.default_rng(seed).permutation(products) < share * products)[group]
+    fitted = fit_acceptance(pool.take(first), right[first], group[first])
+    correct = right[first][np.arange(int(first.sum())), fitted.top]
+    queries = Queries(group[first], fitted.top_probability, correct)
+    others = fitted.model.probabilities(pool.take(~first))
+    scores, judged = (
+        others.max(axis=1),
+        right[~first][np.arange(len(others)), others.argmax(axis=1)],
+    )
+    made = {}
+    for precision in (0.9, 0.95):
+        design = Design(len(queries.scores), 1, 0.0, precision=precision)
+        for kind in ("plug-in", "certified"):
+            accept = scores >= RULES[kind](design, queries)
+            reached = float(judged[accept].mean()) if accept.any() else math.nan
+            made[precision, kind] = (reached < precision, float(accept.mean()), reached)
+    return made
+
+
+POOL: Any = None  # features, right, product of every title, and the share that fits; for workers
 
 
 def resplit_line(precision: float, name: str, found: list[tuple[bool, float, float]]) -> str:
@@ -347,10 +369,11 @@ def main() -> None:
     parser.add_argument(
         "--acceptance", action="store_true", help="of its acceptance model, on test"
     )
+    parser.add_argument("--jobs", type=int, default=1, help="processes, with --acceptance")
     parser.add_argument("--splits", type=int, default=200, help="re-splits")
     arguments = parser.parse_args()
     if arguments.run and arguments.acceptance:
-        lines = acceptance_table(arguments.run, arguments.splits)
+        lines = acceptance_table(arguments.run, arguments.splits, arguments.jobs)
     elif arguments.run:
         lines = resplit_table(arguments.run, arguments.splits)
     else:

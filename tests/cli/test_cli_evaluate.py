@@ -257,6 +257,32 @@ def test_tampered_files_are_refused_in_one_line(made, tmp_path, capsys):
     fails(capsys, ["evaluate", run], "acceptance.npz", "damaged")
 
 
+def test_a_kill_while_results_are_written_leaves_no_half_of_them(
+    made, tmp_path, capsys, monkeypatch
+):
+    run = tmp_path / "run"
+    shutil.copytree(made / "run", run)
+    before = {path.name: path.read_bytes() for path in run.glob("*acceptance.json")}
+    assert before
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    words = ["evaluate", str(run), "--data", str(made / "data")]
+    with monkeypatch.context() as patched:
+        patched.setattr("alc_kernels.acceptance.AcceptanceModel.save", killed)
+        assert main(words) != 0
+    told = capsys.readouterr().err
+    assert "the trained model is in" in told and f"alc evaluate {run} --data DIR" in told
+    fails(capsys, ["evaluate", run], "has no metrics.json: the run did not finish")
+    assert main(words) == 0
+    assert {path.name: path.read_bytes() for path in run.glob("*acceptance.json")} == before
+    first, second = (
+        json.loads((folder / "metrics.json").read_text()) for folder in (run, made / "run")
+    )
+    assert first["metrics"] == second["metrics"]
+
+
 def test_too_few_validation_titles_leave_it_to_the_cosine(tmp_path, capsys):
     save_dataset(make_dataset(queries=40), tmp_path / "data")
     words = ["train", "--data", tmp_path / "data", "--output", tmp_path / "run", *SETTINGS]

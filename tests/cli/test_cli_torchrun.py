@@ -52,9 +52,12 @@ def test_two_processes_leave_the_run_of_one(data, alone, tmp_path):
     assert {path.name for path in run.iterdir()} == {
         "tfidf.npz", "checkpoint", "checkpoint.previous", "config.toml", "metrics.json",
         "predictions.npz", "report.html", "tensorboard",
+        *(path.name for path in alone.glob("*acceptance.*")),
     }  # fmt: skip
+    for path in alone.glob("*acceptance.json"):
+        assert (run / path.name).read_bytes() == path.read_bytes()
     # Reported once.
-    assert done.stdout.count("The threshold to ship") == done.stderr.count("epoch 2 of 2") == 1
+    assert done.stdout.count("\nCertificates\n") == done.stderr.count("epoch 2 of 2") == 1
     assert done.stderr.count("Scoring against") == 1
     found, expected = (json.loads((f / "metrics.json").read_text()) for f in (run, alone))
     for one, other in zip(found["history"], expected["history"], strict=True):
@@ -78,7 +81,7 @@ def test_evaluation_by_three_processes_gives_the_same_bits(data, alone):
     (alone / "predictions.npz").unlink()
     done = torchrun(3, "evaluate", alone, "--data", data, "--label-shards", "3")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("The threshold to ship") == 1
+    assert done.stdout.count("\nCertificates\n") == 1
     after = dict(np.load(alone / "predictions.npz"))
     assert before.keys() == after.keys()
     for name, values in before.items():

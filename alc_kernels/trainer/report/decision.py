@@ -14,6 +14,7 @@ from alc_kernels.trainer.evaluation.comparison import Group
 from alc_kernels.trainer.evaluation.decision import Decision
 from alc_kernels.trainer.evaluation.judged import BY_KEY, percent
 from alc_kernels.trainer.evaluation.predictions import Predictions
+from alc_kernels.trainer.evaluation.results import ACCEPTANCE
 from alc_kernels.trainer.report.certificates import (
     acceptance_notes,
     certificate_table,
@@ -212,7 +213,12 @@ def reason_sentences(made: Decision) -> list[str]:
         )
     sentences = [f"{sentence}."]
     if made.group.reference:
-        sentences.append("So far training does not pay.")
+        kept = (
+            " (the rule is kept beside the run as tfidf-acceptance.json, for use from Python)"
+            if made.group.rule == ACCEPTANCE
+            else ""
+        )
+        sentences.append(f"So far training does not pay{kept}.")
     if near:
         told = "; ".join(
             f"its lead over {rival.group.name} in {_coverage_title(made)} is "
