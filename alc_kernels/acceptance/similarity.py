@@ -28,10 +28,19 @@ class CharacterGrams:
             analyzer="char_wb", ngram_range=(3, 4), dtype=np.float32, sublinear_tf=True
         )
         self.labels: csr_matrix = self.vectorizer.fit_transform(labels)  # (L, G), rows of length 1
+        self._columns = self.labels.T.tocsr()
+        self._last: tuple[tuple[str, ...], csr_matrix] | None = None
 
     def queries(self, texts: Sequence[str]) -> csr_matrix:
-        """(n, G), rows of length 1, or 0 where no n-gram is known."""
-        return self.vectorizer.transform(texts)
+        """(n, G), rows of length 1, or 0 where no n-gram is known.
+
+        The last ones are kept: titles are searched for first, then compared with what was found.
+        """
+        asked = tuple(texts)
+        last = self._last  # read once: another thread may put its own in its place
+        if last is None or last[0] != asked:
+            last = self._last = (asked, self.vectorizer.transform(asked))
+        return last[1]
 
     def topk(self, queries: csr_matrix, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k best labels of each query.
@@ -41,7 +50,7 @@ class CharacterGrams:
             label; k is at most the number of labels.
         """
         k = min(k, self.labels.shape[0])
-        columns = self.labels.T.tocsr()
+        columns = self._columns
         found = np.empty((queries.shape[0], k), np.int64)
         scores = np.empty((queries.shape[0], k), np.float32)
         for start in range(0, len(found), QUERIES_PER_PASS):

@@ -102,7 +102,8 @@ def number(kind: type, low: float = -inf, high: float = inf) -> Callable[[str], 
 
 
 def run_contents() -> tuple[str, ...]:
-    """The names of all that a run leaves behind."""
+    """The names of all that a run leaves behind; people's decisions about titles are not of it."""
+    from alc_kernels.matching import renewal
     from alc_kernels.trainer.evaluation.results import (
         ACCEPTANCE,
         BASELINE,
@@ -118,7 +119,8 @@ def run_contents() -> tuple[str, ...]:
     models = [
         f"{name}.{end}" for name in (ACCEPTANCE, BASELINE_ACCEPTANCE) for end in ("json", "npz")
     ]
-    return (CONFIG, METRICS, PREDICTIONS, *models, BASELINE, REPORT, CURRENT, PREVIOUS, FOLDER)
+    folders = (CURRENT, PREVIOUS, FOLDER, renewal.FOLDER, renewal.PREVIOUS)
+    return (CONFIG, METRICS, PREDICTIONS, *models, BASELINE, REPORT, *folders)
 
 
 def holds_run(folder: Path) -> bool:
@@ -263,10 +265,11 @@ def check_parents(path: Path) -> None:
 
 
 def _check_in_folder(path: Path, inside: Path, folder: Path) -> None:
+    from alc_kernels.matching import decisions
 
     if not holds_run(folder):
         raise BadInput(f"{path}: is inside of {folder}, which this command reads; expected another")
-    if inside.parts[0] in run_contents():
+    if inside.parts[0] in (*run_contents(), decisions.FILE):
         raise BadInput(f"{path}: is a file of the run {folder}, expected another name")
 
 

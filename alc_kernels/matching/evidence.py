@@ -104,25 +104,27 @@ class Evidence:
             new = new[np.isfinite(new)]
             if min(len(new), len(usual)) < FEWEST:
                 continue
-            distance = ks_distance(usual, new)
+            distance, place = ks_distance(usual, new)
             level = LEVEL / len(self.usual)
             chance = math.sqrt(-0.5 * math.log(level / 2) * (1 / len(new) + 1 / len(usual)))
             if distance > max(DISTANCE, chance):
-                middle, was = np.median(new), np.median(usual)
+                below, before = (100 * float((one <= place).mean()) for one in (new, usual))
                 made.append(
-                    f"the titles are not like those of validation: {name} has a median of "
-                    f"{middle:.2f}, it was {was:.2f} (Kolmogorov-Smirnov distance {distance:.2f}, "
-                    f"above {max(DISTANCE, chance):.2f}), so the certificate may not hold"
+                    f"the titles are not like those of validation: for {below:.0f} % of them the "
+                    f"{name} is at most {place:.3g}, it was for {before:.0f} % (Kolmogorov-Smirnov "
+                    f"distance {distance:.2f}, above {max(DISTANCE, chance):.2f}), so the "
+                    "certificate may not hold"
                 )
         return made
 
 
-def ks_distance(first: np.ndarray, second: np.ndarray) -> float:
-    """The largest difference between the shares of two samples at or below a value."""
+def ks_distance(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+    """The largest difference between the shares of two samples at or below a value; that value."""
     every = np.concatenate([first, second])
     shares = [np.searchsorted(np.sort(one), every, side="right") / len(one)
               for one in (first, second)]  # fmt: skip
-    return float(np.abs(shares[0] - shares[1]).max())
+    apart = np.abs(shares[0] - shares[1])
+    return float(apart.max()), float(every[apart.argmax()])
 
 
 @dataclass(frozen=True)

@@ -267,8 +267,6 @@ class Matcher:
         made = checked_labels(texts, ids, codes or {}, what)
         return replace(made, numbers=known_labels(self.checkpoint, made.texts, made.ids))
 
-    # Matching.
-
     @cached_property
     def _ranker(self) -> Ranker:
         return Ranker(self.titles, self.catalogue, self.vectors, *(self.acceptance or ()))
@@ -357,8 +355,7 @@ class Matcher:
         return table.probability
 
     def _table(self, titles: list[str], ranked: Ranked, k: int) -> Matches:
-        made = Matches.of(titles, (ranked.labels, ranked.cosines, ranked.probabilities), k,
-                          self.catalogue)  # fmt: skip
+        made = Matches.of(titles, ranked, k, self.catalogue)
         return decided(made, self.rule, self.scores(made))
 
     def explain(self, title: str, label: int | str | None = None) -> str:
@@ -371,15 +368,17 @@ class Matcher:
         Raises:
             DataError: there is no such label.
         """
-        number = label if isinstance(label, int) else None
-        if isinstance(label, str):
-            number = self.label_number(label)
+        number = self.label_number(label) if isinstance(label, str) else label
         if label is not None and (number is None or not 0 <= number < len(self.catalogue)):
             raise DataError(
                 f"found the label {str(label)[:SHOWN]!r}, expected a number, an id or a text of "
                 "the catalogue"
             )
         return self._ranker.explain(normalize_text(title), number)
+
+    def explain_all(self, titles: Sequence[str]) -> list[str]:
+        """The same for the best labels of many titles."""
+        return self._ranker.explain_best([normalize_text(title) for title in titles])
 
     @cached_property
     def _places(self) -> dict[str, int]:

@@ -157,6 +157,12 @@ class Ranker:
         order = np.argsort(labels < 0, axis=1, kind="stable")
         return Ranked(*(np.take_along_axis(one, order, axis=1) for one in (labels, cosines, sure)))
 
+    def explain_best(self, texts: Sequence[str]) -> list[str]:
+        """Which features carried the best candidate of each of n titles."""
+        if self.search is None or self.acceptance is None:
+            return [self.explain(text, None) for text in texts]
+        return self.acceptance.explain(self.search(texts).features)
+
     def explain(self, text: str, label: int | None) -> str:
         """Which features carried a match of a title, in a line; None for its best label."""
         if self.search is None or self.acceptance is None:

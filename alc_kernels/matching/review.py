@@ -130,8 +130,13 @@ def columns(has_ids: bool, matcher: Matcher) -> dict[str, type]:
     return made | {"score": float, "asked": str, "accepted": str, "promise": str, "because": str}
 
 
-def row(asked: Asked, matcher: Matcher) -> list[str | float]:
-    """The cells of a title, those of ``query_id`` and ``query`` left out."""
+def rows(chosen: Sequence[Asked], matcher: Matcher) -> list[list[str | float]]:
+    """The cells of each title, those of ``query_id`` and ``query`` left out."""
+    because = matcher.explain_all([asked.title for asked in chosen])
+    return [_row(asked, matcher, line) for asked, line in zip(chosen, because, strict=True)]
+
+
+def _row(asked: Asked, matcher: Matcher, because: str) -> list[str | float]:
     made: list[str | float] = [""]
     for rank in range(CANDIDATES):
         found = asked.matches[rank] if rank < len(asked.matches) else None
@@ -142,7 +147,7 @@ def row(asked: Asked, matcher: Matcher) -> list[str | float]:
     score = first.probability if matcher.evidence.probabilities else first.cosine
     return [
         *made, score, asked.why, "yes" if asked.accepted else "no", _promise(matcher),
-        matcher.explain(asked.title, first.label),
+        because,
     ]  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alc_kernels.cli import main
+from alc_kernels.cli.arguments import prepare_run_folder
 from alc_kernels.matching import Matcher
 from alc_kernels.matching.decisions import Decision, Decisions, DecisionsError, with_decisions
 from alc_kernels.matching.renewal import FOLDER, load_renewed, watch
@@ -141,6 +142,9 @@ def test_a_round_from_titles_to_a_renewed_run(
     shown = capsys.readouterr()
     assert "0 new, 2 known already, 1 changed" in shown.out
     assert f"more.xlsx: {rows[0]['query'][:40]!r} is decided as none of the catalogue" in shown.err
+    assert main(["predict", str(run), str(made / "data" / "test.raw.txt"), "--output",
+                 str(run / "decisions.sqlite")]) == 2  # fmt: skip
+    assert "is a file of the run" in capsys.readouterr().err
     # Another state of the run: the renewal is of the former one.
     found = Run(run)
     assert found.renewed is not None
@@ -400,3 +404,10 @@ def test_decisions_become_training_pairs(made: Path, run: Path, tmp_path: Path) 
     assert sum(title.startswith("fresh") for title in made_of[0]) == 30
     assert not list(tmp_path.glob(".data*"))
     assert main([*words[:4], str(tmp_path / "none"), "--decisions", str(tmp_path / "no")]) == 2
+
+
+def test_a_new_run_leaves_the_decisions(run: Path) -> None:
+    Decisions(run / "decisions.sqlite").add([Decision("a", "A", "none")], "r.csv")
+    (run / FOLDER).mkdir()
+    prepare_run_folder(run, overwrite=True)
+    assert [path.name for path in run.iterdir()] == ["decisions.sqlite"]

@@ -271,9 +271,9 @@ def _write_review(
 
     chosen = picker.chosen()
     with table_writer(target, review.columns(titles.has_ids, matcher)) as write:
-        for asked in chosen:
+        for asked, cells in zip(chosen, review.rows(chosen, matcher), strict=True):
             ids = [asked.beside.id] if titles.has_ids else []
-            write([*ids, asked.beside.given, *review.row(asked, matcher)])
+            write([*ids, asked.beside.given, *cells])
     drawn = sum(asked.why == review.AT_RANDOM for asked in chosen)
     print(
         f"To review: {counted(len(chosen), 'titles')} in {arguments.review}, {drawn} of them drawn "
@@ -293,7 +293,8 @@ def _threshold(arguments: argparse.Namespace, scored: Scored, matcher: Matcher) 
         return told + _outside(arguments, matcher)
     if not np.isfinite(matcher.rule.accept):
         told += ": nothing is accepted" * ("nothing is accepted" not in told)
-        told += " (--review FILE asks for what is missing, --threshold accepts without a promise)"
+        if arguments.review is None:
+            told += " (--review FILE asks for what is missing, --threshold needs no promise)"
     if matcher.evidence.renewed:
         return told
     name = leading_catalogue(scored.predictions)
