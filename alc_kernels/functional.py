@@ -38,6 +38,8 @@ from torch import Tensor
 from alc_kernels.checks import Batch
 from alc_kernels.distributed.settings import membership
 from alc_kernels.engine.specification import Objective
+from alc_kernels.ops import catalogue
+from alc_kernels.ops.catalogue import Catalogue
 from alc_kernels.ops.loss import similarity_loss
 from alc_kernels.ops.mining import Options, mine
 from alc_kernels.positives import Positives
@@ -53,7 +55,9 @@ from alc_kernels.settings import (
 )
 
 __all__ = [
+    "Catalogue",
     "hardest_negatives",
+    "prepare",
     "sigmoid_loss",
     "softmax_loss",
     "threshold_margin_loss",
@@ -91,9 +95,21 @@ def hardest_negatives(
     )  # fmt: skip
 
 
+def prepare(labels: Tensor, *, normalize: bool = True, backend: str = "auto") -> Catalogue:
+    """Labels (M, d) for many calls of :func:`topk_similarity`: normalised and packed once.
+
+    Without ``normalize`` and where ``labels`` are contiguous their memory is shared: they must not
+    change afterwards. What is packed takes a quarter of their memory more (half with AVX2).
+
+    Raises:
+        ValueError: an element is not finite.
+    """
+    return catalogue.prepare(labels, normalize, backend)
+
+
 def topk_similarity(
     queries: Tensor,
-    labels: Tensor,
+    labels: Tensor | Catalogue,
     k: int,
     exclude: Relation = None,
     *,
@@ -104,9 +120,20 @@ def topk_similarity(
 ) -> tuple[Tensor, Tensor]:
     """The ``k`` most similar labels of each query: exact search without the B x M matrix.
 
+    Args:
+        labels: (M, d), or what :func:`prepare` made of them: the scores then carry no gradient,
+            ``normalize`` must be that of ``prepare``, and there is no process group.
+
     Returns:
         As :func:`hardest_negatives`, over all labels that are not excluded.
     """
+    if isinstance(labels, Catalogue):
+        given = {"normalize": normalize, "backend": backend, "process_group": process_group}
+        usual = {"normalize": labels.normalize, "backend": labels.backend, "process_group": None}
+        for name, value in given.items():
+            if value not in (usual[name], "auto"):
+                raise ValueError(f"{name}={value!r}: the prepared labels have {usual[name]!r}")
+        return catalogue.search(queries, labels, k, exclude)
     return mine(
         Batch(queries, labels, None, exclude), k,
         Options(normalize, None, backend, deterministic, membership(process_group)),

@@ -39,6 +39,7 @@ class Problem:
     guard: Tensor | None  # (B,) acc: a negative with s > guard[i] is excluded; None: no guard
     # (B,) and (M,) acc, beside a guard: excluded is s > guard[i] - slack[0][i] * slack[1][j]
     slack: Slack = None
+    packed: Tensor | None = None  # what the backend's ``pack``, if it has one, made of the labels
 
     @cached_property
     def acc(self) -> torch.dtype:

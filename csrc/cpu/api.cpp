@@ -91,6 +91,14 @@ ALC_EXPORT int32_t alc_count_pairs(const void* problem, int64_t* counts) {
   return alc::run(problem, [&](const auto& own, auto) { alc::count_pairs(own, counts); });
 }
 
+ALC_EXPORT int32_t alc_packed_bytes(const void* problem, int64_t* bytes) {
+  return alc::run(problem, [&](const auto& own, auto) { *bytes = alc::packed_bytes(own); });
+}
+
+ALC_EXPORT int32_t alc_pack_labels(const void* problem, void* memory, int64_t* bounded) {
+  return alc::run(problem, [&](const auto& own, auto) { *bounded = alc::pack_labels(own, memory); });
+}
+
 // other: null for one matrix alone.
 ALC_EXPORT int32_t alc_normalize(
     const alc::NormalRequest* one, const alc::NormalRequest* other, int64_t* finite) {

@@ -10,6 +10,13 @@ namespace alc {
 template <typename T>
 void walk(const Problem<T>& problem, const WalkRequest<T>& request);
 
+// The problem's labels for screening: how many bytes they take, 0 where they are not screened; and
+// they, in memory that begins at a multiple of 64 bytes. False where a label cannot be bounded.
+template <typename T>
+int64_t packed_bytes(const Problem<T>& problem);
+template <typename T>
+bool pack_labels(const Problem<T>& problem, void* memory);
+
 // (2, B): each row's number of positives, then of negatives.
 template <typename T>
 void count_pairs(const Problem<T>& problem, int64_t* counts);

@@ -57,6 +57,7 @@ struct Targets {
 struct ScreenRequest {
   int64_t always;      // also where it is not expected to save time
   double bound_scale;  // 1; less makes the bound wrong, for tests
+  void* packed;        // the labels as pack_labels leaves them; null: packed by the walk
   // Written: rows that were screened, those of them whose later columns were not, pairs that were
   // scored again.
   int64_t screened, given_up, scored;

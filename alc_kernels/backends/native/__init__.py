@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from alc_kernels.backends.native import library
+from alc_kernels.backends.native.packing import pack
 from alc_kernels.backends.native.pairs import (
     normalize_both,
     normalize_rows,
@@ -43,6 +44,7 @@ __all__ = [
     "normalize_both",
     "normalize_rows",
     "normalize_rows_backward",
+    "pack",
     "pair_gradient",
     "pair_logits",
     "pair_logits_backward",

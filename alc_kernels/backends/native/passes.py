@@ -96,6 +96,8 @@ def _run(
             made["similarities"] = asked.make("similarities", own.acc, (own.rows, own.columns))
     screen = screening.asked()
     if screen is not None:
+        if isinstance(problem, Problem) and problem.packed is not None:
+            screen.packed = problem.packed.data_ptr()
         asked.screening = ctypes.addressof(screen)
     call("alc_walk", own, asked)
     if screen is not None:

@@ -20,6 +20,7 @@ class ScreenArguments(ctypes.Structure):
     _fields_ = [
         ("always", ctypes.c_int64),
         ("bound_scale", ctypes.c_double),
+        ("packed", ctypes.c_void_p),
         ("screened", ctypes.c_int64),
         ("given_up", ctypes.c_int64),
         ("scored", ctypes.c_int64),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from alc_kernels import Positives
-from alc_kernels.functional import hardest_negatives, topk_similarity
+from alc_kernels.functional import Catalogue, hardest_negatives, prepare, topk_similarity
 from alc_kernels.trainer.errors import XMCError, needs
 
 # Sparse relations beside search results: order of the positives, known pairs among the found.
@@ -198,6 +199,10 @@ class ExactIndex(LabelIndex):
         self.device, self.normalize = torch.device(device), normalize
         self.labels = self._prepared(labels)
 
+    @cached_property
+    def _catalogue(self) -> Catalogue:
+        return prepare(self.labels, normalize=False)
+
     def _prepared(self, rows: Tensor) -> Tensor:
         rows = rows.detach().to(self.device).float()
         return (F.normalize(rows, dim=1) if self.normalize else rows).contiguous()
@@ -213,7 +218,7 @@ class ExactIndex(LabelIndex):
         rows = self._prepared(queries)
         leave_out = None if excluded is None else self._pairs(excluded)
         if relation is None:
-            top = topk_similarity(rows, self.labels, k, leave_out, normalize=False)
+            top = topk_similarity(rows, self._catalogue, k, leave_out, normalize=False)
         else:
             top = hardest_negatives(
                 rows,

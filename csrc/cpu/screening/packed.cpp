@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "../host.h"
@@ -46,54 +47,59 @@ bool round_row(const float* x, int64_t d, int8_t* out, RowNumbers* numbers) {
   return true;
 }
 
-PackedLabels::PackedLabels(const Rows<float>& labels)
-    : groups_(blocks_of(labels.width(), integer_kernels().unit)),
-      panels_(blocks_of(labels.count(), kPanel)), panel_bytes_(groups_ * kPanel * 4),
-      data_(panels_ * panel_bytes_), scale_(panels_ * kPanel), norm_(panels_ * kPanel),
-      residual_(panels_ * kPanel), largest_norm_(panels_), largest_residual_(panels_) {
-  struct Scratch {
-    std::vector<float> wide;
-    std::vector<int8_t> row;
-  };
+PackedLayout::PackedLayout(int64_t count, int64_t width)
+    : groups_(blocks_of(width, integer_kernels().unit)), panels_(blocks_of(count, kPanel)) {}
+
+bool PackedLabels::pack(const Rows<float>& labels) {
   std::atomic<bool> bounded{true};
   constexpr int64_t kTogether = 4;  // panels of a block
   for_each_block(
-      blocks_of(panels_, kTogether), [&] { return Scratch{{}, std::vector<int8_t>(labels.width())}; },
+      blocks_of(panels_, kTogether),
+      [&] { return Scratch{{}, std::vector<int8_t>(groups_ * integer_kernels().unit)}; },
       [&](int64_t number, Scratch& scratch) {
         const int64_t end = std::min(panels_, (number + 1) * kTogether);
         for (int64_t p = number * kTogether; p < end && bounded; ++p)
-          if (!pack(labels, p, scratch.wide, scratch.row)) bounded = false;
+          if (!pack_panel(labels, p, scratch)) bounded = false;
       });
-  bounded_ = bounded;
+  return bounded;
 }
 
-bool PackedLabels::pack(
-    const Rows<float>& labels, int64_t p, std::vector<float>& wide, std::vector<int8_t>& row) {
+bool PackedLabels::pack_panel(const Rows<float>& labels, int64_t p, Scratch& scratch) {
   const IntegerKernels& set = integer_kernels();
   const int64_t d = labels.width(), unit = set.unit, width = set.width;
   const int64_t columns = std::min(kPanel, labels.count() - p * kPanel);
-  char* const to = data_.get() + p * panel_bytes_;
+  char* const to = memory_ + p * panel_bytes();
   if (set.bytes)  // with 128 added: 0 of columns and coordinates that are not there
-    std::fill_n(to, panel_bytes_, static_cast<char>(128));
+    std::fill_n(to, panel_bytes(), static_cast<char>(128));
   else
-    std::fill_n(to, panel_bytes_, char{0});
-  for (int64_t j = 0; j < columns; ++j) {
+    std::fill_n(to, panel_bytes(), char{0});
+  float &largest_norm = number(3 * kPanel)[p], &largest_residual = number(3 * kPanel + 1)[p];
+  largest_norm = largest_residual = 0;
+  for (int64_t j = 0; j < kPanel; ++j) {
     RowNumbers own;
     const int64_t column = p * kPanel + j;
-    if (!round_row(labels.row(column, wide), d, row.data(), &own)) return false;
-    scale_[column] = own.scale;
-    norm_[column] = own.norm;
-    residual_[column] = own.residual;
-    largest_norm_[p] = std::max(largest_norm_[p], own.norm);
-    largest_residual_[p] = std::max(largest_residual_[p], own.residual);
+    if (j < columns &&
+        !round_row(labels.row(column, scratch.wide), d, scratch.row.data(), &own))
+      return false;
+    number(0)[column] = own.scale;
+    number(kPanel)[column] = own.norm;
+    number(2 * kPanel)[column] = own.residual;
+    if (j >= columns) continue;
+    largest_norm = std::max(largest_norm, own.norm);
+    largest_residual = std::max(largest_residual, own.residual);
     char* place = to + (j / width * groups_ * width + j % width) * 4;  // of the first group
-    for (int64_t k = 0; k < d; k += unit, place += width * 4)
-      for (int64_t n = 0; n < std::min(unit, d - k); ++n) {
-        if (set.bytes)
-          reinterpret_cast<uint8_t*>(place)[n] = static_cast<uint8_t>(row[k + n] + 128);
-        else
-          reinterpret_cast<int16_t*>(place)[n] = row[k + n];
+    for (int64_t g = 0; g < groups_; ++g, place += width * 4) {
+      const int8_t* from = scratch.row.data() + g * unit;
+      uint32_t group;
+      if (set.bytes) {
+        std::memcpy(&group, from, 4);
+        group ^= 0x80808080u;  // adds 128 to each
+      } else {
+        const int16_t both[] = {from[0], from[1]};
+        std::memcpy(&group, both, 4);
       }
+      std::memcpy(place, &group, 4);
+    }
   }
   return true;
 }

@@ -35,29 +35,48 @@ struct RowNumbers {
 // so large or small that products leave the range of float.
 bool round_row(const float* x, int64_t d, int8_t* out, RowNumbers* numbers);
 
-// The rows of a catalogue in panels.
-class PackedLabels {
+// How the rows of a catalogue lie in memory: panels, then numbers of each column and of each panel.
+class PackedLayout {
  public:
-  explicit PackedLabels(const Rows<float>& labels);
+  PackedLayout(int64_t count, int64_t width);
 
-  bool bounded() const { return bounded_; }
+  int64_t bytes() const { return numbers() + (3 * kPanel + 2) * panels_ * 4; }
   int64_t groups() const { return groups_; }
-  int64_t panels() const { return panels_; }
-  const char* panel(int64_t p) const { return data_.get() + p * panel_bytes_; }
+
+ protected:
+  int64_t panel_bytes() const { return groups_ * kPanel * 4; }
+  int64_t numbers() const { return panels_ * panel_bytes(); }  // where they begin
+  int64_t groups_, panels_;
+};
+
+// The same, packed: in memory that is given, which begins at a multiple of 64 bytes.
+class PackedLabels : public PackedLayout {
+ public:
+  PackedLabels(char* memory, int64_t count, int64_t width)
+      : PackedLayout(count, width), memory_(memory) {}
+
+  // Fills the memory in. False where a row cannot be bounded.
+  bool pack(const Rows<float>& labels);
+
+  const char* panel(int64_t p) const { return memory_ + p * panel_bytes(); }
   // Per column, and the largest of each panel.
-  const float* scale() const { return scale_.data(); }
-  const float* norm() const { return norm_.data(); }
-  const float* residual() const { return residual_.data(); }
-  float largest_norm(int64_t p) const { return largest_norm_[p]; }
-  float largest_residual(int64_t p) const { return largest_residual_[p]; }
+  const float* scale() const { return number(0); }
+  const float* norm() const { return number(kPanel); }
+  const float* residual() const { return number(2 * kPanel); }
+  float largest_norm(int64_t p) const { return number(3 * kPanel)[p]; }
+  float largest_residual(int64_t p) const { return number(3 * kPanel + 1)[p]; }
 
  private:
-  bool pack(const Rows<float>& labels, int64_t p, std::vector<float>& wide, std::vector<int8_t>& row);
+  struct Scratch {
+    std::vector<float> wide;
+    std::vector<int8_t> row;
+  };
+  float* number(int64_t n) const {
+    return reinterpret_cast<float*>(memory_ + numbers()) + n * panels_;
+  }
+  bool pack_panel(const Rows<float>& labels, int64_t p, Scratch& scratch);
 
-  int64_t groups_, panels_, panel_bytes_;
-  Aligned data_;
-  std::vector<float> scale_, norm_, residual_, largest_norm_, largest_residual_;
-  bool bounded_ = true;
+  char* memory_;
 };
 
 }  // namespace alc

@@ -2,14 +2,18 @@
 
 #include <cmath>
 
+#include "../passes.h"
+
 namespace alc {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 // In place of infinity where numbers are subtracted.
 constexpr float kNever = 0x1p120f;
+constexpr int64_t kMostCoordinates = 65536;  // of a row: sums stay below 2^31
 constexpr int64_t kSingle = 16;  // a pair scored by itself takes as long as so many of a tile
 constexpr int64_t kLooked = 1024;  // columns that may be looked at whatever they cost
+constexpr int64_t kUnsettled = 256;  // columns after which most rows have found their bound
 constexpr int64_t kFirstRefined = 1024;  // columns, and then every eight times as many
 
 // Takes the columns of an ascending span that lie in [start, start + kPanel) out of `bits`.
@@ -25,24 +29,31 @@ bool Screening::wanted(
     const Tiles<float>& tiles, const ScanOptions<float>& options, const ScreenRequest& request) {
   const int64_t m = tiles.labels.count(), d = tiles.labels.width();
   const bool possible = tiles.plain() && options.softmax == Softmax::kNone && !options.sigmoid &&
-                        (options.top_k > 0 || options.has_negative_margin) && d > 0 && d <= 65536 &&
+                        (options.top_k > 0 || options.has_negative_margin) && d > 0 &&
+                        d <= kMostCoordinates &&
                         m <= std::numeric_limits<int32_t>::max();
   if (!possible || request.always != 0) return possible;
   // What single scores and rounding the labels cost must be little beside the products: measured
   // with AVX-512 VNNI, and with AVX2, whose products save half as much. Plain C++ saves nothing.
   const IntegerKernels& set = integer_kernels();
   const int64_t factor = set.bytes ? 1 : 2;
-  return set.rows > 1 && tiles.queries.count() >= 128 && d >= 32 * factor &&
-         m >= factor * (512 + 64 * options.top_k);
+  return set.rows > 1 && (tiles.queries.count() >= 128 || request.packed != nullptr) &&
+         d >= 32 * factor && m >= factor * (512 + 64 * options.top_k);
 }
 
 Screening::Screening(
     const Tiles<float>& tiles, const Relations& relations, const ScanOptions<float>& options,
     ScreenRequest& request)
     : tiles_(tiles), relations_(relations), options_(options), request_(request),
-      labels_(tiles.labels), run_(product_run(tiles.labels.width())),
+      labels_(static_cast<char*>(request.packed), tiles.labels.count(), tiles.labels.width()),
+      run_(product_run(tiles.labels.width())),
       margin_(options.has_negative_margin ? std::nextafter(options.negative_margin, -kInfinity)
                                           : kNever) {
+  if (request.packed == nullptr) {
+    memory_.emplace(labels_.bytes());
+    labels_ = PackedLabels(memory_->get(), tiles.labels.count(), tiles.labels.width());
+    bounded_ = labels_.pack(tiles.labels);
+  }
   const float* slack = tiles.limits.columns;
   if (tiles.limits.limit != nullptr && tiles.limits.slack != nullptr && slack != nullptr)
     for (int64_t j = 0; j < tiles.labels.count(); ++j)
@@ -206,7 +217,7 @@ int64_t Screening::block(
     }
     // More to look at than full precision would cost: the rest of the columns is left to that.
     if (s.looked > r * (kLooked + until / 4)) break;
-    const int64_t most = r * (2 * k() + 32 + until / 64);
+    const int64_t most = r * (2 * k() + 32 + until / 64 + (until <= kUnsettled ? 96 : 0));
     if (s.kept <= most || s.kept <= dropped_at) continue;
     refine_all();
     dropped_at = s.kept + s.kept / 4;
@@ -279,5 +290,26 @@ int64_t Screening::narrow(const float* x, int64_t i, ScreenScratch& s) const {
   std::sort(s.columns.begin(), s.columns.end());
   return static_cast<int64_t>(seen);
 }
+
+template <typename T>
+int64_t packed_bytes(const Problem<T>& problem) {
+  if (std::is_same_v<T, double> || problem.dim == 0 || problem.dim > kMostCoordinates) return 0;
+  return PackedLayout(problem.columns, problem.dim).bytes();
+}
+
+template <typename T>
+bool pack_labels(const Problem<T>& problem, void* memory) {
+  if constexpr (std::is_same_v<T, double>) {
+    return false;
+  } else {
+    const Rows<T> labels(problem.labels, problem.dtype, problem.columns, problem.dim);
+    return PackedLabels(static_cast<char*>(memory), problem.columns, problem.dim).pack(labels);
+  }
+}
+
+template int64_t packed_bytes(const Problem<float>&);
+template int64_t packed_bytes(const Problem<double>&);
+template bool pack_labels(const Problem<float>&, void*);
+template bool pack_labels(const Problem<double>&, void*);
 
 }  // namespace alc

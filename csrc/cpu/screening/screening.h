@@ -60,7 +60,7 @@ class Screening {
   ~Screening();
 
   // Whether the numbers allow it.
-  bool on() const { return labels_.bounded(); }
+  bool on() const { return bounded_; }
   ScreenScratch make_scratch() const { return {tiles_.labels, run_}; }
 
   // Rows [row, row + r), begun in `scans`, at q: fills those and `active` in for all columns before
@@ -92,7 +92,9 @@ class Screening {
   const Relations& relations_;
   const ScanOptions<float>& options_;
   ScreenRequest& request_;
-  const PackedLabels labels_;
+  std::optional<Aligned> memory_;  // of labels that were not packed before
+  PackedLabels labels_;
+  bool bounded_ = true;
   const int64_t run_;
   float margin_;              // what a score must exceed for the margin's sake
   float largest_slack_ = 0;   // of the guard's columns
