@@ -140,7 +140,7 @@ class Boosting:
         rows = np.ascontiguousarray(values, np.float64)
         if not len(rows):  # which LightGBM refuses
             return np.empty((0, rows.shape[1] + 1) if "pred_contrib" in options else 0)
-        return np.asarray(self.booster.predict(rows, num_threads=1, **options))
+        return np.asarray(self.booster.predict(rows, **options))  # a row's sum is of one thread
 
     @property
     def num_features(self) -> int:

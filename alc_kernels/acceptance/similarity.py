@@ -56,14 +56,28 @@ class CharacterGrams:
         for start in range(0, len(found), QUERIES_PER_PASS):
             part = slice(start, start + QUERIES_PER_PASS)
             dense = (queries[part] @ columns).toarray()  # (part, L)
-            # torch finds the k-th largest of many equal numbers several times faster than NumPy.
-            edge = torch.from_numpy(dense).topk(k, dim=1).values[:, -1:].numpy()
-            row, column = np.nonzero(dense >= edge)  # all that tie with the last one compete
-            order = np.lexsort((column, -dense[row, column], row))
-            first = np.searchsorted(row, np.arange(len(dense)))
-            taken = order[first[:, None] + np.arange(k)]
-            found[part], scores[part] = column[taken], dense[row[taken], column[taken]]
+            found[part], scores[part] = _largest(dense, k)
         return found, scores
+
+
+def _largest(dense: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Columns and values (n, k) of the k largest of each row, ties to the smaller column."""
+    # torch finds the largest of many equal numbers several times faster than NumPy.
+    top = torch.from_numpy(dense).topk(min(k + 1, dense.shape[1]), dim=1)
+    values, columns = top.values.numpy(), top.indices.numpy()
+    order = np.lexsort((columns[:, :k], -values[:, :k]), axis=1)
+    found = np.take_along_axis(columns[:, :k], order, axis=1)
+    scores = np.take_along_axis(values[:, :k], order, axis=1)
+    if values.shape[1] > k:
+        # Where the next one is as large, all that tie with it compete.
+        tied = np.flatnonzero(values[:, k] == values[:, k - 1])
+        row, column = np.nonzero(dense[tied] >= values[tied, k - 1, None])
+        order = np.lexsort((column, -dense[tied[row], column], row))
+        first = np.searchsorted(row, np.arange(len(tied)))
+        taken = order[first[:, None] + np.arange(k)]
+        found[tied] = column[taken]
+        scores[tied] = np.take_along_axis(dense[tied], found[tied], axis=1)
+    return found, scores
 
 
 class KnownTitles:
