@@ -111,7 +111,7 @@ class Evidence:
                 below, before = (100 * float((one <= place).mean()) for one in (new, usual))
                 made.append(
                     f"the titles are not like those of validation: for {below:.0f} % of them the "
-                    f"{name} is at most {place:.3g}, it was for {before:.0f} % (Kolmogorov-Smirnov "
+                    f"{name} is at most {place:.4g}, it was for {before:.0f} % (Kolmogorov-Smirnov "
                     f"distance {distance:.2f}, above {max(DISTANCE, chance):.2f}), so the "
                     "certificate may not hold"
                 )
