@@ -173,7 +173,8 @@ def renew(
     told = (
         f"certified on {'no validation titles' if alone else f'{count:,} validation titles'} and "
         f"{counted(int(enters.sum()), 'reviewed titles')} drawn at random; the acceptance model is "
-        f"fitted on {count:,} and {counted(len(decisions), 'decisions')} ({fitted.reason})"
+        f"fitted on {count:,} validation titles and {counted(len(decisions), 'decisions')} "
+        f"({fitted.reason})"
     )
     evidence = Evidence(
         scores[kept], top[kept], groups[kept],

@@ -133,7 +133,7 @@ def test_a_round_from_titles_to_a_renewed_run(
     # What was decided is not asked about again, and predict says what it rests on.
     again = review(made, run, tmp_path, "--precision", "0.5", "--review-size", "80")
     assert not {row["query"] for row in again} & {row["query"] for row in rows}
-    assert "the acceptance model is fitted on 224 and 80 decisions" in capsys.readouterr().err
+    assert "model is fitted on 224 validation titles and 80 decisions" in capsys.readouterr().err
     # As any table, with another decision: the later one counts.
     pandas = pytest.importorskip("pandas")
     rows[0]["decision"] = "none"
@@ -411,3 +411,20 @@ def test_a_new_run_leaves_the_decisions(run: Path) -> None:
     (run / FOLDER).mkdir()
     prepare_run_folder(run, overwrite=True)
     assert [path.name for path in run.iterdir()] == ["decisions.sqlite"]
+
+
+def test_decisions_bring_a_model_where_the_cosine_decided(
+    made: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for end in ("json", "npz"):
+        (run / f"acceptance.{end}").unlink()
+    before = Matcher.load(run)
+    assert before.acceptance is None and not before.evidence.probabilities
+    rows = review(made, run, tmp_path, "--precision", "0.5", "--review-size", "40")
+    assert all(row["because"].startswith("cosine ") for row in rows)
+    recertify(run, write(tmp_path / "r.csv", answered(made, rows)), "--precision", "0.5")
+    assert "the acceptance model is fitted on" in capsys.readouterr().out
+    after = Matcher.load(run)
+    assert after.acceptance is not None and after.evidence.probabilities
+    found = after.match([rows[0]["query"]])
+    assert 0 <= found.probability[0] <= 1
