@@ -20,7 +20,7 @@ from alc_kernels.trainer.report.decision import (
     reason_sentences,
     ship_sentence,
 )
-from alc_kernels.trainer.report.figures import LINES, REFERENCE_LINE, Curve, styles
+from alc_kernels.trainer.report.figures import LINES, REFERENCE_LINES, Curve, styles
 from alc_kernels.trainer.report.summary import (
     difference_cell,
     difference_table,
@@ -337,5 +337,6 @@ def test_lines_differ_in_dash_not_only_in_colour():
     curves = [Curve("t", one, one, reference=True), Curve("b", one, one)]
     curves.append(Curve("h", one, one, headline=True))
     made = styles(curves)
-    assert made[0] == REFERENCE_LINE and made[2] == LINES[0]
-    assert len({str(dash) for _, dash in [REFERENCE_LINE, *LINES]}) == len(LINES) + 1
+    assert made[0] == REFERENCE_LINES[0] and made[2] == LINES[0]
+    assert styles([Curve("t", one, one, reference=True)] * 2) == list(REFERENCE_LINES)
+    assert len({str(dash) for _, dash in [*REFERENCE_LINES, *LINES]}) == len(LINES) + 2

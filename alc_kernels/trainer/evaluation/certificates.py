@@ -19,6 +19,7 @@ from alc_kernels.trainer.evaluation.predictions import Predictions
 CONFIDENCE = 0.95
 WANTED = tuple(step / 20 for step in range(1, 21))  # coverages that an outlook is given for
 REPLICATES = 1000
+OUT_OF_REACH = 100
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,13 @@ class Certificate:
     def outlook(self) -> tuple[float, float]:
         """(products, coverage): how few more reviewed products would certify how much.
 
-        Both are NaN where no number of them would. At about even odds, with error rate and
+        Both are NaN where no number of them would, or only :data:`OUT_OF_REACH` times as many as
+        there are. At about even odds, with error rate and
         dependence as validation shows them.
         """
         needed = [self.found.needed(coverage) for coverage in WANTED]
         least = min(needed)
-        if not math.isfinite(least):
+        if least > OUT_OF_REACH * self.titles:
             return math.nan, math.nan
         wanted = max(c for c, n in zip(WANTED, needed, strict=True) if n == least)
         return math.ceil(least * self.products / self.titles), wanted

@@ -31,7 +31,7 @@ LINES = (
     ("#56b4e9", (0, (8, 2, 2, 2))),
     ("#b8860b", (0, (3, 1))),
 )
-REFERENCE_LINE = (GREY, (0, (2, 2)))
+REFERENCE_LINES = ((GREY, (0, (2, 2))), (GREY, (0, (9, 2, 1, 2, 1, 2))))
 
 _STYLE = {
     "font.size": 10.5,
@@ -89,9 +89,9 @@ class Scores:
 
 def styles(curves: Sequence[Curve]) -> list[tuple[str, object]]:
     """The colour and dash of each curve; references are grey, the headline comes first."""
-    turn = itertools.cycle(LINES[1:])
+    turn, grey = itertools.cycle(LINES[1:]), itertools.cycle(REFERENCE_LINES)
     return [
-        REFERENCE_LINE if curve.reference else LINES[0] if curve.headline else next(turn)
+        next(grey) if curve.reference else LINES[0] if curve.headline else next(turn)
         for curve in curves
     ]
 
