@@ -79,7 +79,7 @@ def test_titles_of_the_same_words_are_one_unknown_product():
 def test_what_is_missing_is_told_in_products():
     rng = np.random.default_rng(1)
     scores = rng.normal(size=100)
-    correct = rng.random(100) < 0.97
+    correct = rng.random(100) < 0.99
     group = np.arange(100) // 2
     made = certify(found_of(scores, correct, group=group), 0.95)
     assert not made.certified and made.threshold == math.inf
