@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -205,10 +205,14 @@ class Auxiliary:
     Args:
         pair_weight, batch_weight: weights of the two parts, >= 0.
         context_dim: width of the attention layer; None takes the embedding width. Must be
-            divisible by ``context_heads``.
+            divisible by ``context_heads``. :meth:`full` has the wider form.
         context_heads: attention heads.
         context_size: rows per attention group; None takes the whole batch.
-        dropout: dropout of the attention layer, in [0, 1).
+        context_rows: rows that take part, spread evenly over the batch; None takes all.
+        dropout: dropout of the attention layer's outputs, in [0, 1).
+        attention_dropout: dropout of the attention weights, in [0, 1); None: as ``dropout``.
+            On a CPU PyTorch's fused attention serves with 0 only; above it the weights are stored
+            (memory and time grow with ``context_size``).
 
     Source: arXiv 2510.04551. Its full equations were not available; the fourth part of the pair
     representation, the two cross-entropies and the unit weights are a reconstruction.
@@ -216,21 +220,37 @@ class Auxiliary:
 
     pair_weight: float = 1.0
     batch_weight: float = 1.0
-    context_dim: int | None = None
+    context_dim: int | None = 64
     context_heads: int = 4
-    context_size: int | None = 1024
+    context_size: int | None = 64
+    context_rows: int | None = 512
     dropout: float = 0.1
+    attention_dropout: float | None = 0.0
+
+    @classmethod
+    def full(cls, **changes: Any) -> Auxiliary:
+        """The batch part over all rows, as wide as the embeddings, in groups of 1,024.
+
+        Several times the work of a mined loss. Modules that were saved before the other form was
+        the default load into it. ``changes``: further settings.
+        """
+        before = {"context_dim": None, "context_size": 1024, "context_rows": None}
+        return cls(**{**before, "attention_dropout": None, **changes})
 
     def __post_init__(self) -> None:
         _number(self, "pair_weight", low=0.0)
         _number(self, "batch_weight", low=0.0)
         _integer(self, "context_heads", 1)
-        for name in ("context_dim", "context_size"):
+        for name in ("context_dim", "context_size", "context_rows"):
             if getattr(self, name) is not None:
                 _integer(self, name, 1)
-        _number(self, "dropout", low=0.0)
-        if self.dropout >= 1.0:
-            raise ValueError(f"Auxiliary(dropout={self.dropout!r}): expected a number in [0, 1)")
+        for name in ("dropout", "attention_dropout"):
+            value = getattr(self, name)
+            if value is None and name == "attention_dropout":
+                continue
+            _number(self, name, low=0.0)
+            if value >= 1.0:
+                raise ValueError(f"Auxiliary({name}={value!r}): expected a number in [0, 1)")
 
 
 @dataclass(frozen=True)

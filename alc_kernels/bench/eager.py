@@ -60,6 +60,59 @@ def mining(queries: Tensor, labels: Tensor, negative_margin: float = 0.5) -> Ten
     return torch.cat([hardest, threshold_of(s, negative_margin)[None]])
 
 
+def hardest_threshold_of(s: Tensor, hardest: Tensor) -> Tensor:
+    """The threshold margin over each row's hardest negative (B,), averaged over the rows."""
+    short, over = (0.9 - s.diagonal().float()).relu(), (hardest.float() - 0.5).relu()
+    return (short.sum() + over.sum()) / len(s)
+
+
+def pair_features(a: Tensor, b: Tensor) -> Tensor:
+    """[a; b; |a - b|; a * b], (..., 4d)."""
+    return torch.cat([a, b, (a - b).abs(), a * b], dim=-1)
+
+
+def batch_part(queries: Tensor, pairs: Tensor, heads: Any, size: int) -> Tensor:
+    """ALC's batch part with PyTorch's fused attention.
+
+    Args:
+        queries: (n, d); n a multiple of ``size``, the rows of a group.
+        pairs: (n, 2, d), the positive and the negative label.
+        heads: ``context_in``, ``context_layer`` and ``context_head`` of :class:`ALCLoss`.
+    """
+    layer: Any = heads.context_layer
+    attend = layer.self_attn
+    x = heads.context_in(pair_features(queries[:, None].expand_as(pairs), pairs))  # (n, 2, c)
+    x = x.reshape(-1, 2 * size, x.shape[-1])
+    mixed = F.linear(x, attend.in_proj_weight, attend.in_proj_bias)
+    mixed = mixed.unflatten(-1, (3, attend.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    attended = F.scaled_dot_product_attention(mixed[0], mixed[1], mixed[2])
+    x = layer.norm1(x + attend.out_proj(attended.transpose(1, 2).flatten(2)))
+    x = layer.norm2(x + layer.linear2(F.gelu(layer.linear1(x))))
+    logits = heads.context_head(x).view(-1, 2)
+    sign = logits.new_tensor([-1.0, 1.0])
+    return F.softplus(sign * logits).mean()
+
+
+def alc(queries: Tensor, labels: Tensor, heads: Any) -> Tensor:
+    """The default loss without dropout: triplet, both ALC parts, threshold margin.
+
+    ``heads``: an :class:`ALCLoss`, whose parameters and settings are used.
+    """
+    q, k = F.normalize(queries, dim=1), F.normalize(labels, dim=1)
+    s = q @ k.T
+    hardest, index = s.masked_fill(_own(s), -torch.inf).max(dim=1)
+    pairs = torch.stack([k, k[index]], dim=1)  # (B, 2, d)
+    part = heads.auxiliary
+    logits = heads.pair_head(pair_features(q[:, None].expand_as(pairs), pairs))[..., 0]
+    loss = triplet_of(s, 10) + hardest_threshold_of(s, hardest)
+    loss = loss + part.pair_weight * F.softplus(logits * logits.new_tensor([-1.0, 1.0])).mean()
+    rows, size = part.context_rows or len(q), part.context_size or len(q)
+    if rows < len(q):
+        chosen = torch.arange(rows, device=q.device) * len(q) // rows
+        q, pairs = q[chosen], pairs[chosen]
+    return loss + part.batch_weight * batch_part(q, pairs, heads, min(size, len(q)))
+
+
 def softmax(queries: Tensor, labels: Tensor) -> Tensor:
     """InfoNCE with temperature 0.05."""
     s = similarities(queries, labels)

@@ -58,12 +58,23 @@ class _Module:
         self.dtype = torch.float32
 
     def __call__(self, queries: Tensor, labels: Tensor) -> Tensor:
-        dtype = queries.dtype if queries.dtype == torch.float64 else torch.float32
+        self.fit(queries.dtype if queries.dtype == torch.float64 else torch.float32)
+        found: Tensor = self.loss(queries, labels, positives=relation(queries, labels))
+        return found
+
+    def fit(self, dtype: torch.dtype) -> None:
+        """Have the heads in ``dtype``."""
         if dtype != self.dtype:
             self.dtype = dtype
             self.loss.to(dtype)
-        found: Tensor = self.loss(queries, labels, positives=relation(queries, labels))
-        return found
+
+
+class _EagerModule(_Module):
+    """The same heads with the default loss as plain PyTorch; they compute in the inputs' dtype."""
+
+    def __call__(self, queries: Tensor, labels: Tensor) -> Tensor:
+        self.fit(queries.dtype)
+        return eager.alc(queries, labels, self.loss)
 
 
 def relation(queries: Tensor, labels: Tensor) -> Tensor | None:
@@ -177,7 +188,8 @@ def works(
     def triplet(k: int) -> dict[str, Any]:
         return {"base": Triplet(num_negatives=k), "auxiliary": None, "threshold": tcm}
 
-    pair, quiet = Auxiliary(batch_weight=0.0), Auxiliary(dropout=0.0)
+    pair = Auxiliary(batch_weight=0.0)
+    quiet = Auxiliary(dropout=0.0, attention_dropout=0.0)
     made = [
         Work(
             "mining",
@@ -198,10 +210,12 @@ def works(
             )
             for k in (1, 10)
         ),
+        Work("alc-bare", module(auxiliary=None), products=1),
         Work("alc-pair+tcm", module(auxiliary=pair, threshold=tcm), choices=True, products=1),
         Work(
             "alc-default",
             module(auxiliary=quiet),
+            _EagerModule(width, device, "torch", auxiliary=quiet),
             peers=(repeatable(module, auxiliary=quiet),),
             choices=True,
             products=1,

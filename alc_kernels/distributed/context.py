@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from alc_kernels.distributed.collectives import exchange_rows, sum_over
-from alc_kernels.distributed.control import Sizes, resolve
+from alc_kernels.distributed.control import resolve
 from alc_kernels.distributed.settings import Membership
 from alc_kernels.engine.batch_part import (
     WHOLE_BATCH_LIMIT,
@@ -22,9 +22,12 @@ from alc_kernels.engine.batch_part import (
     groupwise_loss,
     warn_about_whole_batch,
 )
+from alc_kernels.engine.specification import spread
 
 if TYPE_CHECKING:
     from alc_kernels.ops.loss import SimilarityLoss
+
+Pairs = tuple[Tensor, Tensor, Tensor]  # rows (n, d), pairs (n, 2, d), members (n,)
 
 # Sums over processes that gradients flow through.
 
@@ -112,30 +115,41 @@ class _Moved(torch.autograd.Function):
         return _Moved.apply(grad.contiguous(), receive, send, ctx.group), None, None, None
 
 
-def regroup(
-    rows: Tensor, pairs: Tensor, members: Tensor, size: int | None, sizes: Tensor, group: str
-) -> tuple[Tensor, Tensor, Tensor]:
+def spread_over_all(found: SimilarityLoss, wanted: int | None, group: str) -> tuple[Tensor, Pairs]:
+    """How many of the rows that take part each process has (on the CPU), and the own ones."""
+    own, counts = (found.rows, found.pairs, found.members), found.sizes[0]
+    total = int(counts.sum())
+    if wanted is None or wanted >= total:
+        return counts, own
+    chosen = spread(total, wanted, counts.device)
+    rank = resolve(Membership.decode(group)).rank()
+    cuts = torch.searchsorted(chosen, torch.cat([counts.new_zeros(1), counts.cumsum(0)]))
+    mine = chosen[int(cuts[rank]) : int(cuts[rank + 1])] - int(counts[:rank].sum())
+    rows, pairs, members = own
+    mine = mine.to(rows.device)
+    return cuts.diff(), (rows[mine], pairs[mine], members[mine])
+
+
+def regroup(own: Pairs, size: int | None, counts: list[int], group: str) -> Pairs:
     """The rows of the groups that this process computes.
 
     Args:
-        rows: (B, d) acc.
-        pairs: (B, 2, d) acc.
-        members: (B,) bool.
+        own: (n, d) acc, (n, 2, d) acc, (n,) bool.
         size: rows per group, or None.
-        sizes: ``Sizes.encode``.
+        counts: n of every process.
         group: an encoded membership.
 
     Returns:
         The same of other rows: whole groups, beginning with a group.
     """
     rank = resolve(Membership.decode(group)).rank()
-    counts = Sizes.decode(sizes, rank).queries
     bounds = [0, *accumulate(counts)]
     targets = assigned(bounds[:-1], bounds[-1], size)
     if targets == bounds:
-        return rows, pairs, members
+        return own
     moves = transfers(bounds, targets)
     send, receive = moves[rank], [moves[i][rank] for i in range(len(counts))]
+    rows, pairs, members = own
     width = rows.shape[1]
     packed = torch.cat([rows, pairs.flatten(1), members[:, None].to(rows.dtype)], dim=1)
     packed = _Moved.apply(packed, send, receive, group)
@@ -143,16 +157,24 @@ def regroup(
     return packed[:, :width], packed[:, width : 3 * width].unflatten(1, (2, width)), inside
 
 
-def global_batch_loss(heads: Heads, size: int | None, found: SimilarityLoss, group: str) -> Tensor:
+def global_batch_loss(
+    heads: Heads,
+    sizes: tuple[int | None, int | None],
+    found: SimilarityLoss,
+    group: str,
+    backend: str,
+) -> Tensor:
     """The batch part over the rows of all processes, 0-d acc, the same on each.
 
     ``torch.compile`` goes around it; with ``fullgraph=True`` it says why it cannot.
 
     Args:
         heads: context_in, context_layer, context_head.
-        size: rows per group, or None for one group.
+        sizes: rows per group, or None for one group; and rows of the batch that take part, or
+            None for all.
         found: the operator's results for the own rows.
         group: an encoded membership.
+        backend: as for ``groupwise_loss``.
     """
     if torch.compiler.is_compiling():
         # The compiler then leaves this to eager PyTorch, or reports it.
@@ -160,12 +182,13 @@ def global_batch_loss(heads: Heads, size: int | None, found: SimilarityLoss, gro
             "across processes the batch part's shapes follow all of them: torch.compile needs "
             "fullgraph=False, or Auxiliary(batch_weight=0)"
         )
-    if size is None and int(found.sizes[0].sum()) > WHOLE_BATCH_LIMIT:
+    size, wanted = sizes
+    counts, own = spread_over_all(found, wanted, group)
+    if size is None and int(counts.sum()) > WHOLE_BATCH_LIMIT:
         warn_about_whole_batch()
-    members = found.pair_index[:, 0] >= 0
-    parts = regroup(found.rows, found.pairs, members, size, found.sizes, group)
-    total = groupwise_loss(heads, size, *parts)
-    both = torch.stack([total, members.sum().to(total.dtype)])
+    parts = regroup(own, size, counts.tolist(), group)
+    total = groupwise_loss(heads, size, *parts, backend)
+    both = torch.stack([total, own[2].sum().to(total.dtype)])
     total, count = shared_sum(both, group).unbind()
     total = multiply_gradient(total, Membership.decode(group).gradient_factor)
     share = torch.where(count > 0, 0.5 / count, 0.0).detach()

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alc_kernels.engine.interface import Problem, RowStatistics, WalkGradient, WalkRequest
+from alc_kernels.engine.interface import RowStatistics, WalkGradient, WalkRequest
 from alc_kernels.engine.plan import (
     Direction,
     GradientPlan,
@@ -25,7 +25,7 @@ from alc_kernels.engine.plan import (
     find_first,
     gradient_plan,
 )
-from alc_kernels.engine.prepare import Left, Part, Shown
+from alc_kernels.engine.prepare import Left, Part, Shown, gather_pairs
 from alc_kernels.engine.rows import (
     ONE_POSITIVE,
     PositiveSums,
@@ -106,7 +106,8 @@ def evaluate(part: Part, objective: Objective, given: Given, wants: Wants) -> Ev
         if want_gradient:
             plans = _plans(forward, columns, weight, terms, wants.scalars)
         grads.add(*plans, pairs)
-    rows, gathered = _gather(part, mined if objective.gather else None)
+    chosen = objective.gathered(part.problem.queries)
+    rows, gathered = gather_pairs(part, mined if objective.gather else None, chosen)
     by_scalars = [
         made
         for one in (forward, columns)
@@ -121,6 +122,7 @@ def evaluate(part: Part, objective: Objective, given: Given, wants: Wants) -> Ev
         hardest_score=hardest_score,
         hardest_index=hardest_index,
         pair_index=pair_index,
+        chosen=chosen,
         rows=rows,
         pairs=gathered,
         grad_queries=grads.queries,
@@ -129,19 +131,6 @@ def evaluate(part: Part, objective: Objective, given: Given, wants: Wants) -> Ev
         grad_head_weight=grads.head_weight,
         grad_head_bias=zero if pair_slope is None else pair_slope.sum(),
     )
-
-
-def _gather(part: Part, mined: tuple[Problem, Tensor] | None) -> tuple[Tensor, Tensor]:
-    """The own rows and the labels of the pairs that ``Part.mined`` has found, both in acc."""
-    rows, acc = part.problem.queries, part.poison.dtype
-    if mined is None:
-        return rows.new_empty(0, dtype=acc), rows.new_empty(0, dtype=acc)
-    problem, index = mined
-    wide = rows.to(acc, copy=True)
-    if problem.labels.shape[0] == 0:
-        return wide, wide.new_zeros(*index.shape, rows.shape[1])
-    pairs = problem.labels[index.clamp(min=0)].to(acc)
-    return wide, torch.where((index < 0)[..., None], 0.0, pairs)
 
 
 def _directions(

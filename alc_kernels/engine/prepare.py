@@ -253,6 +253,26 @@ def poison_unless(acc: torch.dtype, good: Tensor, *others: Tensor | None) -> Ten
     return ones / ones  # 0 / 0 is NaN
 
 
+def gather_pairs(
+    part: Part, mined: tuple[Problem, Tensor] | None, chosen: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The rows ``chosen`` (empty: all) and the labels of their pairs, both in acc.
+
+    ``mined``: what ``Part.mined`` has found.
+    """
+    rows, acc = part.problem.queries, part.poison.dtype
+    if mined is None:
+        return rows.new_empty(0, dtype=acc), rows.new_empty(0, dtype=acc)
+    problem, index = mined
+    if chosen.shape[0]:
+        rows, index = rows[chosen], index[chosen]
+    wide = rows.to(acc, copy=True)
+    if problem.labels.shape[0] == 0:
+        return wide, wide.new_zeros(*index.shape, rows.shape[1])
+    pairs = problem.labels[index.clamp(min=0)].to(acc)
+    return wide, torch.where((index < 0)[..., None], 0.0, pairs)
+
+
 def prepare(inputs: Inputs, num_columns: int | None = None) -> Part:
     """Choose the backend, normalise the rows and rebuild the relations.
 

@@ -18,6 +18,11 @@ _BASES: dict[str, type[Base]] = {
 }
 
 
+def spread(rows: int, wanted: int, device: torch.device) -> Tensor:
+    """(wanted,) int64, ascending: the first of each of as many equal parts of ``rows`` rows."""
+    return torch.arange(wanted, device=device) * rows // wanted
+
+
 @dataclass(frozen=True)
 class Objective:
     """Base loss and threshold loss of one walk, and what else to report from it.
@@ -36,12 +41,20 @@ class Objective:
     mine: bool = False  # report each row's hardest positive and hardest negative
     pair_weight: float = 0.0  # of the pair part, whose head travels beside; needs ``mine``
     gather: bool = False  # return the embeddings of the mined pairs; needs ``mine``
+    gather_rows: int | None = None  # of so many rows, spread evenly; None: of all
     deterministic: bool = False
 
     @property
     def share(self) -> float:
         """Of each direction of the base loss in its value."""
         return 0.5 if getattr(self.base, "symmetric", False) in (True, "mean") else 1.0
+
+    def gathered(self, queries: Tensor) -> Tensor:
+        """(R,) int64, ascending: the rows to gather where those are not all of them; else empty."""
+        rows, wanted = queries.shape[0], self.gather_rows if self.gather else None
+        if wanted is None or wanted >= rows:
+            return torch.empty(0, dtype=torch.int64, device=queries.device)
+        return spread(rows, wanted, queries.device)
 
     def encode(self) -> str:
         """As a string (a Python literal): operators accept tensors and plain values only.
@@ -133,8 +146,9 @@ class Evaluation:
     hardest_index: Tensor  # (B,) int64, -1 where there is none; empty unless mined
     # (B, 2) int64: hardest positive and negative, -1 outside R; empty without pair part and gather
     pair_index: Tensor
-    rows: Tensor  # (B, d) acc: the prepared queries; empty unless gathered
-    pairs: Tensor  # (B, 2, d) acc: the labels of ``pair_index``, 0 outside R
+    chosen: Tensor  # (R,) int64, ascending: the rows that are gathered; empty where all are
+    rows: Tensor  # (R, d) acc: the prepared queries; empty unless gathered
+    pairs: Tensor  # (R, 2, d) acc: the labels of ``pair_index``, 0 outside R
     grad_queries: Tensor | None  # (B, d) acc
     grad_labels: Tensor | None  # (M, d) acc
     grad_scalars: Tensor  # (2,) acc: temperature, or scale and bias

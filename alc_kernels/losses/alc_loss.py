@@ -8,7 +8,11 @@ from torch import Tensor, nn
 from alc_kernels.checks import Batch
 from alc_kernels.distributed.context import global_batch_loss
 from alc_kernels.distributed.settings import stating
-from alc_kernels.engine.batch_part import WHOLE_BATCH_LIMIT, groupwise_loss, warn_about_whole_batch
+from alc_kernels.engine.batch_part import (
+    WHOLE_BATCH_LIMIT,
+    groupwise_loss,
+    warn_about_whole_batch,
+)
 from alc_kernels.losses.module import SimilarityModule, check_type
 from alc_kernels.ops.loss import SimilarityLoss, similarity_loss
 from alc_kernels.positives import Positives
@@ -112,6 +116,8 @@ class ALCLoss(SimilarityModule):
                 batch_first=True,
                 norm_first=False,
             )
+            if auxiliary.attention_dropout is not None:
+                self.context_layer.self_attn.dropout = auxiliary.attention_dropout
             self.context_head = nn.Linear(width, 1)
 
     def forward(
@@ -186,6 +192,7 @@ class ALCLoss(SimilarityModule):
             mine=mine or auxiliary is not None,
             pair_weight=pair_weight,
             gather=batch_weight > 0,
+            gather_rows=self._gathered_rows(),
         )
         head = (self.pair_head.weight[0], self.pair_head.bias[0]) if pair_weight else None
         found = similarity_loss(given, objective, head, self.backend, self.group)
@@ -196,16 +203,24 @@ class ALCLoss(SimilarityModule):
             total = (total + batch_weight * batch) * found.poison
         return total, found, batch
 
+    def _gathered_rows(self) -> int | None:
+        """How many rows the batch part sees; None: all, or as ``global_batch_loss`` chooses."""
+        if self.auxiliary is None or not self.auxiliary.batch_weight or self.group:
+            return None
+        return self.auxiliary.context_rows
+
     def _batch_loss(self, found: SimilarityLoss) -> Tensor:
-        """Mean cross-entropy over the groups; see ``context.group_loss``."""
+        """Mean cross-entropy over the groups; see ``batch_part.group_loss``."""
         assert self.auxiliary is not None
         size, rows = self.auxiliary.context_size, found.rows.shape[0]
         if self.group:
-            return global_batch_loss(self._heads(), size, found, self.group)
+            sizes = size, self.auxiliary.context_rows
+            return global_batch_loss(self._heads(), sizes, found, self.group, self.backend)
         if size is None and rows > WHOLE_BATCH_LIMIT and not torch.compiler.is_compiling():
             warn_about_whole_batch()
-        members = found.pair_index[:, 0] >= 0
-        total = groupwise_loss(self._heads(), size, found.rows, found.pairs, members)
+        members = found.members
+        parts = found.rows, found.pairs, members
+        total = groupwise_loss(self._heads(), size, *parts, self.backend)
         count = members.sum()
         return total * torch.where(count > 0, 0.5 / count.to(total.dtype), 0.0) * found.poison
 

@@ -57,14 +57,15 @@ class SimilarityLoss(NamedTuple):
     """The operator's results. ``loss``, ``rows`` and ``pairs`` carry gradients."""
 
     loss: Tensor  # 0-d acc, or (B,) with reduction="none"
-    rows: Tensor  # (B, d) acc: the prepared queries; empty unless gathered
-    pairs: Tensor  # (B, 2, d) acc: the mined labels, 0 outside R; empty unless gathered
+    rows: Tensor  # (R, d) acc: the prepared queries; empty unless gathered
+    pairs: Tensor  # (R, 2, d) acc: the mined labels, 0 outside R; empty unless gathered
     parts: Tensor  # (4,) acc: base, positive and negative side of TCM, pair part, unweighted
     active: Tensor  # (2,) int64: active positives and negatives of TCM
     hardest_score: Tensor  # (B,) acc, empty unless mined
     hardest_index: Tensor  # (B,) int64, empty unless mined
     # (B, 2) int64: hardest positive and negative, -1 outside R; empty without pair part and gather
     pair_index: Tensor
+    chosen: Tensor  # (R,) int64, ascending: the rows that are gathered; empty where all are
     poison: Tensor  # 0-d acc: 1, or NaN for bad input
     grad_queries: Tensor  # (B, d) acc, empty unless wanted
     grad_labels: Tensor  # (M, d) acc, empty unless wanted
@@ -76,6 +77,12 @@ class SimilarityLoss(NamedTuple):
     sizes: Tensor  # (2, processes) int64 on the CPU: rows and labels of each; empty without a group
 
     @property
+    def members(self) -> Tensor:
+        """(R,) bool: which of the gathered rows have a positive and a negative."""
+        index = self.pair_index[self.chosen] if self.chosen.shape[0] else self.pair_index
+        return index[:, 0] >= 0
+
+    @property
     def kept(self) -> Kept:
         """For the backward."""
         return Kept(*[getattr(self, name) for name in Kept._fields])
@@ -85,6 +92,7 @@ class Kept(NamedTuple):
     """Those of the results that the backward needs; see ``SimilarityLoss``."""
 
     pair_index: Tensor
+    chosen: Tensor
     poison: Tensor
     grad_queries: Tensor
     grad_labels: Tensor
@@ -213,6 +221,7 @@ def _similarity_loss(call: Call) -> SimilarityLoss:
             hardest_score=found.hardest_score * poison,
             hardest_index=found.hardest_index.contiguous(),  # a column of the k hardest
             pair_index=found.pair_index,
+            chosen=found.chosen,
             poison=poison,
             grad_queries=_or_empty(found.grad_queries, scalars),
             grad_labels=_or_empty(found.grad_labels, scalars),
@@ -243,15 +252,17 @@ def _fake(call: Call) -> SimilarityLoss:
         processes = Membership.decode(call.group).world_size
         sizes = torch.empty((2, processes), dtype=torch.int64, device="cpu")
     paired = rows if settings.pair_weight or settings.gather else 0
+    gathered, chosen = rows if settings.gather else 0, settings.gathered(call.queries)
     return SimilarityLoss(
         loss=made(rows) if settings.reduction == "none" else made(),
-        rows=made(rows, width) if settings.gather else made(0),
-        pairs=made(rows, 2, width) if settings.gather else made(0),
+        rows=made(len(chosen) or gathered, width) if settings.gather else made(0),
+        pairs=made(len(chosen) or gathered, 2, width) if settings.gather else made(0),
         parts=made(4),
         active=made(2, dtype=torch.int64),
         hardest_score=made(mined),
         hardest_index=made(mined, dtype=torch.int64),
         pair_index=made(paired, 2, dtype=torch.int64),
+        chosen=torch.empty_like(chosen),
         poison=made(),
         grad_queries=made(rows, width) if call.want_queries else made(0),
         grad_labels=made(columns, width) if call.want_labels else made(0),
@@ -324,11 +335,14 @@ def _finished(
     saved, end = ctx.saved_tensors, 5 + len(Kept._fields)
     inputs, kept, again = saved[:5], Kept(*saved[5:end]), saved[end:]
     objective, group, poison = Objective.decode(call.objective), call.group, kept.poison
+    pair_index, at = kept.pair_index, None
+    if kept.chosen.shape[0]:
+        pair_index, at = pair_index[kept.chosen], kept.chosen[:, None]
     if not objective.gather:  # the two outputs are empty then, and so are their gradients
         upstream_rows = upstream_pairs = None
     elif group and upstream_pairs is None:
         # A process without rows of its own takes part in the exchange all the same.
-        upstream_pairs = poison.new_zeros(*kept.pair_index.shape, inputs[0].shape[1])
+        upstream_pairs = poison.new_zeros(*pair_index.shape, inputs[0].shape[1])
     grads: list[Tensor | None] = [None] * 5
     if upstream is None and upstream_rows is None and upstream_pairs is None:
         return grads
@@ -357,12 +371,14 @@ def _finished(
     queries, labels, *small = inputs
     if want[0]:
         sides = kept.grad_queries, queries, kept.inverse_queries, upstream
-        grads[0] = finish_gradient(*sides, upstream_rows, None, *finish)
+        if at is not None and upstream_rows is not None:
+            upstream_rows = upstream_rows[:, None]
+        grads[0] = finish_gradient(*sides, upstream_rows, at, *finish)
     if want[1]:
-        index = None if upstream_pairs is None else kept.pair_index
+        index = None if upstream_pairs is None else pair_index
         if group and upstream_pairs is not None:
             upstream_pairs = push_rows_op(
-                upstream_pairs, kept.pair_index, labels, kept.sizes, objective.deterministic, group
+                upstream_pairs, pair_index, labels, kept.sizes, objective.deterministic, group
             )
             index = None  # in place now
         sides = kept.grad_labels, labels, kept.inverse_labels, upstream

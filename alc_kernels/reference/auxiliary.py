@@ -7,6 +7,7 @@ representation, the cross-entropies and the unit weights are a reconstruction.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -95,9 +96,16 @@ def batch_value(
     context_in: nn.Linear,
     context_layer: nn.TransformerEncoderLayer,
     context_head: nn.Linear,
-    context_size: int | None = 1024,
+    sizes: tuple[int | None, int | None] = (1024, None),
 ) -> Tensor:
-    """The batch part of a prepared batch."""
+    """The batch part of a prepared batch; ``sizes``: rows of a group, rows that take part."""
+    context_size, context_rows = sizes
+    if context_rows is not None and context_rows < batch.queries.shape[0]:
+        # The first of each of as many equal parts.
+        total = batch.queries.shape[0]
+        chosen = torch.arange(context_rows, device=rows.device) * total // context_rows
+        batch = replace(batch, queries=batch.queries[chosen], similarity=batch.similarity[chosen])
+        positive, negative, rows = positive[chosen], negative[chosen], rows[chosen]
     total = batch.queries.shape[0]
     size = max(total if context_size is None else min(context_size, total), 1)
     tokens = _linear(mined_features(batch, positive, negative, rows), context_in)  # (B, 2, c)
@@ -174,6 +182,7 @@ def batch_loss(
     context_head: nn.Linear,
     *,
     context_size: int | None = 1024,
+    context_rows: int | None = None,
     normalize: bool = True,
     compute_dtype: torch.dtype | None = None,
 ) -> Tensor:
@@ -184,7 +193,8 @@ def batch_loss(
         context_layer: TransformerEncoderLayer(c, ..., activation="gelu", batch_first=True,
             norm_first=False); dropout acts as its training flag says.
         context_head: Linear(c, 1).
-        context_size: rows per group; None: the whole batch.
+        context_size: rows per group; None: all that take part.
+        context_rows: rows that take part, spread evenly over the batch; None: all.
 
     The other arguments, the result and the errors are those of :func:`pair_loss`.
     """
@@ -198,5 +208,5 @@ def batch_loss(
         context_in,
         context_layer,
         context_head,
-        context_size,
+        (context_size, context_rows),
     )

@@ -138,7 +138,7 @@ def alc_loss(
             heads.context_in,
             heads.context_layer,
             heads.context_head,
-            auxiliary.context_size,
+            (auxiliary.context_size, auxiliary.context_rows),
         )
         total = total + auxiliary.batch_weight * batch_part
     if threshold is not None:

@@ -2,6 +2,7 @@
 #include <cstring>
 #include <string>
 
+#include "context.h"
 #include "passes.h"
 #include "host.h"
 #include "rows.h"
@@ -62,7 +63,8 @@ ALC_EXPORT int32_t alc_connect(const alc::Host* host, const int64_t* sizes, int6
   const size_t own[] = {
       sizeof(alc::Problem<float>), sizeof(alc::WalkRequest<float>),
       sizeof(alc::DenseRequest<float>), sizeof(alc::PositiveRequest<float>),
-      sizeof(alc::PairRequest<float>), sizeof(alc::NormalRequest), sizeof(alc::ScreenRequest)};
+      sizeof(alc::PairRequest<float>), sizeof(alc::NormalRequest), sizeof(alc::ScreenRequest),
+      sizeof(alc::ContextRequest)};
   for (int64_t n = 0; n < count; ++n)
     if (n >= static_cast<int64_t>(std::size(own)) || sizes[n] != static_cast<int64_t>(own[n]))
       return static_cast<int32_t>(n);
@@ -103,6 +105,10 @@ ALC_EXPORT int32_t alc_pack_labels(const void* problem, void* memory, int64_t* b
 ALC_EXPORT int32_t alc_normalize(
     const alc::NormalRequest* one, const alc::NormalRequest* other, int64_t* finite) {
   return alc::guarded([&] { *finite = alc::normalize(*one, other); });
+}
+
+ALC_EXPORT int32_t alc_context_loss(const alc::ContextRequest* request) {
+  return alc::guarded([&] { alc::context_loss(*request); });
 }
 
 ALC_EXPORT int32_t alc_normalize_backward(const alc::NormalRequest* request) {

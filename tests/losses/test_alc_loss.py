@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 
 import pytest
 import torch
@@ -275,12 +276,15 @@ def test_dropout_gradient_matches_the_masks_of_the_forward():
     assert abs(slope - (weight.grad * direction).sum().item()) < 1e-6 * max(1, abs(slope))
 
 
-def test_batch_part_memory_does_not_grow_with_the_batch():
-    """No tensor of the batch part is larger than a group's, or the embeddings themselves."""
+@pytest.mark.parametrize("rows_of_a_pass", [1, 128])
+def test_batch_part_memory_does_not_grow_with_the_batch(rows_of_a_pass, monkeypatch):
+    """No tensor of the batch part is larger than a pass's, or the embeddings themselves."""
+    from alc_kernels.engine import batch_part
     from tests.losses.test_operators import Largest
 
+    monkeypatch.setattr(batch_part, "PASS_ROWS", rows_of_a_pass)
     largest = []
-    for rows in (64, 512):
+    for rows in (256, 1024):
         torch.manual_seed(0)
         loss_fn = ALCLoss(
             16,
@@ -291,9 +295,11 @@ def test_batch_part_memory_does_not_grow_with_the_batch():
         data = make_data("diagonal", rows=rows, width=16).to(torch.float32)
         with Largest() as seen:
             loss_fn(data.queries, data.labels).backward()
-        features = {s for s in seen.shapes if len(s) >= 2 and s[-1] == 64}
-        assert max(s[0] for s in features) <= 64 * 2
-        largest.append(features)
+        # What is not of one group: the rows themselves, and what is made of them by the walk.
+        own = {s for s in seen.shapes if len(s) >= 3 and rows not in s}
+        assert (max(rows_of_a_pass, 32), 2, 16) in own
+        assert max(math.prod(s) for s in own) <= max(rows_of_a_pass, 32) * 2 * 3 * 64
+        largest.append(own)
     assert largest[0] == largest[1]
 
 

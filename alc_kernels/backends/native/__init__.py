@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from alc_kernels.backends.native import library
+from alc_kernels.backends.native import batch_part, library
 from alc_kernels.backends.native.packing import pack
 from alc_kernels.backends.native.pairs import (
     normalize_both,
@@ -40,6 +40,7 @@ def unsupported(tensor: Tensor) -> str | None:
 
 
 __all__ = [
+    "batch_part",
     "dense_gradient",
     "normalize_both",
     "normalize_rows",

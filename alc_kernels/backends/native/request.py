@@ -1,7 +1,6 @@
-"""The structures of ``csrc/cpu/request.h``, field by field in its order, and how they are filled.
+"""The structures of ``csrc/cpu``, field by field in their order."""
 
-Every field takes 8 bytes, and starts as 0: absent, not asked for.
-"""
+# ruff: noqa: RUF012 - ctypes reads _fields_ as it is
 
 from __future__ import annotations
 
@@ -13,6 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alc_kernels.backends.native.arguments import (
+    DTYPES,
+    INT32,
+    INT64,
+    ITEM,
+    POINTER,
+    REAL,
+    SIZE,
+    Arguments,
+    check,
+    of,
+)
 from alc_kernels.backends.native.screening import ScreenArguments
 from alc_kernels.engine.interface import (
     GradientRequest,
@@ -25,106 +36,14 @@ from alc_kernels.engine.interface import (
 )
 from alc_kernels.positives import Positives
 
-DTYPES = {torch.float64: 0, torch.float32: 1, torch.float16: 2, torch.bfloat16: 3}
-CPU = torch.device("cpu")
-_LIKE = torch.empty(0, device=CPU)  # whose ``new_empty`` asks for no default device
-INT64, INT32 = torch.int64, torch.int32
-ITEM = 8  # bytes of an int64
 NONE = math.nan  # no margin
-# An empty tensor points nowhere, which would read as an absent one.
-_EMPTY = ctypes.c_int64()
-_NOWHERE = ctypes.addressof(_EMPTY)
-
-_Fields = list[tuple[str, Any]]
-
-
-def _of(kind: Any, names: str) -> _Fields:
-    return [(name, kind) for name in names.split()]
-
-
-_POINTER, _SIZE, _REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
-_FORMULA = _of(_POINTER, "inverse_temperature label_offset scale bias") + _of(
-    _REAL, "positive_margin negative_margin"
+_FORMULA = of(POINTER, "inverse_temperature label_offset scale bias") + of(
+    REAL, "positive_margin negative_margin"
 )
 _TARGETS = [
-    *_of(_POINTER, "grad_queries grad_labels"), *_of(_SIZE, "fresh"),
-    *_of(_POINTER, "weighted_sum plain_sum weights query_dots label_dots"),
+    *of(POINTER, "grad_queries grad_labels"), *of(SIZE, "fresh"),
+    *of(POINTER, "weighted_sum plain_sum weights query_dots label_dots"),
 ]  # fmt: skip
-
-
-class Arguments(ctypes.Structure):
-    """A structure, and the tensors that its fields point to."""
-
-    def __init__(self) -> None:
-        self.held: list[object] = []
-
-    def put(self, name: str, x: Tensor | None, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-        """Point the field ``name`` at the numbers of ``x``, copied where they are not contiguous.
-
-        Raises:
-            TypeError, ValueError: another dtype, another shape.
-        """
-        if x is None:
-            return
-        _check(name, x, dtype, shape)
-        self.put_rows(name, x)
-
-    def put_rows(self, name: str, x: Tensor) -> None:
-        """The same whatever its dtype and shape."""
-        if not x.is_cpu:
-            raise ValueError(f"{name}: expected a CPU tensor, got one on {x.device}")
-        x = x.contiguous()
-        self.held.append(x)
-        setattr(self, name, x.data_ptr() or _NOWHERE)
-
-    def put_number(self, name: str, x: Tensor | None, dtype: torch.dtype) -> None:
-        """The same for one number of any dtype."""
-        if x is not None:
-            if x.numel() != 1:
-                raise ValueError(f"{name}: expected one number, got shape {tuple(x.shape)}")
-            self.put_rows(name, x.to(CPU, dtype))
-
-    def put_target(
-        self, name: str, x: Tensor | None, dtype: torch.dtype, shape: tuple[int, ...]
-    ) -> None:
-        """The same for a tensor that is written to."""
-        if x is not None:
-            _check(name, x, dtype, shape)
-            if not x.is_contiguous():
-                raise ValueError(f"{name}: expected a contiguous tensor, got strides {x.stride()}")
-            self.put_rows(name, x)
-
-    def put_list(self, name: str, kind: Any, values: Sequence[float]) -> ctypes.Array[Any]:
-        """The same for a list of ``kind``."""
-        made: ctypes.Array[Any] = (kind * len(values))(*values)
-        self.held.append(made)
-        setattr(self, name, ctypes.addressof(made))
-        return made
-
-    def make(self, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-        """A tensor for the results that the field ``name`` asks for."""
-        made = _LIKE.new_empty(*shape, dtype=dtype)
-        self.held.append(made)
-        setattr(self, name, made.data_ptr() or _NOWHERE)
-        return made
-
-    def make_all(
-        self, names: list[str], dtype: torch.dtype, shape: tuple[int, ...]
-    ) -> dict[str, Tensor]:
-        """The same for several of one shape: parts of one tensor, which takes less time."""
-        made = dict(
-            zip(names, _LIKE.new_empty(len(names), *shape, dtype=dtype).unbind(), strict=True)
-        )
-        for name, part in made.items():
-            setattr(self, name, part.data_ptr() or _NOWHERE)
-        return made
-
-
-def _check(name: str, x: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-    if x.dtype is not dtype:
-        raise TypeError(f"{name}: expected {dtype}, got {x.dtype}")
-    if x.shape != shape:
-        raise ValueError(f"{name}: expected {shape}, got {tuple(x.shape)}")
 
 
 class ProblemArguments(Arguments):
@@ -136,12 +55,12 @@ class ProblemArguments(Arguments):
     """
 
     _fields_ = [
-        *_of(_SIZE, "dtype"), *_of(_POINTER, "queries labels"), *_of(_SIZE, "rows columns dim"),
-        *_of(_POINTER, "positives_start positives_stop positives_column"),
-        *_of(_SIZE, "positives_entries"),
-        *_of(_POINTER, "exclude_start exclude_stop exclude_column"), *_of(_SIZE, "exclude_entries"),
-        *_of(_SIZE, "count"),
-        *_of(_POINTER, "widths query_scale label_scale guard row_slack column_slack"),
+        *of(SIZE, "dtype"), *of(POINTER, "queries labels"), *of(SIZE, "rows columns dim"),
+        *of(POINTER, "positives_start positives_stop positives_column"),
+        *of(SIZE, "positives_entries"),
+        *of(POINTER, "exclude_start exclude_stop exclude_column"), *of(SIZE, "exclude_entries"),
+        *of(SIZE, "count"),
+        *of(POINTER, "widths query_scale label_scale guard row_slack column_slack"),
     ]  # fmt: skip
 
     def __init__(self, problem: Problem | PrefixProblem, relations: bool = True) -> None:
@@ -197,8 +116,8 @@ class ProblemArguments(Arguments):
             start, column = tensors[0], tensors[1]
             entries = column.numel()
         elif kind == "ids":
-            _check(name, tensors[0], INT64, (self.rows,))
-            _check(name, tensors[1], INT64, (self.columns,))
+            check(name, tensors[0], INT64, (self.rows,))
+            check(name, tensors[1], INT64, (self.columns,))
             ordered, column = torch.sort(tensors[1], stable=True)
             start = torch.searchsorted(ordered, tensors[0])
             stop = torch.searchsorted(ordered, tensors[0], right=True)
@@ -255,16 +174,16 @@ class WalkArguments(FormulaArguments):
     """``WalkRequest``."""
 
     _fields_ = [
-        *_FORMULA, *_of(_SIZE, "top_k softmax"),
-        *_of(_POINTER, "num_positives num_negatives top_score top_index positive_score "
+        *_FORMULA, *of(SIZE, "top_k softmax"),
+        *of(POINTER, "num_positives num_negatives top_score top_index positive_score "
              "positive_index log_sum_exp positive_logit_sum sigmoid_sum positive_margin_sum "
              "positive_margin_count negative_margin_sum negative_margin_count margin_sums "
              "margin_counts"),
-        *_of(_SIZE, "active_capacity"), *_of(_POINTER, "active_crow active_count active_col"),
-        *_of(_SIZE, "columns_softmax"),
-        *_of(_POINTER, "column_positives column_negatives column_log_sum_exp column_logit_sum "
+        *of(SIZE, "active_capacity"), *of(POINTER, "active_crow active_count active_col"),
+        *of(SIZE, "columns_softmax"),
+        *of(POINTER, "column_positives column_negatives column_log_sum_exp column_logit_sum "
              "similarities row_scale"),
-        *_TARGETS, *_of(_POINTER, "screening"),
+        *_TARGETS, *of(POINTER, "screening"),
     ]  # fmt: skip
 
     def put_request(
@@ -327,9 +246,9 @@ class DenseArguments(FormulaArguments):
 
     _fields_ = [
         *_FORMULA,
-        *_of(_SIZE, "kind"), *_of(_POINTER, "row_scale log_sum_exp negative_scale num_positives"),
-        *_of(_SIZE, "columns_kind"),
-        *_of(_POINTER, "columns_row_scale columns_log_sum_exp columns_negative_scale "
+        *of(SIZE, "kind"), *of(POINTER, "row_scale log_sum_exp negative_scale num_positives"),
+        *of(SIZE, "columns_kind"),
+        *of(POINTER, "columns_row_scale columns_log_sum_exp columns_negative_scale "
              "columns_num_positives positive_margin_scale negative_margin_scale similarities"),
         *_TARGETS,
     ]  # fmt: skip
@@ -369,15 +288,15 @@ class DenseArguments(FormulaArguments):
 class PositiveArguments(FormulaArguments):
     """``PositiveRequest``."""
 
-    _fields_ = [*_FORMULA, *_of(_POINTER, "log_sum_exp softplus_sum sigmoid_sum")]
+    _fields_ = [*_FORMULA, *of(POINTER, "log_sum_exp softplus_sum sigmoid_sum")]
 
 
 class PairArguments(FormulaArguments):
     """``PairRequest``."""
 
     _fields_ = [
-        *_of(_POINTER, "index"), *_of(_SIZE, "count"),
-        *_of(_POINTER, "crow col coefficient weight bias values grad_queries grad_labels "
+        *of(POINTER, "index"), *of(SIZE, "count"),
+        *of(POINTER, "crow col coefficient weight bias values grad_queries grad_labels "
              "grad_weight"),
     ]  # fmt: skip
 
@@ -386,12 +305,23 @@ class NormalArguments(Arguments):
     """``NormalRequest``."""
 
     _fields_ = [
-        *_of(_SIZE, "input output rows dim"),
-        *_of(_POINTER, "x out inverse_norm grad upstream"),
+        *of(SIZE, "input output rows dim"),
+        *of(POINTER, "x out inverse_norm grad upstream"),
+    ]  # fmt: skip
+
+
+class ContextArguments(Arguments):
+    """``ContextRequest``."""
+
+    _fields_ = [
+        *of(SIZE, "dtype rows dim width heads hidden size"),
+        *of(POINTER, "queries pairs members parameters"),
+        *of(REAL, "epsilon1 epsilon2 dropout"), *of(SIZE, "seed"),
+        *of(POINTER, "loss grad_queries grad_pairs grad_parameters"),
     ]  # fmt: skip
 
 
 STRUCTURES = (
     ProblemArguments, WalkArguments, DenseArguments, PositiveArguments, PairArguments,
-    NormalArguments, ScreenArguments,
+    NormalArguments, ScreenArguments, ContextArguments,
 )  # fmt: skip

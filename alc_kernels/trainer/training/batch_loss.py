@@ -38,8 +38,11 @@ def build_loss(config: TrainConfig, dim: int, process_group: object | None = Non
     auxiliary = Auxiliary(
         pair_weight=config.pair_weight if pair else 0.0,
         batch_weight=config.batch_weight if batch else 0.0,
+        context_dim=config.context_dim or None,
+        context_rows=config.context_rows or None,
         context_size=config.context_size,
         dropout=config.context_dropout,
+        attention_dropout=config.attention_dropout,
     )
     # Averaged over rows and on each row's hardest negative: the published form, averaged over
     # the few active pairs, lets those outweigh everything else and ruins coverage.

@@ -220,6 +220,12 @@ def save_checkpoint(
         (folder / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
 
 
+def _complete(saved: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run that began when the batch part had no others, with what it did then."""
+    rate = dict(saved).get("context_dropout", 0.1)
+    return {"context_dim": 0, "context_rows": 0, "attention_dropout": rate, **saved}
+
+
 def load_checkpoint(folder: Path) -> Checkpoint:
     """Read a checkpoint folder onto the CPU.
 
@@ -248,7 +254,7 @@ def _load(folder: Path) -> Checkpoint:
             )
     weights, tensors = (read_tensors(folder / name) for name in (MODEL, TRAINING))
     try:
-        config = TrainConfig().replace(**state["config"])
+        config = TrainConfig().replace(**_complete(state["config"]))
         position = Position(**state["position"])
         parts = unpack(tensors, state["parts"])
         encoder = rebuild(state["encoder"], folder)

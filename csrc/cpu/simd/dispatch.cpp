@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "../element.h"
+#include "context.h"
 #include "integer.h"
 #include "kernels.h"
 
@@ -15,6 +16,10 @@ namespace alc {
 extern const Kernels<float> k_baseline_float, k_avx2_float, k_avx512_float;
 extern const Kernels<double> k_baseline_double, k_avx2_double, k_avx512_double;
 extern const IntegerKernels k_integer_baseline, k_integer_avx2, k_integer_avx512;
+extern const ContextKernels<float> k_baseline_context_float, k_avx2_context_float,
+    k_avx512_context_float;
+extern const ContextKernels<double> k_baseline_context_double, k_avx2_context_double,
+    k_avx512_context_double;
 
 namespace {
 
@@ -95,6 +100,30 @@ const IntegerKernels& integer_kernels() {
   return chosen;
 #else
   return k_integer_baseline;
+#endif
+}
+
+template <>
+const ContextKernels<float>& context_kernels<float>() {
+#if defined(__x86_64__)
+  static const ContextKernels<float>& chosen = level() == 2 ? k_avx512_context_float
+      : level() == 1                                        ? k_avx2_context_float
+                                                            : k_baseline_context_float;
+  return chosen;
+#else
+  return k_baseline_context_float;
+#endif
+}
+
+template <>
+const ContextKernels<double>& context_kernels<double>() {
+#if defined(__x86_64__)
+  static const ContextKernels<double>& chosen = level() == 2 ? k_avx512_context_double
+      : level() == 1                                         ? k_avx2_context_double
+                                                             : k_baseline_context_double;
+  return chosen;
+#else
+  return k_baseline_context_double;
 #endif
 }
 
