@@ -223,7 +223,7 @@ class Auxiliary:
     context_dim: int | None = 64
     context_heads: int = 4
     context_size: int | None = 64
-    context_rows: int | None = 512
+    context_rows: int | None = 1024
     dropout: float = 0.1
     attention_dropout: float | None = 0.0
 

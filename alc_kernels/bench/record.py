@@ -37,8 +37,19 @@ def environment() -> dict[str, Any]:
             "nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"
         )
     else:
-        found["device"] = f"CPU, {platform.machine()}"
+        vectors = torch.backends.cpu.get_cpu_capability()
+        found["device"] = f"CPU, {platform.machine()}, {_processor()}, {vectors}"
     return found
+
+
+def _processor() -> str:
+    """The processor's name, where Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 def _output(*command: str) -> str | None:

@@ -206,7 +206,8 @@ class _GroupwiseLoss(torch.autograd.Function):
             for grad, x in zip((of_queries, of_pairs), inputs, strict=False)
         ]
         if flat is not None:  # of all parameters at once
-            parts = scale_gradient(flat, flat, upstream).split([x.numel() for x in inputs[2:]])
+            one = inputs[ctx.wanted.index(True, 2)]
+            parts = scale_gradient(flat, one, upstream).split([x.numel() for x in inputs[2:]])
             made += [g.view_as(x).to(x.dtype) for g, x in zip(parts, inputs[2:], strict=True)]
         made += [None] * (len(inputs) - len(made))
         return (None, None, *(g if w else None for g, w in zip(made, ctx.wanted, strict=True)))

@@ -171,7 +171,7 @@ class TrainConfig:
         64, "width of ALC's batch part, 0 for that of the vectors", when=BATCH_PART
     )
     context_rows: int = _loss(
-        512, "queries of a batch that it sees, spread evenly, 0 for all", when=BATCH_PART
+        1024, "queries of a batch that it sees, spread evenly, 0 for all", when=BATCH_PART
     )
     context_size: int = _loss(64, "queries per attention group, ALC batch part", when=BATCH_PART)
     context_dropout: float = _loss(0.1, "dropout of ALC's batch part", when=BATCH_PART)

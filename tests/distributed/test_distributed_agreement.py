@@ -18,6 +18,10 @@ FOUR = [7, 0, 12, 3], [9, 11, 3, 4]
 
 MODULES = {
     "default": {"auxiliary": Auxiliary(dropout=0.0, context_size=4)},
+    "some rows": {
+        "auxiliary": Auxiliary(dropout=0.0, context_size=3, context_rows=7),
+        "threshold": None,
+    },
     "whole batch": {
         "auxiliary": Auxiliary(dropout=0.0, context_size=None),
         "base": "decoupled_softmax",

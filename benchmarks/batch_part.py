@@ -1,0 +1,98 @@
+"""What ALC's batch part costs in its forms: one step, forward and backward, beside the bare loss.
+
+    python -m benchmarks.batch_part --rows 256 1024 8192 --output benchmarks/results/NAME.json
+
+"bare" has no auxiliary part; every other line is timed in turn with it. Times are of one machine:
+look at the ratios. A form whose settings this version does not have is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alc_kernels import ALCLoss, Auxiliary
+from alc_kernels.bench import measure, record
+
+FORMS: dict[str, dict[str, Any] | None] = {
+    "bare": None,
+    "+ pair part": {"batch_weight": 0.0},
+    "default": {},
+    "64 wide, groups of 64, all rows": {
+        "context_dim": 64, "context_size": 64, "context_rows": None, "attention_dropout": 0.0,
+    },
+    "64 wide, groups of 256": {
+        "context_dim": 64, "context_size": 256, "context_rows": None, "attention_dropout": None,
+    },
+    "64 wide, groups of 1,024": {
+        "context_dim": 64, "context_size": 1024, "context_rows": None, "attention_dropout": None,
+    },
+    "full, groups of 256": {
+        "context_dim": None, "context_size": 256, "context_rows": None, "attention_dropout": None,
+    },
+    "full": {
+        "context_dim": None, "context_size": 1024, "context_rows": None,
+        "attention_dropout": None,
+    },
+}  # fmt: skip
+
+
+def auxiliary(settings: dict[str, Any] | None) -> Auxiliary | None:
+    """The settings that this version has; what it lacks it does as None says."""
+    if settings is None:
+        return None
+    known = Auxiliary.__dataclass_fields__
+    if any(name not in known and value is not None for name, value in settings.items()):
+        raise LookupError
+    return Auxiliary(**{name: value for name, value in settings.items() if name in known})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, nargs="+", default=[256, 1024, 8192])
+    parser.add_argument("--width", type=int, default=384)
+    parser.add_argument("--form", nargs="+", default=list(FORMS), choices=list(FORMS))
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=15.0, help="for each number of rows")
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rows: list[dict[str, Any]] = []
+    for count in arguments.rows:
+        size = count, count, arguments.width
+        pairs = [measure.inputs(*size, torch.float32, device, seed) for seed in range(2)]
+        actions: dict[str, list[Any]] = {
+            "G": [functools.partial(torch.mm, q.detach(), k.detach().T) for q, k in pairs]
+        }
+        for form in arguments.form:
+            try:
+                loss = ALCLoss(arguments.width, auxiliary=auxiliary(FORMS[form])).to(device)
+            except LookupError:
+                continue
+            actions[form] = [functools.partial(measure.run, loss, pair) for pair in pairs]
+        times = measure.interleaved(actions, device, arguments.repeats, arguments.seconds)
+        medians = {
+            name: float(measure.summary(taken)["median_ms"]) for name, taken in times.items()
+        }
+        print(f"\nB = {count}, d = {arguments.width}\n{'':32}{'ms':>10}{'x G':>8}{'x bare':>8}")
+        for name, milliseconds in medians.items():
+            made = {
+                "form": name, "rows": count, "width": arguments.width, "median_ms": milliseconds,
+                "ratio_to_product": milliseconds / medians["G"],
+                "ratio_to_bare": milliseconds / medians["bare"],
+            }  # fmt: skip
+            rows.append(made)
+            print(f"{name:32}{milliseconds:10.2f}{made['ratio_to_product']:8.2f}"
+                  f"{made['ratio_to_bare']:8.2f}")  # fmt: skip
+    if arguments.output is not None:
+        record.write(arguments.output, rows, "python -m benchmarks.batch_part")
+
+
+if __name__ == "__main__":
+    main()
