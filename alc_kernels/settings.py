@@ -205,14 +205,14 @@ class Auxiliary:
     Args:
         pair_weight, batch_weight: weights of the two parts, >= 0.
         context_dim: width of the attention layer; None takes the embedding width. Must be
-            divisible by ``context_heads``. :meth:`full` has the wider form.
+            divisible by ``context_heads``. :meth:`narrow` has a cheaper form.
         context_heads: attention heads.
         context_size: rows per attention group; None takes the whole batch.
         context_rows: rows that take part, spread evenly over the batch; None takes all.
         dropout: dropout of the attention layer's outputs, in [0, 1).
         attention_dropout: dropout of the attention weights, in [0, 1); None: as ``dropout``.
-            On a CPU PyTorch's fused attention serves with 0 only; above it the weights are stored
-            (memory and time grow with ``context_size``).
+            On a CPU fused kernels serve with 0 only; above it the weights are stored (memory and
+            time grow with ``context_size``).
 
     Source: arXiv 2510.04551. Its full equations were not available; the fourth part of the pair
     representation, the two cross-entropies and the unit weights are a reconstruction.
@@ -220,22 +220,22 @@ class Auxiliary:
 
     pair_weight: float = 1.0
     batch_weight: float = 1.0
-    context_dim: int | None = 64
+    context_dim: int | None = None
     context_heads: int = 4
-    context_size: int | None = 64
-    context_rows: int | None = 1024
+    context_size: int | None = 1024
+    context_rows: int | None = None
     dropout: float = 0.1
-    attention_dropout: float | None = 0.0
+    attention_dropout: float | None = None
 
     @classmethod
-    def full(cls, **changes: Any) -> Auxiliary:
-        """The batch part over all rows, as wide as the embeddings, in groups of 1,024.
+    def narrow(cls, **changes: Any) -> Auxiliary:
+        """A batch part that costs little: 64 wide, groups of 64, at most 1,024 rows.
 
-        Several times the work of a mined loss. Modules that were saved before the other form was
-        the default load into it. ``changes``: further settings.
+        Nothing is dropped inside the attention, so that the fused kernels serve. What it costs
+        and what coverage says of it: ``docs/choosing.md``. ``changes``: further settings.
         """
-        before = {"context_dim": None, "context_size": 1024, "context_rows": None}
-        return cls(**{**before, "attention_dropout": None, **changes})
+        made = {"context_dim": 64, "context_size": 64, "context_rows": 1024}
+        return cls(**{**made, "attention_dropout": 0.0, **changes})
 
     def __post_init__(self) -> None:
         _number(self, "pair_weight", low=0.0)

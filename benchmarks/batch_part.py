@@ -21,9 +21,8 @@ from alc_kernels.bench import measure, record
 FORMS: dict[str, dict[str, Any] | None] = {
     "bare": None,
     "+ pair part": {"batch_weight": 0.0},
-    "default": {},
-    "64 wide, groups of 64, all rows": {
-        "context_dim": 64, "context_size": 64, "context_rows": None, "attention_dropout": 0.0,
+    "narrow": {
+        "context_dim": 64, "context_size": 64, "context_rows": 1024, "attention_dropout": 0.0,
     },
     "64 wide, groups of 256": {
         "context_dim": 64, "context_size": 256, "context_rows": None, "attention_dropout": None,
@@ -31,13 +30,8 @@ FORMS: dict[str, dict[str, Any] | None] = {
     "64 wide, groups of 1,024": {
         "context_dim": 64, "context_size": 1024, "context_rows": None, "attention_dropout": None,
     },
-    "full, groups of 256": {
-        "context_dim": None, "context_size": 256, "context_rows": None, "attention_dropout": None,
-    },
-    "full": {
-        "context_dim": None, "context_size": 1024, "context_rows": None,
-        "attention_dropout": None,
-    },
+    "default, groups of 256": {"context_size": 256},
+    "default": {},
 }  # fmt: skip
 
 

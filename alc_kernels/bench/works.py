@@ -189,7 +189,8 @@ def works(
         return {"base": Triplet(num_negatives=k), "auxiliary": None, "threshold": tcm}
 
     pair = Auxiliary(batch_weight=0.0)
-    quiet = Auxiliary(dropout=0.0, attention_dropout=0.0)
+    quiet = Auxiliary(dropout=0.0)
+    narrow = Auxiliary.narrow(dropout=0.0)
     made = [
         Work(
             "mining",
@@ -217,6 +218,14 @@ def works(
             module(auxiliary=quiet),
             _EagerModule(width, device, "torch", auxiliary=quiet),
             peers=(repeatable(module, auxiliary=quiet),),
+            choices=True,
+            products=1,
+        ),
+        Work(
+            "alc-narrow",
+            module(auxiliary=narrow),
+            _EagerModule(width, device, "torch", auxiliary=narrow),
+            peers=(repeatable(module, auxiliary=narrow),),
             choices=True,
             products=1,
         ),

@@ -221,9 +221,8 @@ def save_checkpoint(
 
 
 def _complete(saved: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a run that began when the batch part had no others, with what it did then."""
-    rate = dict(saved).get("context_dropout", 0.1)
-    return {"context_dim": 0, "context_rows": 0, "attention_dropout": rate, **saved}
+    """The settings of a run that began when one rate was for all of the batch part's dropout."""
+    return {"attention_dropout": dict(saved).get("context_dropout", 0.1), **saved}
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
