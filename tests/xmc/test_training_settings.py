@@ -85,7 +85,7 @@ CHANGES_TRAINING: dict[str, tuple[dict[str, Any], Any]] = {
 ELSEWHERE = {
     "encoder", "pooling", "max_length", "gradient_checkpointing", "backend", "device",
     "ema", "evaluate_every", "early_stopping", "checkpoint_every", "tensorboard", "index",
-    "cache_chunk", "parallel", "process_timeout", "label_shards",
+    "cache_chunk", "parallel", "process_timeout", "label_shards", "acceptance",
 }  # fmt: skip
 
 
