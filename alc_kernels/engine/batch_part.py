@@ -253,8 +253,9 @@ def groupwise_loss(
     complete = members.device.type == "cpu" and bool(members.all())
     seen, layer = None if complete else members, heads["context_layer"]
     compute: Compute = partial(_in_passes, heads, size, seen)
-    chosen = choose_backend(backend, queries, queries.dtype)
-    own = getattr(chosen, "batch_part", None)
+    own = None
+    if backend != "torch":
+        own = getattr(choose_backend(backend, queries, queries.dtype), "batch_part", None)
     if own is not None and own.serves(layer, size):
         compute = partial(own.context_loss, layer, size, members=seen)
     inputs = queries, pairs, *parameters

@@ -106,7 +106,9 @@ def evaluate(part: Part, objective: Objective, given: Given, wants: Wants) -> Ev
         if want_gradient:
             plans = _plans(forward, columns, weight, terms, wants.scalars)
         grads.add(*plans, pairs)
-    chosen = objective.gathered(part.problem.queries)
+    chosen = pair_index.new_empty(0)
+    if objective.gather_rows is not None:
+        chosen = objective.gathered(part.problem.queries)
     rows, gathered = gather_pairs(part, mined if objective.gather else None, chosen)
     by_scalars = [
         made

@@ -183,8 +183,8 @@ class ALCLoss(SimilarityModule):
         self, given: Batch, exclude_above: float | None, mine: bool
     ) -> tuple[Tensor, SimilarityLoss, Tensor]:
         """Total, the operator's results and the batch part."""
+        auxiliary, gathered = self.auxiliary, self._gathered_rows()
         self.check_width(given.queries, given.labels)
-        auxiliary = self.auxiliary
         pair_weight = auxiliary.pair_weight if auxiliary is not None else 0.0
         batch_weight = auxiliary.batch_weight if auxiliary is not None else 0.0
         objective = self.objective(
@@ -192,7 +192,7 @@ class ALCLoss(SimilarityModule):
             mine=mine or auxiliary is not None,
             pair_weight=pair_weight,
             gather=batch_weight > 0,
-            gather_rows=self._gathered_rows(),
+            gather_rows=gathered,
         )
         head = (self.pair_head.weight[0], self.pair_head.bias[0]) if pair_weight else None
         found = similarity_loss(given, objective, head, self.backend, self.group)
@@ -218,9 +218,8 @@ class ALCLoss(SimilarityModule):
             return global_batch_loss(self._heads(), sizes, found, self.group, self.backend)
         if size is None and rows > WHOLE_BATCH_LIMIT and not torch.compiler.is_compiling():
             warn_about_whole_batch()
-        members = found.members
-        parts = found.rows, found.pairs, members
-        total = groupwise_loss(self._heads(), size, *parts, self.backend)
+        heads, members = self._heads(), found.members
+        total = groupwise_loss(heads, size, found.rows, found.pairs, members, self.backend)
         count = members.sum()
         return total * torch.where(count > 0, 0.5 / count.to(total.dtype), 0.0) * found.poison
 

@@ -175,7 +175,9 @@ class TrainConfig:
     # Groups of 256 did as well on validation as 1024, in a third of the time on a CPU.
     context_size: int = _loss(256, "queries per attention group, ALC batch part", when=BATCH_PART)
     context_dropout: float = _loss(0.1, "dropout of ALC's batch part", when=BATCH_PART)
-    attention_dropout: float = _loss(0.1, "dropout of its attention weights", when=BATCH_PART)
+    attention_dropout: float = _loss(
+        -1.0, "dropout of its attention weights, -1 for the same", when=BATCH_PART
+    )
     tcm_weight: float = _loss(1.0, "weight of both sides of the threshold margin", when=TCM)
     tcm_scope: str = _loss(
         "hardest", "negatives of the threshold margin", choices=("hardest", "all"), when=TCM
@@ -232,12 +234,17 @@ class TrainConfig:
                 if getattr(self, name) < low:
                     raise ConfigError(f"{name} = {getattr(self, name)!r}: expected {text}")
         for name in (
-            "dropout", "context_dropout", "attention_dropout", "warmup", "ema", "prototype_dropout"
+            "dropout", "context_dropout", "warmup", "ema", "prototype_dropout"
         ):  # fmt: skip
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(
                     f"{name} = {getattr(self, name)!r}: expected a number from 0 to below 1"
                 )
+        if self.attention_dropout != -1 and not 0 <= self.attention_dropout < 1:
+            raise ConfigError(
+                f"attention_dropout = {self.attention_dropout!r}: expected -1, or a number from "
+                "0 to below 1"
+            )
         for name in ("weight_temperature", "temperature"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} = {getattr(self, name)!r}: expected a number above 0")

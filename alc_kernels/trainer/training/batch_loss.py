@@ -42,7 +42,7 @@ def build_loss(config: TrainConfig, dim: int, process_group: object | None = Non
         context_rows=config.context_rows or None,
         context_size=config.context_size,
         dropout=config.context_dropout,
-        attention_dropout=config.attention_dropout,
+        attention_dropout=None if config.attention_dropout < 0 else config.attention_dropout,
     )
     # Averaged over rows and on each row's hardest negative: the published form, averaged over
     # the few active pairs, lets those outweigh everything else and ruins coverage.

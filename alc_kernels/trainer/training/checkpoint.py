@@ -220,11 +220,6 @@ def save_checkpoint(
         (folder / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
 
 
-def _complete(saved: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a run that began when one rate was for all of the batch part's dropout."""
-    return {"attention_dropout": dict(saved).get("context_dropout", 0.1), **saved}
-
-
 def load_checkpoint(folder: Path) -> Checkpoint:
     """Read a checkpoint folder onto the CPU.
 
@@ -253,7 +248,7 @@ def _load(folder: Path) -> Checkpoint:
             )
     weights, tensors = (read_tensors(folder / name) for name in (MODEL, TRAINING))
     try:
-        config = TrainConfig().replace(**_complete(state["config"]))
+        config = TrainConfig().replace(**state["config"])
         position = Position(**state["position"])
         parts = unpack(tensors, state["parts"])
         encoder = rebuild(state["encoder"], folder)
