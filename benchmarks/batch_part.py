@@ -3,7 +3,7 @@
     python -m benchmarks.batch_part --rows 256 1024 8192 --output benchmarks/results/NAME.json
 
 "bare" has no auxiliary part; every other line is timed in turn with it. Times are of one machine:
-look at the ratios. A form whose settings this version does not have is left out.
+look at the ratios.
 """
 
 from __future__ import annotations
@@ -18,31 +18,15 @@ import torch
 from alc_kernels import ALCLoss, Auxiliary
 from alc_kernels.bench import measure, record
 
-FORMS: dict[str, dict[str, Any] | None] = {
+FORMS = {
     "bare": None,
-    "+ pair part": {"batch_weight": 0.0},
-    "narrow": {
-        "context_dim": 64, "context_size": 64, "context_rows": 1024, "attention_dropout": 0.0,
-    },
-    "64 wide, groups of 256": {
-        "context_dim": 64, "context_size": 256, "context_rows": None, "attention_dropout": None,
-    },
-    "64 wide, groups of 1,024": {
-        "context_dim": 64, "context_size": 1024, "context_rows": None, "attention_dropout": None,
-    },
-    "default, groups of 256": {"context_size": 256},
-    "default": {},
-}  # fmt: skip
-
-
-def auxiliary(settings: dict[str, Any] | None) -> Auxiliary | None:
-    """The settings that this version has; what it lacks it does as None says."""
-    if settings is None:
-        return None
-    known = Auxiliary.__dataclass_fields__
-    if any(name not in known and value is not None for name, value in settings.items()):
-        raise LookupError
-    return Auxiliary(**{name: value for name, value in settings.items() if name in known})
+    "+ pair part": Auxiliary(batch_weight=0.0),
+    "narrow": Auxiliary.narrow(),
+    "64 wide, groups of 256": Auxiliary(context_dim=64, context_size=256),
+    "64 wide, groups of 1,024": Auxiliary(context_dim=64),
+    "default, groups of 256": Auxiliary(context_size=256),
+    "default": Auxiliary(),
+}
 
 
 def main() -> None:
@@ -65,10 +49,7 @@ def main() -> None:
             "G": [functools.partial(torch.mm, q.detach(), k.detach().T) for q, k in pairs]
         }
         for form in arguments.form:
-            try:
-                loss = ALCLoss(arguments.width, auxiliary=auxiliary(FORMS[form])).to(device)
-            except LookupError:
-                continue
+            loss = ALCLoss(arguments.width, auxiliary=FORMS[form]).to(device)
             actions[form] = [functools.partial(measure.run, loss, pair) for pair in pairs]
         times = measure.interleaved(actions, device, arguments.repeats, arguments.seconds)
         medians = {

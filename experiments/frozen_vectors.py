@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from study import combinations, differences, grouped, table, with_changes
+from study import combinations, show, with_changes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -160,12 +160,7 @@ def main() -> None:
         if not (folder / "metrics.json").is_file():
             train(TrainConfig.resolve(settings), dataset, vectors, folder)
             print(f"done: {folder.name}", file=sys.stderr, flush=True)
-    groups = grouped(folders)
-    text = table(groups)
-    if arguments.reference in groups and len(groups) > 1:
-        text += "\n\n" + differences(groups, arguments.reference)
-    (arguments.output / f"{arguments.study.stem}.txt").write_text(text + "\n")
-    print(text)
+    show(folders, arguments)
 
 
 if __name__ == "__main__":

@@ -149,6 +149,18 @@ def differences(groups: dict[str, list[Path]], reference: str) -> str:
     return "\n".join(lines + [row for _, row in sorted(rows)])
 
 
+def show(folders: list[Path], arguments: argparse.Namespace) -> None:
+    """Print and keep the tables of the finished runs."""
+    groups = grouped(folders)
+    if not groups:
+        return
+    text = table(groups)
+    if arguments.reference in groups and len(groups) > 1:
+        text += "\n\n" + differences(groups, arguments.reference)
+    (arguments.output / f"{arguments.study.stem}.txt").write_text(text + "\n")
+    print(text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("study", type=Path)
@@ -171,13 +183,7 @@ def main() -> None:
                 zip(folders, (settings for _, settings in runs), strict=True),
             )
         )
-    groups = grouped(folders)
-    if groups:
-        text = table(groups)
-        if arguments.reference in groups and len(groups) > 1:
-            text += "\n\n" + differences(groups, arguments.reference)
-        (arguments.output / f"{arguments.study.stem}.txt").write_text(text + "\n")
-        print(text)
+    show(folders, arguments)
     failed = [fault for fault in faults if fault]
     if failed:
         sys.exit("\n".join(["failed:", *failed]))

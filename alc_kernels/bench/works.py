@@ -189,8 +189,10 @@ def works(
         return {"base": Triplet(num_negatives=k), "auxiliary": None, "threshold": tcm}
 
     pair = Auxiliary(batch_weight=0.0)
-    quiet = Auxiliary(dropout=0.0)
-    narrow = Auxiliary.narrow(dropout=0.0)
+    quiet = {
+        "alc-default": Auxiliary(dropout=0.0),
+        "alc-narrow": Auxiliary.narrow(dropout=0.0),
+    }
     made = [
         Work(
             "mining",
@@ -213,21 +215,16 @@ def works(
         ),
         Work("alc-bare", module(auxiliary=None), products=1),
         Work("alc-pair+tcm", module(auxiliary=pair, threshold=tcm), choices=True, products=1),
-        Work(
-            "alc-default",
-            module(auxiliary=quiet),
-            _EagerModule(width, device, "torch", auxiliary=quiet),
-            peers=(repeatable(module, auxiliary=quiet),),
-            choices=True,
-            products=1,
-        ),
-        Work(
-            "alc-narrow",
-            module(auxiliary=narrow),
-            _EagerModule(width, device, "torch", auxiliary=narrow),
-            peers=(repeatable(module, auxiliary=narrow),),
-            choices=True,
-            products=1,
+        *(
+            Work(
+                name,
+                module(auxiliary=part),
+                _EagerModule(width, device, "torch", auxiliary=part),
+                peers=(repeatable(module, auxiliary=part),),
+                choices=True,
+                products=1,
+            )
+            for name, part in quiet.items()
         ),
         Work(
             "softmax",

@@ -360,9 +360,8 @@ def _more(tests: _Tests, place: int, precision: float, num_queries: int) -> floa
     low, high = 1.0, 2.0
     while not tests.reaches(place, high, precision):
         low, high = high, 2.0 * high
-        if (
-            high * num_queries > 1e9
-        ):  # the precision there is not above the wanted one, or next to it
+        # The precision there is not above the wanted one, or next to it.
+        if high * num_queries > 1e9:
             return math.inf
     while (high - low) * num_queries > 0.5:
         middle = 0.5 * (low + high)

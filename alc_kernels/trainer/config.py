@@ -233,9 +233,7 @@ class TrainConfig:
             for name in names:
                 if getattr(self, name) < low:
                     raise ConfigError(f"{name} = {getattr(self, name)!r}: expected {text}")
-        for name in (
-            "dropout", "context_dropout", "warmup", "ema", "prototype_dropout"
-        ):  # fmt: skip
+        for name in ("dropout", "context_dropout", "warmup", "ema", "prototype_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(
                     f"{name} = {getattr(self, name)!r}: expected a number from 0 to below 1"
