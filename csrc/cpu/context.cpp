@@ -72,6 +72,8 @@ class Groups {
         backward_(own.grad_queries || own.grad_pairs || own.grad_parameters) {
     std::memcpy(&p_, own.parameters, sizeof(p_));
     const int64_t t = 2 * own.size, b = std::min(t, kTokens);
+    std::vector<std::pair<T**, int64_t>> places;
+    int64_t total = 0;
     for (const auto& [part, count] : std::initializer_list<std::pair<T**, int64_t>>{
              {&features_, t * 3 * d_}, {&of_query_, own.size * c_}, {&tokens_, t * c_},
              {&mixed_, t * 3 * c_}, {&log_sums_, h_ * t}, {&attended_, t * c_}, {&unit1_, t * c_},
@@ -82,9 +84,9 @@ class Groups {
              {&grad_hidden_, backward_ ? t * f_ : 0},
              {&grad_features_, own.grad_queries || own.grad_pairs ? t * 3 * d_ : 0},
              {&spare_, std::max(c_, d_)}})
-      places_.push_back({part, total_}), total_ += count;
-    T* store = store_.of(total_);
-    for (const auto& [part, at] : places_) *part = store + at;
+      places.push_back({part, total}), total += count;
+    T* store = store_.of(total);
+    for (const auto& [part, at] : places) *part = store + at;
   }
   Groups(const Groups&) = delete;
 
@@ -310,8 +312,6 @@ class Groups {
   const Kernels<T>& vector_ = kernels<T>();
   ContextParameters<const T*> p_;
   Kept<T, 0> store_;
-  std::vector<std::pair<T**, int64_t>> places_;
-  int64_t total_ = 0;
   // Of a group's t tokens; kept for the backward but for scores, slopes and what begins with grad.
   T *features_, *of_query_, *tokens_, *mixed_, *log_sums_, *attended_, *unit1_, *inverse1_, *middle_,
       *hidden_, *active_, *unit2_, *inverse2_, *last_, *scores_, *slopes_, *grad_, *grad_add_,

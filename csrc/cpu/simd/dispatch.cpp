@@ -69,27 +69,23 @@ __attribute__((target("avx2,f16c"))) void to_half_f16c(const float* x, uint16_t*
 
 }  // namespace
 
-template <>
-const Kernels<float>& kernels<float>() {
+// The table `k_SET_name` of the best set.
 #if defined(__x86_64__)
-  static const Kernels<float>& chosen =
-      level() == 2 ? k_avx512_float : level() == 1 ? k_avx2_float : k_baseline_float;
-  return chosen;
+#define ALC_BEST(name) \
+  (level() == 2 ? k_avx512_##name : level() == 1 ? k_avx2_##name : k_baseline_##name)
 #else
-  return k_baseline_float;
+#define ALC_BEST(name) k_baseline_##name
 #endif
-}
-
-template <>
-const Kernels<double>& kernels<double>() {
-#if defined(__x86_64__)
-  static const Kernels<double>& chosen =
-      level() == 2 ? k_avx512_double : level() == 1 ? k_avx2_double : k_baseline_double;
-  return chosen;
-#else
-  return k_baseline_double;
-#endif
-}
+#define ALC_CHOOSE(Table, T, choose, name)   \
+  template <>                                \
+  const Table<T>& choose<T>() {              \
+    static const auto& chosen = ALC_BEST(name); \
+    return chosen;                           \
+  }
+ALC_CHOOSE(Kernels, float, kernels, float)
+ALC_CHOOSE(Kernels, double, kernels, double)
+ALC_CHOOSE(ContextKernels, float, context_kernels, context_float)
+ALC_CHOOSE(ContextKernels, double, context_kernels, context_double)
 
 const IntegerKernels& integer_kernels() {
 #if defined(__x86_64__)
@@ -100,30 +96,6 @@ const IntegerKernels& integer_kernels() {
   return chosen;
 #else
   return k_integer_baseline;
-#endif
-}
-
-template <>
-const ContextKernels<float>& context_kernels<float>() {
-#if defined(__x86_64__)
-  static const ContextKernels<float>& chosen = level() == 2 ? k_avx512_context_float
-      : level() == 1                                        ? k_avx2_context_float
-                                                            : k_baseline_context_float;
-  return chosen;
-#else
-  return k_baseline_context_float;
-#endif
-}
-
-template <>
-const ContextKernels<double>& context_kernels<double>() {
-#if defined(__x86_64__)
-  static const ContextKernels<double>& chosen = level() == 2 ? k_avx512_context_double
-      : level() == 1                                         ? k_avx2_context_double
-                                                             : k_baseline_context_double;
-  return chosen;
-#else
-  return k_baseline_context_double;
 #endif
 }
 
