@@ -29,7 +29,7 @@ from alc_kernels.trainer.data import Dataset
 from alc_kernels.trainer.data.folder import load_dataset
 from alc_kernels.trainer.encoders import build_encoder
 from alc_kernels.trainer.evaluation import validation_check
-from alc_kernels.trainer.finish import evaluate_run
+from alc_kernels.trainer.finish import Evaluation
 from alc_kernels.trainer.training.batch_loss import build_loss
 
 
@@ -125,9 +125,8 @@ def train(
     figures = validation_check(dataset)(model)
     history = [{"epoch": config.epochs, **{f"validation_{k}": v for k, v in figures.items()}}]
     folder.mkdir(parents=True, exist_ok=True)
-    evaluate_run(
+    Evaluation(dataset, "none").run(
         model,
-        dataset,
         folder,
         name=folder.name,
         config=dataclasses.asdict(config),
