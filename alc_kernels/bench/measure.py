@@ -81,9 +81,16 @@ def exactly(step: Step, pair: list[Tensor], backward: bool = True) -> Truth:
     return Truth(value, [x.grad for x in exact if x.grad is not None])
 
 
-def errors(step: Step, truth: Truth, pair: list[Tensor], backward: bool = True) -> Errors:
-    """Errors of ``step`` on ``pair`` against what is true there."""
+Judge = Callable[[Tensor, Truth, list[Tensor]], Errors]
+
+
+def errors(
+    step: Step, truth: Truth, pair: list[Tensor], backward: bool = True, judge: Judge | None = None
+) -> Errors:
+    """Errors of ``step`` on ``pair`` against what is true there; ``judge`` of other results."""
     found = run(step, pair, backward).double()
+    if judge is not None:
+        return judge(found, truth, pair)
     value = float((found - truth.value).norm() / truth.value.norm().clamp(min=SMALL_VALUE))
     gradients = []
     if backward:
@@ -170,6 +177,16 @@ def _peak_resident(action: Callable[[], object], pair: list[Tensor], copies: int
     action()
     gradients = sum(x.grad.numel() * x.grad.element_size() for x in pair if x.grad is not None)
     return max(0, _resident("VmHWM") - before - gradients - copies)
+
+
+def free_memory() -> int | None:
+    """Bytes that Linux could give, None elsewhere."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    return found[0] * 1024 if found else None
 
 
 def _give_back_memory() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +14,12 @@ from typing import Any
 
 import torch
 
+from alc_kernels.backends.native import library
 from alc_kernels.whole import write_whole
+
+# What lowers the instruction set: of ours, of MKL, of OpenBLAS, of PyTorch's own loops, of faiss.
+SWITCHES = ("ALC_KERNELS_SIMD", "ALC_KERNELS_SCREENING", "MKL_ENABLE_INSTRUCTIONS",
+            "OPENBLAS_CORETYPE", "ATEN_CPU_CAPABILITY", "FAISS_OPT_LEVEL")  # fmt: skip
 
 
 def environment() -> dict[str, Any]:
@@ -30,6 +37,9 @@ def environment() -> dict[str, Any]:
         "commit": _output("git", "rev-parse", "HEAD"),
         "modified": bool(_output("git", "status", "--porcelain", "--untracked-files=no")),
     }
+    for switch in SWITCHES:
+        if switch in os.environ:
+            found[switch] = os.environ[switch]
     if torch.cuda.is_available():
         found["device"] = torch.cuda.get_device_name()
         found["cuda"] = torch.version.cuda
@@ -39,7 +49,17 @@ def environment() -> dict[str, Any]:
     else:
         vectors = torch.backends.cpu.get_cpu_capability()
         found["device"] = f"CPU, {platform.machine()}, {_processor()}, {vectors}"
+        if library.load() is None:
+            found["native"] = "loops {}, 8-bit products {}".format(*library.simd())
+        found |= {name: _version(name) for name in ("faiss-cpu", "usearch")}
     return found
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _processor() -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from alc_kernels.bench import measure
 from alc_kernels.bench.peers import Step
+from alc_kernels.bench.screening import Without, counted
 from alc_kernels.bench.works import Work, works
 
 # Allowed error where eager PyTorch itself cannot run for comparison; else twice eager's.
@@ -76,9 +77,11 @@ def providers(
     made: dict[str, tuple[Step | None, str | None]] = {
         "alc_kernels": (work.ours(case.backend), None)
     }
-    square = case.rows == case.columns
+    square = case.rows == case.columns or not work.square
     if work.eager is not None:
-        if square:
+        if large := _too_large(case, device):
+            made["eager"] = (None, large)
+        elif square:
             made["eager"] = (work.eager, None)
             if not only or "torch.compile" in only:
                 made["torch.compile"] = (compiled(work.eager, case.compiler), None)
@@ -94,6 +97,18 @@ def providers(
             reason = "measured for B = M"
         made[peer.name] = (peer.build() if reason is None else None, reason)
     return made
+
+
+STORED = 4  # matrices of the size of S that plain PyTorch keeps or makes on its way
+
+
+def _too_large(case: Case, device: str) -> str:
+    """Why a version that stores S is not even tried: Linux would end the process; "" elsewhere."""
+    free = measure.free_memory() if device == "cpu" else None
+    needed = STORED * case.rows * case.columns * case.dtype.itemsize
+    if free is None or needed < free:
+        return ""
+    return f"needs about {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"
 
 
 def measure_case(
@@ -157,6 +172,7 @@ class WorkBench:
         self, work: Work, case: Case, sets: list[list[Tensor]], device: str,
         only: Sequence[str] = (),
     ) -> None:  # fmt: skip
+        sets = [work.inputs(pair) for pair in sets] if work.inputs is not None else sets
         self.work, self.case, self.sets, self.device = work, case, sets, device
         self.truth = measure.exactly(work.ours("torch"), sets[0], work.backward)
         self.providers = providers(work, case, device, only)
@@ -169,15 +185,35 @@ class WorkBench:
             # A row whose two hardest labels are as good as equal: a few rows' worth of error.
             limit += 8 / self.case.rows
         # Where nobody has a plain version for this: our own backend of plain PyTorch in row chunks.
-        square = self.case.rows == self.case.columns
-        plain = self.work.eager if square else None
-        plain = plain or self.work.ours("torch")
+        plain = self.providers.get("eager", (None, None))[0] or self.work.ours("torch")
         try:
-            found = measure.errors(plain, self.truth, self.sets[0], self.work.backward)
+            found = self.errors(plain)
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
             return limit
         return max(limit, 2 * found.worst)
+
+    def errors(self, step: Step) -> measure.Errors:
+        """Of a step on the first inputs."""
+        work = self.work
+        return measure.errors(step, self.truth, self.sets[0], work.backward, work.judge)
+
+    def screened(self, step: Step) -> dict[str, Any]:
+        """What 8-bit screening did, where it did; ``missing`` where it changed the answer."""
+        counts, found = counted(step, self.sets[0])
+        if not counts.screened:
+            return {}
+        row: dict[str, Any] = {
+            "screened_rows": counts.screened,
+            "fallback_rows": counts.given_up,
+            "scored_pairs": counts.scored,
+        }
+        if self.work.judge is not None and counts.same_rounding:
+            with torch.no_grad():
+                plain = Without(step)(*self.sets[0])
+            if not torch.equal(plain, found):
+                row["missing"] = "wrong: not what full precision finds"
+        return row
 
     def check(self, name: str) -> dict[str, Any]:
         """The provider's row without its times: errors and memory, or why it has none."""
@@ -188,7 +224,7 @@ class WorkBench:
         allowed = self.allowed if name == "alc_kernels" else PEER
         started = time.perf_counter()
         try:
-            wrong = measure.errors(step, self.truth, self.sets[0], self.work.backward)
+            wrong = self.errors(step)
             row |= {
                 "value_error": wrong.value,
                 "gradient_errors": wrong.gradients,
@@ -197,6 +233,10 @@ class WorkBench:
             if not wrong.worst <= allowed:
                 missing = f"wrong: error {wrong.worst:.2g}, allowed {allowed:.2g}"
                 return row | {"missing": missing}
+            if self.device == "cpu" and not isinstance(step, Without):
+                row |= self.screened(step)
+                if "missing" in row:
+                    return row
             row["extra_bytes"] = measure.peak_memory(step, self.sets[0], self.work.backward)
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
@@ -274,7 +314,11 @@ def line(row: dict[str, Any]) -> str:
     memory = row["extra_bytes"]
     mebibytes = "-" if memory is None else f"{memory / 2**20:.0f}"
     worst = max([row["value_error"], *row["gradient_errors"]])
+    screened = ""
+    if "screened_rows" in row:
+        scored = row["scored_pairs"] / row["screened_rows"]
+        screened = f"  8-bit: {row['fallback_rows']} rows fell back, {scored:.0f} scored a row"
     return (
         f"{start}{row['median_ms']:10.3f}{row['ratio_to_product']:8.2f}{row['teraflops']:9.3g}"
-        f"{mebibytes:>9}  {worst:8.1e}"
+        f"{mebibytes:>9}  {worst:8.1e}{screened}"
     )

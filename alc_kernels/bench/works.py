@@ -19,7 +19,8 @@ from alc_kernels import (
     Triplet,
     functional,
 )
-from alc_kernels.bench import eager, peers
+from alc_kernels.bench import eager, peers, search
+from alc_kernels.bench.measure import Judge
 from alc_kernels.bench.peers import Peer, Step
 
 
@@ -37,6 +38,9 @@ class Work:
             are equally hard up to rounding, either may be taken.
         backward: False times the forward pass alone.
         products: matrix products of the size of S that the work needs at least, for TFLOP/s.
+        square: the plain version and the peers are written for B = M.
+        inputs: what to make of the random inputs; None: nothing.
+        judge: the errors of results that are no numbers.
     """
 
     name: str
@@ -47,6 +51,9 @@ class Work:
     backward: bool = True
     choices: bool = False
     products: int = 3
+    square: bool = True
+    inputs: Callable[[list[Tensor]], list[Tensor]] | None = None
+    judge: Judge | None = None
 
 
 class _Module:
@@ -148,6 +155,22 @@ def _matryoshka_works(
     )  # fmt: skip
 
 
+def _search_works() -> list[Work]:
+    """Hardest negatives and search, on random inputs and on those that are hard to screen."""
+    kinds = {
+        "hardest10": (search.hardest, search.eager_hardest, search.HARDEST),
+        "topk10": (search.search, search.eager_search, search.SEARCH),
+    }
+    return [
+        Work(
+            name + end, ours, plain, peers=others, backward=False, products=1, square=False,
+            inputs=make, judge=search.judge,
+        )
+        for name, (ours, plain, others) in kinds.items()
+        for end, make in {"": None, **{f"-{kind}": f for kind, f in search.HARD.items()}}.items()
+    ]  # fmt: skip
+
+
 def works(
     width: int,
     device: str,
@@ -188,6 +211,8 @@ def works(
     def triplet(k: int) -> dict[str, Any]:
         return {"base": Triplet(num_negatives=k), "auxiliary": None, "threshold": tcm}
 
+    # A margin below all of S: no pair can be ruled out.
+    below = triplet(10) | {"threshold": ThresholdMargin(negative_margin=-1.0)}
     pair = Auxiliary(batch_weight=0.0)
     quiet = {
         "alc-default": Auxiliary(dropout=0.0),
@@ -208,10 +233,20 @@ def works(
                 functools.partial(
                     eager.triplet_threshold, num_negatives=k, negative_margin=negative_margin
                 ),
-                peers=(repeatable(module, **triplet(k)),),
+                peers=(
+                    repeatable(module, **triplet(k)),
+                    search.off(module(**triplet(k))("native")),
+                ),
                 products=1,
             )
             for k in (1, 10)
+        ),
+        *_search_works(),
+        Work(
+            "triplet10+tcm-below",
+            module(**below),
+            functools.partial(eager.triplet_threshold, num_negatives=10, negative_margin=-1.0),
+            peers=(search.off(module(**below)("native")),),
         ),
         Work("alc-bare", module(auxiliary=None), products=1),
         Work("alc-pair+tcm", module(auxiliary=pair, threshold=tcm), choices=True, products=1),

@@ -28,8 +28,9 @@ def test_every_version_is_the_same_loss(name: str) -> None:
     versions = [v for v in (work.eager, work.chunked) if v is not None]
     for version in versions:
         # The plain versions take logs and exponentials in float32, as their users do.
-        truth = measure.exactly(work.ours("torch"), pair, work.backward)
-        assert measure.errors(version, truth, pair, work.backward).worst < 1e-5
+        made = pair if work.inputs is None else work.inputs(pair)
+        truth = measure.exactly(work.ours("torch"), made, work.backward)
+        assert measure.errors(version, truth, made, work.backward, work.judge).worst < 1e-5
     assert versions or name.startswith("alc-")
 
 
@@ -72,7 +73,9 @@ def test_there_may_be_more_labels_than_queries(name: str) -> None:
     rows = measure_case(case, [name], ["alc_kernels", "chunked"], device="cpu", repeats=1, sets=1)
     found = {row["provider"]: row for row in rows}
     assert found["alc_kernels"]["median_ms"] > 0
-    assert found.get("eager", {"missing": "written for B = M"})["missing"] == "written for B = M"
+    square = works(16, "cpu", 0.5, 0.01)[name].square
+    if square and "eager" in found:
+        assert found["eager"]["missing"] == "written for B = M"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self")
