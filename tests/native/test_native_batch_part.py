@@ -19,7 +19,10 @@ from alc_kernels.engine.batch_part import groupwise_loss, named_parameters
 pytestmark = pytest.mark.skipif(
     native.unsupported(torch.empty(0)) is not None, reason="the native extension is not built"
 )
-SIZES = [(10, 8, 16, 4, 4), (50, 32, 16, 2, 16), (300, 24, 32, 4, 150), (3, 5, 4, 1, 64)]
+SIZES = [
+    (10, 8, 16, 4, 4), (50, 32, 16, 2, 16), (300, 24, 32, 4, 150), (3, 5, 4, 1, 64),
+    (70, 100, 44, 4, 16),
+]  # fmt: skip
 
 
 def make(dim: int, width: int, heads: int, **more: float) -> ALCLoss:
@@ -154,11 +157,12 @@ def test_what_it_serves():
 CHILD = """
 import torch
 from tests.native.test_native_batch_part import inputs, make, results
-loss_fn, given = make(20, 16, 4), inputs(60, 20, 16, True)
-expected = results(loss_fn, 16, given, "torch")
-found = results(loss_fn, 16, given, "native", torch.float32)
-for mine, theirs in zip(found, expected, strict=True):
-    assert float((mine.double() - theirs).norm()) <= 3e-6 * float(theirs.norm() + 1e-3)
+for dim, width in ((20, 16), (100, 68)):
+    loss_fn, given = make(dim, width, 4), inputs(60, dim, 16, True)
+    expected = results(loss_fn, 16, given, "torch")
+    found = results(loss_fn, 16, given, "native", torch.float32)
+    for mine, theirs in zip(found, expected, strict=True):
+        assert float((mine.double() - theirs).norm()) <= 3e-6 * float(theirs.norm() + 1e-3)
 """
 
 

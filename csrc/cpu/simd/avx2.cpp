@@ -10,7 +10,9 @@
 #endif
 
 #define ALC_SIMD avx2
+#define ALC_VECTOR 32
 #include "loops.h"
+#include "product_loops.h"
 #include "context_loops.h"
 
 namespace alc {

@@ -3,7 +3,9 @@
 #include "kernels.h"
 
 #define ALC_SIMD baseline
+#define ALC_VECTOR 16
 #include "loops.h"
+#include "product_loops.h"
 #include "context_loops.h"
 
 namespace alc {

@@ -5,8 +5,23 @@
 
 namespace alc {
 
+// out (rows, cols) <- or += a b, with a[i, p] at i * a_row + p * a_step, and rows of b and out that
+// are ldb and ldo apart.
+template <typename T>
+struct Product {
+  int64_t rows, cols, steps;
+  const T* a;
+  int64_t a_row, a_step;
+  const T* b;
+  int64_t ldb;
+  T* out;
+  int64_t ldo;
+  bool add;
+};
+
 template <typename T>
 struct ContextKernels {
+  void (*product)(const Product<T>& own);
   // out (3n) <- [k; |q - k|; q * k]
   void (*features)(const T* q, const T* k, T* out, int64_t n);
   // grad_q += and grad_k <-, of the gradient (3n) of those features.

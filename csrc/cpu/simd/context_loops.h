@@ -1,4 +1,4 @@
-// The loops behind `ContextKernels`, included after loops.h and under its rules.
+// The loops behind `ContextKernels`, included after product_loops.h and under the same rules.
 
 namespace alc {
 namespace ALC_SIMD {
@@ -125,8 +125,8 @@ void add(T* y, const T* x, int64_t n) {
 
 template <typename T>
 constexpr ContextKernels<T> context_table() {
-  return {features<T>, features_backward<T>, layer_norm<T>, layer_norm_backward<T>, gelu<T>,
-          gelu_backward<T>, drop<T>, softmax_backward<T>, add<T>};
+  return {product<T>, features<T>, features_backward<T>, layer_norm<T>, layer_norm_backward<T>,
+          gelu<T>, gelu_backward<T>, drop<T>, softmax_backward<T>, add<T>};
 }
 
 }  // namespace ALC_SIMD
