@@ -132,11 +132,10 @@ def _nearest(
     place = np.arange(len(pair)) - np.repeat(np.cumsum(counts) - counts, counts)
     second = right.indices[right.indptr[pair] + place]
     both, which = np.unique(first.astype(np.int64) * len(words) + second, return_inverse=True)
-    likeness = [_alike(words[key // len(words)], words[key % len(words)]) for key in both.tolist()]
-    values = np.array(likeness, np.float64).reshape(-1, 2)[which]
+    values = _alike(words, both // len(words), both % len(words))[:, which]
     near, begins = np.zeros(left.shape[0]), np.zeros(left.shape[0])
-    np.maximum.at(near, pair, values[:, 0])
-    np.maximum.at(begins, pair, values[:, 1])
+    np.maximum.at(near, pair, values[0])
+    np.maximum.at(begins, pair, values[1])
     return near, begins
 
 
@@ -144,18 +143,46 @@ def _rows_of(matrix: csr_matrix) -> np.ndarray:
     return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
 
 
-def _alike(first: str, second: str) -> tuple[float, float]:
-    shorter, longer = sorted((first, second), key=len)
-    if len(shorter) < SHORTEST:
-        return 0.0, 0.0
-    start = 0
-    while start < len(shorter) and shorter[start] == longer[start]:
-        start += 1
-    end = 0
-    while end < len(shorter) - start and shorter[-1 - end] == longer[-1 - end]:
-        end += 1
-    near = (start + end) / len(longer)
-    return near, near if start == len(shorter) else 0.0
+def _alike(words: Sequence[str], first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(2, P) how alike the words ``first[p]`` and ``second[p]`` are, and if one begins the other.
+
+    Common beginning and end over the longer length; 0 where a word is too short to be a code.
+    """
+    used, place = np.unique(np.concatenate([first, second]), return_inverse=True)
+    texts = [words[word] for word in used.tolist()]
+    length = np.array(list(map(len, texts)), np.int64)
+    made = np.zeros((2, len(first)))
+    one, other = place[: len(first)], place[len(first) :]
+    shorter, longer = (pick(length[one], length[other]) for pick in (np.minimum, np.maximum))
+    # Words by their length, so that one long text does not make all rows as long.
+    widths = np.unique(longer[shorter >= SHORTEST])
+    for width in widths.tolist():
+        rows = np.flatnonzero((longer == width) & (shorter >= SHORTEST))
+        for part in passes(len(rows)):
+            pairs = rows[part]
+            a, b = (_letters(texts, side[pairs], width) for side in (one, other))
+            short = shorter[pairs]
+            start = np.minimum(_run(a[0] == b[0]), short)
+            end = np.minimum(_run(a[1] == b[1]), short - start)
+            made[0, pairs] = (start + end) / width
+            made[1, pairs] = np.where(start == short, made[0, pairs], 0.0)
+    return made
+
+
+def _letters(texts: Sequence[str], which: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """(P, width) characters of texts from their beginnings, and from their ends."""
+    used, place = np.unique(which, return_inverse=True)
+    kept = [texts[text] for text in used.tolist()]
+    ways = (kept, [text[::-1] for text in kept])
+    first, last = (
+        np.array(way, f"<U{width}").view(np.uint32).reshape(len(kept), width) for way in ways
+    )
+    return first[place], last[place]
+
+
+def _run(same: np.ndarray) -> np.ndarray:
+    """(P,) how many columns of (P, w) are true before the first that is not."""
+    return np.where(same.all(axis=1), same.shape[1], same.argmin(axis=1))
 
 
 def _codes(tokens: Tokens) -> list[str]:
@@ -173,9 +200,13 @@ def _units(tokens: Tokens) -> list[str]:
 def _joined(tokens: Tokens) -> list[str]:
     """Codes of up to three words with a digit in one of them, spaces left out."""
     words = tokens.words
+    digits = [has_digit(word) for word in words]
+    if not any(digits):
+        return []
     made = [
         "".join(words[start : start + span])
         for span in range(1, SPAN + 1)
         for start in range(len(words) - span + 1)
+        if True in digits[start : start + span]
     ]
-    return [one for one in made if SHORTEST <= len(one) <= LONGEST and has_digit(one)]
+    return [one for one in made if SHORTEST <= len(one) <= LONGEST]

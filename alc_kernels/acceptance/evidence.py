@@ -140,4 +140,4 @@ class TextState:
 
 def has_digit(token: str) -> bool:
     """Whether a digit of any script is in it."""
-    return any(map(str.isdigit, token))
+    return not token.isalpha() and any(map(str.isdigit, token))

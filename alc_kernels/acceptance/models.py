@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 ROUNDS = 200
 BOOSTING = {
@@ -136,11 +137,13 @@ class Boosting:
     def contributions(self, values: np.ndarray) -> np.ndarray:
         return self._predict(values, pred_contrib=True)[:, :-1]
 
-    def _predict(self, values: np.ndarray, **options: bool) -> np.ndarray:
+    def _predict(self, values: np.ndarray, **options: Any) -> np.ndarray:
         rows = np.ascontiguousarray(values, np.float64)
         if not len(rows):  # which LightGBM refuses
             return np.empty((0, rows.shape[1] + 1) if "pred_contrib" in options else 0)
-        return np.asarray(self.booster.predict(rows, **options))  # a row's sum is of one thread
+        # A row's sum is of one thread, however many there are.
+        options["num_threads"] = torch.get_num_threads()
+        return np.asarray(self.booster.predict(rows, **options))
 
     @property
     def num_features(self) -> int:

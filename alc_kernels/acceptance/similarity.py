@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import chain
 
 import numpy as np
 import torch
@@ -10,6 +12,7 @@ from scipy.sparse import csr_matrix, diags
 
 PAIRS_PER_PASS = 1 << 16
 QUERIES_PER_PASS = 256
+WORDS_KEPT = 1 << 17  # whose n-grams are kept
 KNOWN_PER_LABEL = 16  # titles of a label that are looked at, the first ones
 
 
@@ -22,12 +25,19 @@ class CharacterGrams:
 
     def __init__(self, labels: Sequence[str]) -> None:
         # Imported here: scikit-learn is an optional package.
-        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 
-        self.vectorizer = TfidfVectorizer(
-            analyzer="char_wb", ngram_range=(3, 4), dtype=np.float32, sublinear_tf=True
+        # scikit-learn's "char_wb", cut word by word: words stand in many texts.
+        cut = lru_cache(WORDS_KEPT)(_grams)
+        counter = CountVectorizer(
+            analyzer=lambda text: [gram for word in text.lower().split() for gram in cut(word)],
+            dtype=np.float32,
         )
-        self.labels: csr_matrix = self.vectorizer.fit_transform(labels)  # (L, G), rows of length 1
+        counts = counter.fit_transform(labels)
+        self.tfidf = TfidfTransformer(sublinear_tf=True).fit(counts)
+        self.columns: dict[str, int] = counter.vocabulary_
+        self.labels: csr_matrix = self.tfidf.transform(counts, copy=False)  # (L, G), of length 1
+        self._of_word = lru_cache(WORDS_KEPT)(self._known)
         self._columns = self.labels.T.tocsr()
         self._last: tuple[tuple[str, ...], csr_matrix] | None = None
 
@@ -39,8 +49,22 @@ class CharacterGrams:
         asked = tuple(texts)
         last = self._last  # read once: another thread may put its own in its place
         if last is None or last[0] != asked:
-            last = self._last = (asked, self.vectorizer.transform(asked))
+            last = self._last = (asked, self._vectors(asked))
         return last[1]
+
+    def _known(self, word: str) -> list[int]:
+        """The columns of a word's n-grams, those that a label has."""
+        return [self.columns[gram] for gram in _grams(word) if gram in self.columns]
+
+    def _vectors(self, texts: Sequence[str]) -> csr_matrix:
+        each = [list(map(self._of_word, text.lower().split())) for text in texts]
+        starts = np.cumsum([0, *(sum(map(len, words)) for words in each)])
+        flat = chain.from_iterable(chain.from_iterable(each))
+        indices = np.fromiter(flat, np.int32, starts[-1])
+        shape = (len(each), len(self.columns))
+        counts = csr_matrix((np.ones(len(indices), np.float32), indices, starts), shape)
+        counts.sum_duplicates()
+        return self.tfidf.transform(counts, copy=False)
 
     def topk(self, queries: csr_matrix, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k best labels of each query.
@@ -58,6 +82,15 @@ class CharacterGrams:
             dense = (queries[part] @ columns).toarray()  # (part, L)
             found[part], scores[part] = _largest(dense, k)
         return found, scores
+
+
+def _grams(word: str) -> list[str]:
+    """The 3-grams of a word with a space at both its ends, then the 4-grams; short ones once."""
+    spaced = f" {word} "
+    made = [spaced[start : start + 3] for start in range(len(spaced) - 2)]
+    if len(spaced) > 3:
+        made += [spaced[start : start + 4] for start in range(len(spaced) - 3)]
+    return made
 
 
 def _largest(dense: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -22,7 +22,7 @@ from alc_kernels.acceptance.similarity import (
     weighted,
 )
 from alc_kernels.acceptance.table import BY_NAME, Features, with_gaps
-from alc_kernels.acceptance.tokens import Tokenizer, Tokens, Vocabulary
+from alc_kernels.acceptance.tokens import Tokenizer, Tokens, Vocabulary, widened
 
 KNOWN_PAIRS = 200_000  # kept at most, drawn evenly
 JUDGE_TITLES = 10_000  # that the model over known titles is fitted on, at most
@@ -46,6 +46,11 @@ class TextFeatures:
         self.words = Vocabulary([one.words for one in tokens])
         self.codes = CodeFeatures(tokens)
         self.first = np.array([self.words.columns.get(_first(one), -1) for one in tokens])
+        # What queries do not change, for the catalogue's words; their own come behind them.
+        self.rarity = rarity_of(self.words.labels)
+        self.vectors = weighted(self.words.labels, self.rarity)
+        sides = self.state.evidence.queries, self.state.evidence.labels
+        self.surprise = [side.surprise(self.words.columns) for side in sides]
         self.grams = CharacterGrams(labels)
         self.known = KnownTitles(self.grams, self.state.titles, self._numbers(labels), len(labels))
 
@@ -158,8 +163,9 @@ class TextFeatures:
         rows, labels = place[0], candidates[place]
         tokens = [self.tokenizer(text) for text in queries]
         grams = self.grams.queries(queries)
-        found = self._similarity(grams, tokens, rows, labels)
-        found |= self._rivals(tokens, candidates, columns, found["chars"])
+        words = self.words.rows([one.words for one in tokens])
+        found = self._similarity(grams, (tokens, *words), rows, labels)
+        found |= self._rivals(words[:2], candidates, columns, found["chars"])
         found |= self.known(grams, rows, labels)
         found |= self.codes(tokens, rows, labels)
         for name, values in found.items():
@@ -174,15 +180,28 @@ class TextFeatures:
         logit[place] = judge.logits(made.select(self._judged_by(made.names)).values[place])
         return with_gaps({**columns, "text": logit}, candidates)
 
+    def _rarity(self, width: int) -> np.ndarray:
+        """(W,) of the catalogue's words, then of those that no label has."""
+        unknown = np.full(width - len(self.rarity), len(self.first) + 1.0)
+        return np.concatenate([self.rarity, np.log(unknown)])
+
     def _similarity(
-        self, grams: csr_matrix, tokens: Sequence[Tokens], rows: np.ndarray, labels: np.ndarray
+        self,
+        grams: csr_matrix,
+        words: tuple[Sequence[Tokens], csr_matrix, csr_matrix, list[str]],
+        rows: np.ndarray,
+        labels: np.ndarray,
     ) -> dict[str, np.ndarray]:
-        queries, names, new = self.words.rows([one.words for one in tokens])
-        idf = rarity_of(names)
-        every = [*self.words.columns, *new]
-        query_surprise = self.state.evidence.queries.surprise(every)
-        label_surprise = self.state.evidence.labels.surprise(every)
-        query_vectors, label_vectors = weighted(queries, idf), weighted(names, idf)
+        tokens, queries, names, new = words
+        query_surprise, label_surprise = (
+            np.concatenate([known, side.surprise(new)])
+            for known, side in zip(
+                self.surprise, (self.state.evidence.queries, self.state.evidence.labels),
+                strict=True,
+            )
+        )  # fmt: skip
+        query_vectors = weighted(queries, self._rarity(names.shape[1]))
+        label_vectors = widened(self.vectors, names.shape[1])
         in_query, in_label = queries.getnnz(axis=1)[rows], names.getnnz(axis=1)[labels]
         first = np.array([self.words.columns.get(_first(one), -1) for one in tokens])
         firsts = _has(names, labels, first[rows]) + _has(queries, rows, self.first[labels])
@@ -216,7 +235,7 @@ class TextFeatures:
 
     def _rivals(
         self,
-        tokens: Sequence[Tokens],
+        words: tuple[csr_matrix, csr_matrix],
         candidates: np.ndarray,
         given: Mapping[str, np.ndarray],
         chars: np.ndarray,
@@ -224,8 +243,8 @@ class TextFeatures:
         """What the query's other candidates have."""
         rows, at = np.nonzero(candidates >= 0)
         labels = candidates[rows, at]
-        queries, names, _ = self.words.rows([one.words for one in tokens])
-        rarity = rarity_of(names)
+        queries, names = words
+        rarity = self._rarity(names.shape[1])
         ones = np.ones(len(rows), np.float32)
         of = csr_matrix((ones, (rows, labels)), (len(candidates), names.shape[0]))
         anywhere = (of @ names).multiply(queries).tocsr().sign()  # (n, W)

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -100,26 +101,27 @@ class Vocabulary:
         """Queries (n, W) and labels (L, W) over the same columns, and the W - V new tokens."""
         new: dict[str, int] = {}
         queries = _binary(rows, new, self.columns)
-        own = self.labels
-        shape = (own.shape[0], len(self.columns) + len(new))
-        return queries, csr_matrix((own.data, own.indices, own.indptr), shape), list(new)
+        return queries, widened(self.labels, len(self.columns) + len(new)), list(new)
+
+
+def widened(rows: csr_matrix, width: int) -> csr_matrix:
+    """The same rows with further columns, all empty."""
+    return csr_matrix((rows.data, rows.indices, rows.indptr), (rows.shape[0], width))
 
 
 def _binary(
     rows: Sequence[Iterable[str]], columns: dict[str, int], known: Mapping[str, int]
 ) -> csr_matrix:
     """(n, columns) of ones, each token of a row once; new tokens are added to ``columns``."""
-    indptr, indices = [0], []
-    for row in rows:
-        for token in dict.fromkeys(row):
-            found = known.get(token)
-            if found is None:
-                found = columns.setdefault(token, len(known) + len(columns))
-            indices.append(found)
-        indptr.append(len(indices))
+    each = list(map(tuple, rows))
+    indptr = np.cumsum([0, *map(len, each)])
+    flat = list(chain.from_iterable(each))
+    indices = np.array(list(map(known.get, flat, repeat(-1))), np.int64)
+    for place in np.flatnonzero(indices < 0).tolist():
+        indices[place] = columns.setdefault(flat[place], len(known) + len(columns))
     made = csr_matrix(
-        (np.ones(len(indices), np.float32), np.array(indices, np.int64), np.array(indptr)),
-        (len(rows), len(known) + len(columns)),
+        (np.ones(len(flat), np.float32), indices, indptr), (len(each), len(known) + len(columns))
     )
-    made.sort_indices()
+    made.sum_duplicates()
+    made.data[:] = 1.0
     return made

@@ -22,6 +22,7 @@ from alc_kernels.trainer.errors import XMCError, needs
 
 
 PAIRS_PER_PASS = 65_536
+PAIRS_IN_CACHE = 1024  # of a CPU
 
 
 def best_first(queries: Tensor, labels: Tensor, relation: csr_matrix) -> csr_matrix:
@@ -45,8 +46,9 @@ def pair_scores(queries: Tensor, labels: Tensor, row: np.ndarray, col: np.ndarra
     Rounded once: equal vectors have equal scores, in any company.
     """
     scores = np.empty(len(col), np.float32)
-    for start in range(0, len(col), PAIRS_PER_PASS):
-        part = slice(start, start + PAIRS_PER_PASS)
+    size = PAIRS_PER_PASS if queries.is_cuda else PAIRS_IN_CACHE
+    for start in range(0, len(col), size):
+        part = slice(start, start + size)
         ours = queries[torch.from_numpy(row[part]).to(queries.device)]  # (p, d)
         theirs = labels[torch.from_numpy(col[part]).to(labels.device)]  # (p, d)
         scores[part] = (ours.double() * theirs.double()).sum(dim=1).float().cpu().numpy()
