@@ -6,6 +6,7 @@ import argparse
 import importlib.metadata
 import os
 import platform
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -178,7 +179,7 @@ def run_table(arguments: argparse.Namespace) -> None:
             report=lambda row: print(line(row), flush=True),
         )
     if arguments.output is not None:
-        record.write(arguments.output, rows, "alc " + " ".join(sys.argv[1:]))
+        record.write(arguments.output, rows, "alc " + shlex.join(sys.argv[1:]))
         print(f"\nWritten: {arguments.output}")
     ours = [row for row in rows if row["provider"] == "alc_kernels"]
     if ours and all("median_ms" not in row for row in ours):
