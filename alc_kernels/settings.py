@@ -205,14 +205,17 @@ class Auxiliary:
     Args:
         pair_weight, batch_weight: weights of the two parts, >= 0.
         context_dim: width of the attention layer; None takes the embedding width. Must be
-            divisible by ``context_heads``. :meth:`narrow` has a cheaper form.
+            divisible by ``context_heads``.
         context_heads: attention heads.
-        context_size: rows per attention group; None takes the whole batch.
+        context_size: rows per attention group; None takes all that take part.
         context_rows: rows that take part, spread evenly over the batch; None takes all.
         dropout: dropout of the attention layer's outputs, in [0, 1).
         attention_dropout: dropout of the attention weights, in [0, 1); None: as ``dropout``.
             On a CPU fused kernels serve with 0 only; above it the weights are stored (memory and
             time grow with ``context_size``).
+
+    The defaults of the batch part are the cheapest form whose coverage is not below that of
+    :meth:`wide` (``docs/choosing.md``).
 
     Source: arXiv 2510.04551. Its full equations were not available; the fourth part of the pair
     representation, the two cross-entropies and the unit weights are a reconstruction.
@@ -220,22 +223,25 @@ class Auxiliary:
 
     pair_weight: float = 1.0
     batch_weight: float = 1.0
-    context_dim: int | None = None
+    context_dim: int | None = 64
     context_heads: int = 4
-    context_size: int | None = 1024
-    context_rows: int | None = None
+    context_size: int | None = 64
+    context_rows: int | None = 1024
     dropout: float = 0.1
-    attention_dropout: float | None = None
+    attention_dropout: float | None = 0.0
 
     @classmethod
-    def narrow(cls, **changes: Any) -> Auxiliary:
-        """A batch part that costs little: 64 wide, groups of 64, at most 1,024 rows.
+    def wide(cls, **changes: Any) -> Auxiliary:
+        """The batch part as it first was: as wide as the embeddings, groups of 1,024, all rows.
 
-        Nothing is dropped inside the attention, so that the fused kernels serve. What it costs
-        and what coverage says of it: ``docs/choosing.md``. ``changes``: further settings.
+        Its attention weights are dropped as the layer's outputs are. ``changes``: further settings.
         """
-        made = {"context_dim": 64, "context_size": 64, "context_rows": 1024}
-        return cls(**{**made, "attention_dropout": 0.0, **changes})
+        made: dict[str, Any] = {"context_dim": None, "context_size": 1024, "context_rows": None}
+        return cls(**{**made, "attention_dropout": None, **changes})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Unpickled; what was pickled before there were these settings had no others."""
+        self.__dict__.update({"context_rows": None, "attention_dropout": None} | state)
 
     def __post_init__(self) -> None:
         _number(self, "pair_weight", low=0.0)

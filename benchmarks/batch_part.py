@@ -2,8 +2,9 @@
 
     python -m benchmarks.batch_part --rows 256 1024 8192 --output benchmarks/results/NAME.json
 
-"bare" has no auxiliary part; every other line is timed in turn with it. Times are of one machine:
-look at the ratios.
+"bare" has no auxiliary part; every other line is timed in turn with it. "default, eager" is the
+default in plain PyTorch, without any dropout. "MiB": memory of a step beyond inputs and gradients.
+Times are of one machine: look at the ratios.
 """
 
 from __future__ import annotations
@@ -16,17 +17,24 @@ from typing import Any
 import torch
 
 from alc_kernels import ALCLoss, Auxiliary
-from alc_kernels.bench import measure, record
+from alc_kernels.bench import eager, measure, record
 
 FORMS = {
     "bare": None,
     "+ pair part": Auxiliary(batch_weight=0.0),
-    "narrow": Auxiliary.narrow(),
-    "64 wide, groups of 256": Auxiliary(context_dim=64, context_size=256),
-    "64 wide, groups of 1,024": Auxiliary(context_dim=64),
-    "default, groups of 256": Auxiliary(context_size=256),
     "default": Auxiliary(),
+    "default, eager": Auxiliary(dropout=0.0),
+    "default, all rows": Auxiliary(context_rows=None),
+    "groups of 256": Auxiliary(context_size=256),
+    "wide, groups of 256": Auxiliary.wide(context_size=256),
+    "wide": Auxiliary.wide(),
 }
+
+
+def action(form: str, width: int, device: str) -> Any:
+    """The loss of two (B, d)."""
+    loss = ALCLoss(width, auxiliary=FORMS[form]).to(device)
+    return functools.partial(eager.alc, heads=loss) if form.endswith("eager") else loss
 
 
 def main() -> None:
@@ -49,22 +57,28 @@ def main() -> None:
             "G": [functools.partial(torch.mm, q.detach(), k.detach().T) for q, k in pairs]
         }
         for form in arguments.form:
-            loss = ALCLoss(arguments.width, auxiliary=FORMS[form]).to(device)
+            loss = action(form, arguments.width, device)
             actions[form] = [functools.partial(measure.run, loss, pair) for pair in pairs]
         times = measure.interleaved(actions, device, arguments.repeats, arguments.seconds)
+        peaks = {
+            form: measure.peak_memory(action(form, arguments.width, device), pairs[0])
+            for form in arguments.form
+        }
         medians = {
             name: float(measure.summary(taken)["median_ms"]) for name, taken in times.items()
         }
-        print(f"\nB = {count}, d = {arguments.width}\n{'':32}{'ms':>10}{'x G':>8}{'x bare':>8}")
+        print(f"\nB = {count}, d = {arguments.width}")
+        print(f"{'':32}{'ms':>10}{'x G':>8}{'x bare':>8}{'MiB':>8}")
         for name, milliseconds in medians.items():
             made = {
                 "form": name, "rows": count, "width": arguments.width, "median_ms": milliseconds,
                 "ratio_to_product": milliseconds / medians["G"],
                 "ratio_to_bare": milliseconds / medians["bare"],
+                "peak_bytes": peaks.get(name),
             }  # fmt: skip
             rows.append(made)
             print(f"{name:32}{milliseconds:10.2f}{made['ratio_to_product']:8.2f}"
-                  f"{made['ratio_to_bare']:8.2f}")  # fmt: skip
+                  f"{made['ratio_to_bare']:8.2f}{(peaks.get(name) or 0) / 2**20:8.1f}")  # fmt: skip
     if arguments.output is not None:
         record.write(arguments.output, rows, "python -m benchmarks.batch_part")
 

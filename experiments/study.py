@@ -17,7 +17,7 @@ A study is a TOML file:
 Finished runs are kept, so a study that was cut goes on where it stopped. The tables look at
 validation only; ``alc compare`` then reports test, once, for the runs that were chosen.
 ``--reference NAME`` adds what every group's coverage is ahead of that group's, paired over the
-products, with 95 % intervals.
+products, with 95 % intervals, by the score and, where runs have acceptance models, by those.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from alc_kernels.trainer.config import TrainConfig, read_toml
-from alc_kernels.trainer.evaluation import Group, load_scored
+from alc_kernels.trainer.evaluation import Group, Scored, load_scored
 from alc_kernels.trainer.report.summary import difference_cell
 
 SHOWN = ("p1", "coverage_90", "coverage_95")
@@ -128,25 +128,40 @@ def table(groups: dict[str, list[Path]]) -> str:
     return "\n".join(lines + [row for _, row in sorted(rows)])
 
 
-def differences(groups: dict[str, list[Path]], reference: str) -> str:
-    """Coverage of every group minus the reference's, in percentage points."""
-    made = {
-        name: Group(name, [load_scored(folder) for folder in folders])
+def differences(groups: dict[str, list[Path]], reference: str, accepted: bool = False) -> str:
+    """Coverage of every group minus the reference's, in percentage points.
+
+    Over the seeds that both have; ``accepted``: by the acceptance models of those that have one.
+    """
+    keys, title = SHOWN[1:], f"minus {reference}" + ", acceptance" * accepted
+    width = max(len(title), *(len(name) for name in groups))
+    lines = [f"{title:{width}}  seeds  " + "  ".join(f"{key:>24}" for key in keys)]
+    runs = {
+        name: {
+            folder.name.rpartition("_")[2]: run
+            for folder in folders
+            if (run := scored_by(folder, accepted)) is not None
+        }
         for name, folders in groups.items()
     }
-    keys, title = SHOWN[1:], f"minus {reference}"
-    width = max(len(title), *(len(name) for name in made))
-    lines = [f"{title:{width}}  seeds  " + "  ".join(f"{key:>24}" for key in keys)]
     rows = []
-    for name, group in made.items():
-        if name == reference:
+    for name, own in runs.items():
+        seeds = [seed for seed in own if seed in runs[reference]]
+        if name == reference or not seeds:
             continue
-        ahead = group.difference(made[reference])[group.leading]
+        group, other = (Group(name, [made[s] for s in seeds]) for made in (own, runs[reference]))
+        ahead = group.difference(other)[group.leading]
         found = [ahead[f"validation_{key}"] for key in keys]
         cells = [difference_cell(one) for one in found]
         texts = "  ".join(f"{f'{cell.text} ({cell.small})':>24}" for cell in cells)
-        rows.append((-found[0].value, f"{name:{width}}  {len(group.runs):5}  {texts}"))
-    return "\n".join(lines + [row for _, row in sorted(rows)])
+        rows.append((-found[0].value, f"{name:{width}}  {len(seeds):5}  {texts}"))
+    return "\n".join(lines + [row for _, row in sorted(rows)]) if rows else ""
+
+
+def scored_by(folder: Path, accepted: bool) -> Scored | None:
+    """A run's predictions by the score, or by its acceptance model."""
+    run = load_scored(folder)
+    return run.by_acceptance() if accepted else run
 
 
 def show(folders: list[Path], arguments: argparse.Namespace) -> None:
@@ -156,7 +171,9 @@ def show(folders: list[Path], arguments: argparse.Namespace) -> None:
         return
     text = table(groups)
     if arguments.reference in groups and len(groups) > 1:
-        text += "\n\n" + differences(groups, arguments.reference)
+        for accepted in (False, True):
+            made = differences(groups, arguments.reference, accepted)
+            text += f"\n\n{made}" if made else ""
     (arguments.output / f"{arguments.study.stem}.txt").write_text(text + "\n")
     print(text)
 

@@ -216,7 +216,7 @@ def works(
     pair = Auxiliary(batch_weight=0.0)
     quiet = {
         "alc-default": Auxiliary(dropout=0.0),
-        "alc-narrow": Auxiliary.narrow(dropout=0.0),
+        "alc-wide": Auxiliary.wide(dropout=0.0),
     }
     made = [
         Work(

@@ -190,12 +190,12 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _config(arguments: argparse.Namespace) -> TrainConfig:
     """Defaults, then the file (of the run itself when it is resumed), then the options."""
-    from alc_kernels.trainer.config import TrainConfig, without_effect
+    from alc_kernels.trainer.config import BEFORE, TrainConfig, without_effect
     from alc_kernels.trainer.evaluation.results import CONFIG
 
-    source = arguments.config
+    source, missing = arguments.config, None
     if source is None and arguments.resume and arguments.output is not None:
-        source = arguments.output / CONFIG
+        source, missing = arguments.output / CONFIG, BEFORE
         if not source.is_file():
             raise BadInput(f"{arguments.output}: holds no run to resume")
     given = vars(arguments)
@@ -204,7 +204,7 @@ def _config(arguments: argparse.Namespace) -> TrainConfig:
     if source is None:
         config = TrainConfig.resolve(options)
     else:
-        config = TrainConfig.from_toml(source, **options)
+        config = TrainConfig.from_toml(source, missing, **options)
     for name, needed in without_effect(config, options).items():
         raise BadInput(
             f"--{name.replace('_', '-')} has no effect with method {config.method}, loss "

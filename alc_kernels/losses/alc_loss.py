@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -119,6 +121,18 @@ class ALCLoss(SimilarityModule):
             if auxiliary.attention_dropout is not None:
                 self.context_layer.self_attn.dropout = auxiliary.attention_dropout
             self.context_head = nn.Linear(width, 1)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
+        """Also says which form of the batch part a state dict is of, where it is another."""
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+        found, errors = state_dict.get(f"{prefix}context_head.weight"), arguments[-1]
+        own = getattr(self, "context_head", None)
+        if found is not None and own is not None and found.shape[1] != own.in_features:
+            errors.append(
+                f"{prefix}context_head: found a batch part {found.shape[1]} wide, this one is "
+                f"{own.in_features} wide: expected ALCLoss(auxiliary=Auxiliary(context_dim="
+                f"{found.shape[1]})), or Auxiliary.wide() if it was made as wide as the embeddings"
+            )
 
     def forward(
         self,

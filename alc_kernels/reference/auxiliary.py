@@ -181,8 +181,8 @@ def batch_loss(
     context_layer: nn.TransformerEncoderLayer,
     context_head: nn.Linear,
     *,
-    context_size: int | None = 1024,
-    context_rows: int | None = None,
+    context_size: int | None = 64,
+    context_rows: int | None = 1024,
     normalize: bool = True,
     compute_dtype: torch.dtype | None = None,
 ) -> Tensor:

@@ -22,6 +22,8 @@ METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
     "prime": {"num_negatives": 100},
 }
 ACCEPTANCE_KINDS = ("auto", "none", "logistic", "boosting")
+# What runs did before there were these settings.
+BEFORE: dict[str, Any] = {"context_dim": 0, "context_rows": 0, "attention_dropout": -1.0}
 LOSSES = ("base", "alc", "tcm", "alc+tcm", "alc-pair", "alc-batch")
 
 
@@ -167,16 +169,15 @@ class TrainConfig:
     pair_weight: float = _loss(1.0, "weight of ALC's pair part", when=PAIR_PART)
     batch_weight: float = _loss(1.0, "weight of ALC's batch part", when=BATCH_PART)
     context_dim: int = _loss(
-        0, "width of ALC's batch part, 0 for that of the vectors", when=BATCH_PART
+        64, "width of ALC's batch part, 0 for that of the vectors", when=BATCH_PART
     )
     context_rows: int = _loss(
-        0, "queries of a batch that it sees, spread evenly, 0 for all", when=BATCH_PART
+        1024, "queries of a batch that it sees, spread evenly, 0 for all", when=BATCH_PART
     )
-    # Groups of 256 did as well on validation as 1024, in a third of the time on a CPU.
-    context_size: int = _loss(256, "queries per attention group, ALC batch part", when=BATCH_PART)
+    context_size: int = _loss(64, "queries per attention group, ALC batch part", when=BATCH_PART)
     context_dropout: float = _loss(0.1, "dropout of ALC's batch part", when=BATCH_PART)
     attention_dropout: float = _loss(
-        -1.0, "dropout of its attention weights, -1 for the same", when=BATCH_PART
+        0.0, "dropout of its attention weights, -1 for the same", when=BATCH_PART
     )
     tcm_weight: float = _loss(1.0, "weight of both sides of the threshold margin", when=TCM)
     tcm_scope: str = _loss(
@@ -296,8 +297,21 @@ class TrainConfig:
         return cls(**{**defaults, **values})
 
     @classmethod
-    def from_toml(cls, path: str | Path, **changes: Any) -> TrainConfig:
+    def stored(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """All settings of a run, which may be older than some of them.
+
+        Raises:
+            ConfigError: an unknown or bad setting.
+        """
+        return cls().replace(**{**BEFORE, **values})
+
+    @classmethod
+    def from_toml(
+        cls, path: str | Path, missing: Mapping[str, Any] | None = None, **changes: Any
+    ) -> TrainConfig:
         """Read a TOML file; what neither it nor ``changes`` names keeps its method's default.
+
+        ``missing``: other defaults; ``BEFORE`` for the file of a run, which had all settings.
 
         Raises:
             ConfigError: the file is missing or not TOML, or names an unknown or bad setting.
@@ -305,7 +319,7 @@ class TrainConfig:
         values = read_toml(Path(path))
         try:
             _check_names(values, str(path))
-            return cls.resolve({**values, **changes})
+            return cls.resolve({**(missing or {}), **values, **changes})
         except ConfigError as error:
             text = str(error)
             raise ConfigError(text if text.startswith(str(path)) else f"{path}: {text}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import pickle
 
 import pytest
 import torch
@@ -144,6 +145,23 @@ def test_state_dict_round_trip_reproduces_the_loss():
     first, second = build("default"), ALCLoss(24, auxiliary=Auxiliary(context_size=10, dropout=0.0))
     second.load_state_dict(first.state_dict())
     assert torch.equal(first(data.queries, data.labels), second(data.queries, data.labels))
+
+
+def test_a_module_pickled_before_there_were_some_settings_is_of_the_wide_form():
+    older = Auxiliary.wide(dropout=0.0)
+    for name in ("context_rows", "attention_dropout"):
+        del older.__dict__[name]
+    assert pickle.loads(pickle.dumps(older)) == Auxiliary.wide(dropout=0.0)
+    assert pickle.loads(pickle.dumps(Auxiliary())) == Auxiliary()
+
+
+def test_a_state_dict_of_another_form_is_refused_with_what_fits():
+    wide = ALCLoss(24, auxiliary=Auxiliary.wide())
+    with pytest.raises(RuntimeError, match=r"found a batch part 24 wide.*Auxiliary\.wide\(\)"):
+        ALCLoss(24).load_state_dict(wide.state_dict())
+    again = ALCLoss(24, auxiliary=Auxiliary.wide())
+    again.load_state_dict(wide.state_dict())
+    assert torch.equal(again.context_in.weight, wide.context_in.weight)
 
 
 def test_learnable_sigmoid_starts_where_told_and_learns():
@@ -341,7 +359,11 @@ def test_extra_repr_names_what_differs():
         ({"embedding_dim": "abc", "auxiliary": None}, ValueError, "embedding_dim='abc'"),
         ({"base_weight": None}, TypeError, "base_weight: expected a number"),
         ({"deterministic": "no"}, TypeError, "deterministic='no'"),
-        ({"embedding_dim": 30}, ValueError, "multiple of context_heads=4"),
+        (
+            {"embedding_dim": 30, "auxiliary": Auxiliary.wide()},
+            ValueError,
+            "multiple of context_heads=4",
+        ),
     ],
 )
 def test_bad_options_are_named(options, error, words):

@@ -90,7 +90,4 @@ def test_every_loss_has_its_parts(loss: str) -> None:
 def test_the_trainer_trains_what_the_library_has_by_default() -> None:
     made, library = build_loss(TrainConfig(), dim=16), ALCLoss(embedding_dim=16)
     assert (made.base, made.threshold) == (library.base, library.threshold)
-    # Smaller groups did as well on validation, in a third of the time on a CPU.
-    assert library.auxiliary is not None
-    expected = dataclasses.replace(library.auxiliary, context_size=256)
-    assert made.auxiliary == expected
+    assert made.auxiliary == library.auxiliary

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from alc_kernels.trainer.config import LOSSES, TrainConfig
+from alc_kernels.trainer.config import BEFORE, LOSSES, TrainConfig
 from alc_kernels.trainer.data import Dataset, generate_catalogue
 from alc_kernels.trainer.encoders import build_encoder
 from alc_kernels.trainer.errors import (
@@ -30,7 +30,9 @@ from alc_kernels.trainer.training.checkpoint import (
     MODEL,
     STATE,
     TRAINING,
+    _digest,
     checkpoint_folder,
+    load_checkpoint,
     load_encoder,
 )
 from alc_kernels.trainer.training.optimizers import learning_rate_factor
@@ -316,6 +318,26 @@ def test_a_damaged_checkpoint_is_refused_by_name(
     with pytest.raises(CheckpointError, match=name.replace(".", r"\.")) as raised:
         load_encoder(run)
     assert "\n" not in str(raised.value)
+
+
+def test_an_older_run_keeps_the_form_of_its_batch_part(data: Dataset, tmp_path: Path) -> None:
+    """Neither its checkpoint nor its settings name what they could not name yet."""
+    wide = SMALL.replace(epochs=1, context_dim=0, context_rows=0, attention_dropout=-1.0)
+    train(wide, data, tmp_path)
+    for folder in ("checkpoint", "checkpoint.previous"):
+        path = tmp_path / folder / STATE
+        if path.is_file():
+            state = json.loads(path.read_text())
+            state["config"] = {k: v for k, v in state["config"].items() if k not in BEFORE}
+            path.write_text(json.dumps({**state, "sha256_of_this": _digest(state)}))
+    path = tmp_path / "config.toml"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(x for x in lines if x.partition(" ")[0] not in BEFORE))
+    found = TrainConfig.from_toml(path, BEFORE)
+    assert found == load_checkpoint(tmp_path / "checkpoint").config == wide
+    watch = Watch()
+    train(found.replace(epochs=2), data, tmp_path, watch, resume=True)
+    assert watch.calls[0].startswith("start 2") and "epoch 2" in watch.calls
 
 
 def test_checkpoints_leave_nothing_else_behind(finished: Path) -> None:

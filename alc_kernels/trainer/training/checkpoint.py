@@ -248,7 +248,7 @@ def _load(folder: Path) -> Checkpoint:
             )
     weights, tensors = (read_tensors(folder / name) for name in (MODEL, TRAINING))
     try:
-        config = TrainConfig().replace(**state["config"])
+        config = TrainConfig.stored(state["config"])
         position = Position(**state["position"])
         parts = unpack(tensors, state["parts"])
         encoder = rebuild(state["encoder"], folder)
