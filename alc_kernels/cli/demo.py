@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 LOSSES = ("base", "alc")
 MARKER = "README.txt"
 BEFORE = (
-    "Two trainings follow, with the base loss and with ALC: a few minutes on two cores. ALC\n"
-    "trains auxiliary parts along and takes longer: about twice as long in larger batches, up to\n"
-    "five times on small data. The figures at the end say how much here, and what for."
+    "Two trainings follow, with the base loss and with ALC, which trains auxiliary parts along:\n"
+    "a few minutes on two cores. The figures at the end say what for."
 )
 _ABOUT = """Written by alc demo, which replaces these files when it is run again.
 
