@@ -187,7 +187,7 @@ def test_demo_end_to_end_in_a_process_of_its_own(tmp_path, capsys):
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     for needed in ("TF-IDF", "base", "ALC", "ALC minus base", "P@5", "C@.95", "Open catalogue",
-                   "Closed catalogue", "takes longer", "Training took ", "demo/report.html",
+                   "Closed catalogue", "auxiliary parts", "Training took ", "demo/report.html",
                    "demo/coverage.png"):  # fmt: skip
         assert needed in done.stdout, needed
     assert "left" in done.stderr  # progress, with the time left
