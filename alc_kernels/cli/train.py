@@ -188,8 +188,11 @@ def run(arguments: argparse.Namespace) -> None:
     _train(_config(arguments), arguments)
 
 
-def _config(arguments: argparse.Namespace) -> TrainConfig:
-    """Defaults, then the file (of the run itself when it is resumed), then the options."""
+def _config(arguments: argparse.Namespace, titles: int | None = None) -> TrainConfig:
+    """Defaults, then the file (of the run itself when it is resumed), then the options.
+
+    Defaults of few titles are taken where there are so few to train on.
+    """
     from alc_kernels.trainer.config import BEFORE, TrainConfig, without_effect
     from alc_kernels.trainer.evaluation.results import CONFIG
 
@@ -202,9 +205,9 @@ def _config(arguments: argparse.Namespace) -> TrainConfig:
     names = [field.name for field in dataclasses.fields(TrainConfig)]
     options = {name: given[name] for name in names if name in given}
     if source is None:
-        config = TrainConfig.resolve(options)
+        config = TrainConfig.resolve(options, titles)
     else:
-        config = TrainConfig.from_toml(source, missing, **options)
+        config = TrainConfig.from_toml(source, missing, titles, **options)
     for name, needed in without_effect(config, options).items():
         raise BadInput(
             f"--{name.replace('_', '-')} has no effect with method {config.method}, loss "
@@ -234,6 +237,10 @@ def _train(config: TrainConfig, arguments: argparse.Namespace) -> None:
             print(data_line({"name": dataset.name, "counts": dataset.counts()}), flush=True)
             for sentence in small_parts(dataset):
                 print(sentence, file=sys.stderr)
+        titles = int((~dataset.train.unmatched).sum())
+        plain, config = config, _config(arguments, titles)
+        if processes.is_main and config != plain:
+            print(_few_titles(titles), file=sys.stderr)
         check = validation_check(dataset, processes=processes, label_shards=config.label_shards)
         trained = train(
             config,
@@ -246,8 +253,8 @@ def _train(config: TrainConfig, arguments: argparse.Namespace) -> None:
             processes=processes,
         )
         if processes.is_main and trained.best_epoch is not None:
-            done = len(trained.history)
-            print(f"{done} epochs trained; the weights of epoch {trained.best_epoch} did best")
+            best = f"weights of epoch {trained.best_epoch}" if trained.best_epoch else "start"
+            print(f"{len(trained.history)} epochs trained; the {best} did best")
         evaluate_and_report(
             trained.model,
             config,
@@ -257,6 +264,19 @@ def _train(config: TrainConfig, arguments: argparse.Namespace) -> None:
             training_seconds=trained.history[-1]["seconds"],
             processes=processes,
         )
+
+
+def _few_titles(titles: int) -> str:
+    """A notice that other defaults hold."""
+    from alc_kernels.trainer.config import FEW_TITLES, FEW_TITLES_DEFAULTS
+
+    taken = " ".join(
+        f"--{name.replace('_', '-')} {value}" for name, value in FEW_TITLES_DEFAULTS.items()
+    )
+    return (
+        f"{titles:,} titles to train on, fewer than {FEW_TITLES:,}: where they are not named, the "
+        f"defaults are {taken}"
+    )
 
 
 def _check_resumable(output: Path) -> None:

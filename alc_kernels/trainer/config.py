@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from alc_kernels.trainer.errors import ConfigError, suggestion
+from alc_kernels.trainer.toml import checked, read_toml
 
 # method -> its defaults where they differ from those below
 METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -21,15 +20,27 @@ METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
     "dexml": {},
     "prime": {"num_negatives": 100},
 }
+# With fewer titles than this to train on, unless the vectors' form is named: term weights instead
+# of a table, against the hardest labels of the whole catalogue (experiments/small.txt).
+FEW_TITLES = 10_000
+FEW_TITLES_DEFAULTS: dict[str, Any] = {
+    "loss": "base", "embedding_dim": 0, "sketch_dim": 2048, "embedding_learning_rate": 0.03,
+    "batch_size": 128, "hard_negatives": 4, "hard_negative_pool": 20,
+}  # fmt: skip
 ACCEPTANCE_KINDS = ("auto", "none", "logistic", "boosting")
 # What runs did before there were these settings.
-BEFORE: dict[str, Any] = {"context_dim": 0, "context_rows": 0, "attention_dropout": -1.0}
+BEFORE: dict[str, Any] = {
+    "context_dim": 0, "context_rows": 0, "attention_dropout": -1.0, "sketch_dim": 0,
+}  # fmt: skip
 LOSSES = ("base", "alc", "tcm", "alc+tcm", "alc-pair", "alc-batch")
 
 
 # When a setting does something, given the others, and that in words.
 When = tuple[Callable[["TrainConfig"], bool], str]
 NGRAMS: When = (lambda c: c.encoder == "ngrams", "encoder ngrams")
+TABLE: When = (
+    lambda c: c.encoder == "ngrams" and c.embedding_dim > 0, "encoder ngrams, embedding_dim above 0"
+)  # fmt: skip
 HUGGING_FACE: When = (lambda c: c.encoder != "ngrams", "a Hugging Face encoder")
 TABLES: When = (
     lambda c: c.encoder == "ngrams" or c.method in ("dexa", "prime"),
@@ -122,17 +133,21 @@ class TrainConfig:
     evaluate_every: int = _training(1, "epochs between validations, 0 for never")
     early_stopping: int = _training(
         0,
-        "validations without a gain in C@.9 until training stops and the best epoch's weights "
-        "are used, 0 for never",
+        "validations without a gain in C@.9 until training stops and the best epoch's weights, "
+        "or those of the start, are used; 0 for never",
     )
     checkpoint_every: int = _training(
         0, "steps between checkpoints beside those at epoch ends, 0 for none"
     )
     tensorboard: bool = _training(False, "also write RUN/tensorboard")
 
-    embedding_dim: int = _encoder(256, "width of the vectors (n-grams)", when=NGRAMS)
+    embedding_dim: int = _encoder(256, "width of the table (n-grams), 0 for none", when=NGRAMS)
+    sketch_dim: int = _encoder(
+        0, "width of the sketch of weighted n-grams, beside the table or alone; 0 for none",
+        when=NGRAMS,
+    )  # fmt: skip
     ngram_buckets: int = _encoder(2**17, "rows of the n-gram table", when=NGRAMS)
-    hidden_dim: int = _encoder(512, "width of the residual MLP (n-grams)", when=NGRAMS)
+    hidden_dim: int = _encoder(512, "width of the residual MLP (n-grams)", when=TABLE)
     dropout: float = _encoder(0.0, "share of a text's n-grams dropped in training", when=NGRAMS)
     pooling: str = _encoder(
         "mean", "pooling (Hugging Face)", choices=("mean", "cls"), when=HUGGING_FACE
@@ -222,7 +237,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         kinds = get_type_hints(type(self))
         for spec in dataclasses.fields(self):
-            value = _checked(spec.name, getattr(self, spec.name), kinds[spec.name])
+            value = checked(spec.name, getattr(self, spec.name), kinds[spec.name])
             object.__setattr__(self, spec.name, value)
             choices = spec.metadata["choices"]
             if choices and value not in choices:
@@ -244,6 +259,8 @@ class TrainConfig:
                 f"attention_dropout = {self.attention_dropout!r}: expected -1, or a number from "
                 "0 to below 1"
             )
+        if self.encoder == "ngrams" and self.embedding_dim + self.sketch_dim == 0:
+            raise ConfigError("embedding_dim = 0 and sketch_dim = 0: expected one of them above 0")
         for name in ("weight_temperature", "temperature"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} = {getattr(self, name)!r}: expected a number above 0")
@@ -286,15 +303,27 @@ class TrainConfig:
         return "\n".join(lines) + "\n"
 
     @classmethod
-    def resolve(cls, values: Mapping[str, Any]) -> TrainConfig:
+    def resolve(cls, values: Mapping[str, Any], titles: int | None = None) -> TrainConfig:
         """The settings ``values``, then the defaults of their method, then the common ones.
+
+        Args:
+            values: the settings that were named.
+            titles: how many there are to train on. With method ngame, encoder ngrams and fewer
+                than ``FEW_TITLES`` the defaults are ``FEW_TITLES_DEFAULTS``, unless the form of
+                the vectors is named, or something that these defaults leave without effect.
 
         Raises:
             ConfigError: an unknown or bad setting.
         """
         _check_names(values, "settings")
         defaults = METHOD_DEFAULTS.get(values.get("method", cls.method), {})
-        return cls(**{**defaults, **values})
+        config = cls(**{**defaults, **values})
+        few = titles is not None and titles < FEW_TITLES
+        if not few or config.method != "ngame" or config.encoder != "ngrams":
+            return config
+        other = cls(**{**FEW_TITLES_DEFAULTS, **values})
+        form_named = {"embedding_dim", "sketch_dim"} & set(values)
+        return config if form_named or without_effect(other, values) else other
 
     @classmethod
     def stored(cls, values: Mapping[str, Any]) -> TrainConfig:
@@ -307,9 +336,13 @@ class TrainConfig:
 
     @classmethod
     def from_toml(
-        cls, path: str | Path, missing: Mapping[str, Any] | None = None, **changes: Any
+        cls,
+        path: str | Path,
+        missing: Mapping[str, Any] | None = None,
+        titles: int | None = None,
+        **changes: Any,
     ) -> TrainConfig:
-        """Read a TOML file; what neither it nor ``changes`` names keeps its method's default.
+        """Read a TOML file; what neither it nor ``changes`` names is as :meth:`resolve` says.
 
         ``missing``: other defaults; ``BEFORE`` for the file of a run, which had all settings.
 
@@ -319,22 +352,10 @@ class TrainConfig:
         values = read_toml(Path(path))
         try:
             _check_names(values, str(path))
-            return cls.resolve({**(missing or {}), **values, **changes})
+            return cls.resolve({**(missing or {}), **values, **changes}, titles)
         except ConfigError as error:
             text = str(error)
             raise ConfigError(text if text.startswith(str(path)) else f"{path}: {text}") from None
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The content of a TOML file, or a :class:`ConfigError` that names it."""
-    try:
-        return dict(_toml().loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: not UTF-8 text, expected a TOML file") from None
-    except ValueError as error:  # TOMLDecodeError; its text names line and column
-        raise ConfigError(f"{path}: not TOML ({error})") from None
 
 
 def without_effect(config: TrainConfig, names: Iterable[str]) -> dict[str, str]:
@@ -346,7 +367,7 @@ def without_effect(config: TrainConfig, names: Iterable[str]) -> dict[str, str]:
 # (names, smallest value, what is expected)
 _RANGES: tuple[tuple[tuple[str, ...], float, str], ...] = (
     (
-        ("epochs", "batch_size", "accumulate", "embedding_dim", "ngram_buckets", "hidden_dim",
+        ("epochs", "batch_size", "accumulate", "ngram_buckets", "hidden_dim",
          "max_length", "cluster_size", "refresh_every", "hard_negative_pool", "num_negatives",
          "context_size", "label_cluster_size", "prototype_layers", "prototype_heads",
          "label_shards"),
@@ -356,6 +377,7 @@ _RANGES: tuple[tuple[tuple[str, ...], float, str], ...] = (
     (
         ("seed", "evaluate_every", "early_stopping", "checkpoint_every", "cache_chunk",
          "learning_rate", "embedding_learning_rate", "weight_decay", "clip_norm",
+         "embedding_dim", "sketch_dim",
          "hard_negatives", "context_dim", "context_rows", "min_margin", "pair_weight",
          "batch_weight", "tcm_weight", "prototype_weight", "prototype_regularizer",
          "prototype_margin"),
@@ -367,31 +389,8 @@ _RANGES: tuple[tuple[tuple[str, ...], float, str], ...] = (
 )  # fmt: skip
 
 
-def _checked(name: str, value: Any, kind: type) -> Any:
-    """``value`` as ``kind`` (an integer is a legal float), or a :class:`ConfigError`."""
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-        raise ConfigError(f"{name} = {value!r}: expected {words[kind]}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{name} = {value!r}: expected a finite number")
-    return value
-
-
 def _check_names(values: Iterable[str], where: str) -> None:
     known = [spec.name for spec in dataclasses.fields(TrainConfig)]
     for name in values:
         if name not in known:
             raise ConfigError(f"{where}: unknown setting {name!r}{suggestion(name, known)}")
-
-
-def _toml() -> Any:
-    """The standard library's TOML reader, or its predecessor on Python 3.10."""
-    if sys.version_info >= (3, 11):
-        import tomllib
-
-        return tomllib
-    import tomli
-
-    return tomli

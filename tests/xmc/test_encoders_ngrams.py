@@ -22,6 +22,10 @@ from alc_kernels.trainer.errors import EncoderError
 
 TEXTS = ["Velmora Nova 8 64GB", "nova 8 64 gb", "kühlschrank weiß", "", "電話 x", "- - -"]
 
+# Of the first five of 512 buckets, 32 wide: stored vectors depend on them.
+PLACES = [8, 9, 1, 25, 28]
+SIGNS = [1.0, -1.0, -1.0, -1.0, -1.0]
+
 
 @pytest.fixture
 def encoder() -> NgramEncoder:
@@ -51,12 +55,78 @@ def test_forward_is_the_documented_formula(encoder: NgramEncoder) -> None:
         torch.testing.assert_close(vectors[i], (y / y.norm()).detach())
 
 
+@pytest.mark.parametrize("dim", [0, 16])
+def test_the_sketch_is_the_documented_formula(dim: int) -> None:
+    encoder = NgramEncoder(dim=dim, buckets=4096, hidden_dim=8, sketch_dim=128)
+    assert encoder.dim == dim + 128
+    hashed = encoder.tokenize(TEXTS)
+    encoder.adapt(hashed)
+    vectors = encoder.encode_texts(TEXTS)
+    torch.testing.assert_close(vectors.norm(dim=1), torch.tensor([1.0, 1, 1, 0, 1, 0]))
+    table = NgramEncoder(dim=16, buckets=4096, hidden_dim=8)
+    own = {name: value for name, value in encoder.state_dict().items() if name != "gate"}
+    if dim:
+        table.load_state_dict(own)
+    for i in (0, 1, 2, 4):
+        ids = torch.from_numpy(hashed.ids[hashed.offsets[i] : hashed.offsets[i + 1]]).long()
+        x = torch.zeros(128)
+        for bucket in ids.tolist():  # one at a time: repeated buckets and places add up
+            x[encoder.place[bucket]] += encoder.sign[bucket] * encoder.bucket_weight[bucket, 0]
+        x = x / x.norm()
+        if dim:
+            x = torch.cat([x, ngrams.GATE * table.encode_texts(TEXTS)[i]])
+        torch.testing.assert_close(vectors[i], (x / x.norm()).detach())
+
+
+def test_a_sketch_scores_as_the_exact_sparse_cosine_does_with_little_noise() -> None:
+    rng = np.random.default_rng(0)
+    words = [f"w{number:03d}" for number in range(400)]
+    texts = [" ".join(rng.choice(words, 8)) for _ in range(200)]
+    encoder = NgramEncoder(dim=0, sketch_dim=2048)
+    hashed = encoder.tokenize(texts)
+    encoder.adapt(hashed)
+    owner = np.repeat(np.arange(200), np.diff(hashed.offsets))
+    counts = np.zeros((200, encoder.buckets), np.float32)
+    np.add.at(counts, (owner, hashed.ids), 1)
+    frequency = (counts > 0).sum(0)
+    exact = counts * (np.log(201 / (1 + frequency)) + 1) ** 2
+    exact /= np.linalg.norm(exact, axis=1, keepdims=True)
+    vectors = encoder.encode_texts(texts)
+    error = (vectors @ vectors.T).numpy() - exact @ exact.T
+    assert 0 < error.std() < 1.5 * 2048**-0.5 and abs(error.mean()) < 2e-3
+    # A narrower one has the noise of its width: the bound above can fail.
+    narrow = NgramEncoder(dim=0, sketch_dim=128)
+    narrow.adapt(hashed)
+    vectors = narrow.encode_texts(texts)
+    assert ((vectors @ vectors.T).numpy() - exact @ exact.T).std() > 2 * error.std()
+
+
+def test_a_vector_has_a_table_or_a_sketch() -> None:
+    with pytest.raises(ValueError, match="dim and sketch_dim are both 0"):
+        NgramEncoder(dim=0)
+
+
 def test_a_text_does_not_depend_on_its_batch(encoder: NgramEncoder) -> None:
     whole = encoder.encode_texts(TEXTS)
     for size in (1, 4):
         torch.testing.assert_close(encoder.encode_texts(TEXTS, batch_size=size), whole)
     rows = np.array([4, 0, 4])
     torch.testing.assert_close(encoder(encoder.tokenize(TEXTS).select(rows)), whole[rows])
+
+
+@pytest.mark.parametrize("dim", [0, 32])
+def test_gradient_rows_are_distinct_with_a_sketch_too(dim: int) -> None:
+    encoder = NgramEncoder(dim=dim, buckets=4096, hidden_dim=16, sketch_dim=64)
+    vectors = encoder(encoder.tokenize(TEXTS).select(np.array([0, 1, 0, 3])))
+    (vectors * torch.randn_like(vectors)).sum().backward()
+    tables = encoder.table_parameters()
+    assert len(tables) == (2 if dim else 1)
+    for parameter in tables:
+        assert parameter.grad is not None and parameter.grad.is_sparse
+        rows = parameter.grad._indices()[0]
+        assert (rows[1:] > rows[:-1]).all()
+    others = set(encoder.parameters()) - set(tables)
+    assert all(parameter.grad is not None for parameter in others)
 
 
 def test_gradient_rows_are_distinct(encoder: NgramEncoder) -> None:
@@ -136,6 +206,26 @@ def test_cache_follows_the_content(encoder: NgramEncoder) -> None:
     assert not torch.allclose(encoder.encode_texts(texts)[0], before[0])
 
 
+@pytest.mark.parametrize("dim", [0, 8])
+def test_a_sketch_is_rebuilt_from_its_description(dim: int, tmp_path: Path) -> None:
+    encoder = NgramEncoder(dim=dim, buckets=512, hidden_dim=8, sketch_dim=32)
+    encoder.adapt(encoder.tokenize(TEXTS))
+    made = rebuild(describe(encoder), tmp_path)
+    made.load_state_dict(encoder.state_dict())
+    assert torch.equal(made.encode_texts(TEXTS), encoder.encode_texts(TEXTS))
+    assert made.place.tolist()[:5] == PLACES and made.sign.tolist()[:5] == SIGNS
+
+
+def test_one_from_before_there_were_sketches_is_rebuilt(
+    encoder: NgramEncoder, tmp_path: Path
+) -> None:
+    description = describe(encoder)
+    del description["sketch_dim"]
+    made = rebuild(description, tmp_path)
+    made.load_state_dict(encoder.state_dict())
+    assert torch.equal(made.encode_texts(TEXTS), encoder.encode_texts(TEXTS))
+
+
 def test_rebuilt_from_its_description(encoder: NgramEncoder, tmp_path: Path) -> None:
     made = rebuild(describe(encoder), tmp_path)
     made.load_state_dict(encoder.state_dict())
@@ -156,6 +246,7 @@ def test_built_from_the_configuration_and_the_seed() -> None:
         made.append(build_encoder("ngrams", config))
     assert describe(made[0]) == {
         "kind": "ngrams", "dim": 24, "buckets": 300, "hidden_dim": 10, "dropout": 0.25,
+        "sketch_dim": 0,
     }  # fmt: skip
     assert all(
         torch.equal(a, b) for a, b in zip(made[0].parameters(), made[1].parameters(), strict=True)

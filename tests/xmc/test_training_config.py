@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from alc_kernels import ALCLoss
-from alc_kernels.trainer.config import LOSSES, TrainConfig
+from alc_kernels.trainer.config import (
+    FEW_TITLES,
+    FEW_TITLES_DEFAULTS,
+    LOSSES,
+    TrainConfig,
+)
 from alc_kernels.trainer.errors import ConfigError
 from alc_kernels.trainer.training.batch_loss import PARTS, build_loss
 
@@ -28,6 +34,38 @@ def test_toml_round_trip_shows_every_setting(tmp_path: Path) -> None:
     for spec in dataclasses.fields(TrainConfig):
         assert f"\n{spec.name} = " in "\n" + config.to_toml()
         assert spec.metadata["help"] in config.to_toml()
+
+
+@pytest.mark.parametrize("source", ["values", "file"])
+def test_few_titles_have_defaults_of_their_own(source: str, tmp_path: Path) -> None:
+    def resolved(titles: int | None, **values: Any) -> TrainConfig:
+        if source == "values":
+            return TrainConfig.resolve(values, titles)
+        path = tmp_path / "config.toml"
+        path.write_text("".join(f"{name} = {json.dumps(v)}\n" for name, v in values.items()))
+        return TrainConfig.from_toml(path, titles=titles)
+
+    few = TrainConfig(**FEW_TITLES_DEFAULTS)
+    assert resolved(FEW_TITLES - 1) == few != TrainConfig()
+    assert resolved(FEW_TITLES) == resolved(None) == TrainConfig()
+    # What is named stays, beside the others.
+    assert resolved(500, batch_size=64) == few.replace(batch_size=64)
+    assert resolved(500, loss="alc+tcm", context_size=32) == few.replace(
+        loss="alc+tcm", context_size=32
+    )
+    # Whoever names the vectors' form, another method or encoder, or a setting of another loss,
+    # has the defaults of that.
+    for values in (
+        {"embedding_dim": 64}, {"sketch_dim": 64}, {"hidden_dim": 64}, {"method": "dexml"},
+        {"encoder": "a/model"}, {"tcm_weight": 0.5},
+    ):  # fmt: skip
+        assert resolved(500, **values) == resolved(None, **values)
+
+
+def test_vectors_have_some_width() -> None:
+    with pytest.raises(ConfigError, match="embedding_dim = 0 and sketch_dim = 0: expected one"):
+        TrainConfig(embedding_dim=0)
+    assert TrainConfig(embedding_dim=0, encoder="a/model").embedding_dim == 0
 
 
 def test_what_is_not_named_keeps_its_default(tmp_path: Path) -> None:

@@ -118,17 +118,17 @@ def scripted(values: list[float], seen: list[dict[str, Tensor]]) -> Callable[[Mo
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_early_stopping_ships_the_best_epoch(data: Dataset, tmp_path: Path, ema: float) -> None:
     seen: list[dict[str, Tensor]] = []
-    evaluate = scripted([0.1, 0.5, 0.3, 0.5, 0.9], seen)
+    evaluate = scripted([0.2, 0.1, 0.5, 0.3, 0.5, 0.9], seen)  # of the start first
     config = small(epochs=5, early_stopping=2, ema=ema, checkpoint_every=1)
     run = train(config, data, tmp_path, evaluate=evaluate)
     assert run.best_epoch == 2 and [entry["epoch"] for entry in run.history] == [1, 2, 3, 4]
-    assert same(weights(run), seen[1]) and not same(seen[1], seen[3])
+    assert same(weights(run), seen[2]) and not same(seen[2], seen[4])
     stored = load_checkpoint(checkpoint_folder(tmp_path))
-    assert same(stored.model.state_dict(), seen[1])
+    assert same(stored.model.state_dict(), seen[2])
     assert not run.model.training
     # Nothing is left to do: resuming gives the same run.
     again = train(config, data, tmp_path, evaluate=evaluate, resume=True)
-    assert same(weights(again), seen[1]) and again.history == run.history
+    assert same(weights(again), seen[2]) and again.history == run.history
     assert again.best_epoch == 2
 
 
@@ -141,12 +141,33 @@ def test_early_stopping_goes_on_counting_when_resumed(data: Dataset, tmp_path: P
             if record["epoch"] == 3:
                 raise KeyboardInterrupt
 
-    evaluate = scripted([0.5, 0.3, 0.2, 0.4, 0.9], seen)
+    evaluate = scripted([0.1, 0.5, 0.3, 0.2, 0.4, 0.9], seen)
     with pytest.raises(Interrupted):
         train(config, data, tmp_path, Stop(), evaluate)
     run = train(config, data, tmp_path, evaluate=evaluate, resume=True)
     assert run.best_epoch == 1 and len(run.history) == 4
-    assert same(weights(run), seen[0])
+    assert same(weights(run), seen[1])
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_start_that_training_undoes_is_what_is_used(
+    data: Dataset, tmp_path: Path, ema: float
+) -> None:
+    seen: list[dict[str, Tensor]] = []
+    config = small(epochs=4, early_stopping=2, ema=ema)
+
+    class Stop(Progress):
+        def step(self, *, step: int, epoch: int, loss: float) -> None:
+            raise KeyboardInterrupt
+
+    evaluate = scripted([0.5, 0.4, 0.3], seen)
+    with pytest.raises(Interrupted):  # after the start was judged and kept, before an epoch
+        train(config, data, tmp_path, Stop(), evaluate)
+    run = train(config, data, tmp_path, evaluate=evaluate, resume=True)
+    assert run.best_epoch == 0 and [entry["epoch"] for entry in run.history] == [1, 2]
+    assert same(weights(run), seen[0]) and not same(seen[0], seen[1])
+    stored = load_checkpoint(checkpoint_folder(tmp_path))
+    assert same(stored.model.state_dict(), seen[0])
 
 
 def test_early_stopping_needs_something_to_watch(data: Dataset, tmp_path: Path) -> None:

@@ -217,8 +217,8 @@ def test_more_epochs_extend_a_run(
 def test_a_run_that_stopped_early_is_not_extended(data: Dataset, tmp_path: Path) -> None:
     config = SMALL.replace(epochs=5, early_stopping=1)
     run = train(config, data, tmp_path, evaluate=lambda model: {"coverage_90": 0.0})
-    assert len(run.history) == 2
-    with pytest.raises(CheckpointError, match=r"stopped early after epoch 2, since 1 validation "):
+    assert len(run.history) == 1 and run.best_epoch == 0
+    with pytest.raises(CheckpointError, match=r"stopped early after epoch 1, since 1 validation "):
         train(
             config.replace(epochs=9), data, tmp_path, resume=True,
             evaluate=lambda model: {"coverage_90": 0.0},

@@ -36,7 +36,11 @@ def build_encoder(name: str, config: TrainConfig | None = None) -> Encoder:
     config = config or TrainConfig()
     if name == "ngrams":
         return NgramEncoder(
-            config.embedding_dim, config.ngram_buckets, config.hidden_dim, config.dropout
+            config.embedding_dim,
+            config.ngram_buckets,
+            config.hidden_dim,
+            config.dropout,
+            config.sketch_dim,
         )
     return HuggingFaceEncoder(
         name, config.pooling, config.max_length, config.gradient_checkpointing

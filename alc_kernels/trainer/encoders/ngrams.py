@@ -1,11 +1,14 @@
 """The n-gram encoder: fast on a CPU, nothing to download, the default.
 
-    text -> hashed words, word pairs, character n-grams      (hashing.py)
-         -> sum of table rows, each scaled by its bucket's learned weight
-         -> unit vector x -> x + MLP(x) -> unit vector
+    text -> hashed words, word pairs, character n-grams, each with its bucket's learned weight
+    sketch: weights added up at a fixed place and sign for each bucket -> unit vector
+    table:  sum of the buckets' rows times their weights -> unit vector x
+            -> x + MLP(x) -> unit vector
 
-Rows start as random directions, weights as inverse document frequencies and the MLP at zero:
-before training the similarity is that of TF-IDF vectors under a random projection.
+A vector is the sketch, the table's vector, or both side by side. Weights start as inverse document
+frequencies, table rows as random directions and the MLP at zero: before training the similarity
+is that of TF-IDF vectors, of the sketch with little noise. A few hundred titles can teach weights
+of terms without harm to products that they do not name; a table takes thousands.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ HASH_VERSION = 1
 # A decimal number stays one word; otherwise words are runs of letters and digits.
 _WORD = re.compile(r"\d+[.,]\d+|[^\W_]+")
 _BASE = np.uint64(0x9E3779B97F4A7C15)
+_SKETCH_SALT = np.uint64(0xD1B54A32D192ED03)
 _WORD_SALT = np.uint64(0x5851F42D4C957F2D)
 _CHUNK = 8192  # texts hashed at once: bounds the temporary arrays to some 100 MiB
 
@@ -202,17 +206,29 @@ def document_frequencies(texts: TokenizedTexts, num_buckets: int) -> np.ndarray:
     return counts
 
 
+# Length of the table's vector beside the sketch's, before training.
+GATE = 0.5
+
+
 class NgramEncoder(Encoder):
-    """Hashed n-grams, an embedding table and a residual MLP.
+    """Hashed n-grams: a sketch of their weighted counts, an embedding table with a residual MLP.
 
     Args:
-        dim: width of the table and of the vectors.
-        buckets: rows of the table.
+        dim: width of the table, 0 for none.
+        buckets: rows of the table, and term weights.
         hidden_dim: width of the MLP.
         dropout: share of a text's features left out in training.
+        sketch_dim: width of the sketch (count sketch, Charikar et al., ICALP 2002: an inner
+            product is kept up to noise of ``1 / sqrt(sketch_dim)``), 0 for none.
 
     Parameters are initialised from PyTorch's global generator: seed it for repeatability.
+
+    Raises:
+        ValueError: neither a table nor a sketch.
     """
+
+    place: Tensor  # (buckets,) int64, where the sketch adds a bucket
+    sign: Tensor  # (buckets,) 1 or -1
 
     def __init__(
         self,
@@ -220,15 +236,29 @@ class NgramEncoder(Encoder):
         buckets: int = 2**17,
         hidden_dim: int = 512,
         dropout: float = 0.0,
+        sketch_dim: int = 0,
     ) -> None:
         super().__init__()
-        self.dim, self.buckets, self.hidden_dim, self.dropout = dim, buckets, hidden_dim, dropout
-        self.table = nn.Parameter(torch.randn(buckets, dim) / dim**0.5)
+        if dim + sketch_dim < 1:
+            raise ValueError("dim and sketch_dim are both 0: expected one of them above 0")
+        self.table_dim, self.sketch_dim, self.dim = dim, sketch_dim, dim + sketch_dim
+        self.buckets, self.hidden_dim, self.dropout = buckets, hidden_dim, dropout
+        if dim:
+            self.table = nn.Parameter(torch.randn(buckets, dim) / dim**0.5)
         self.bucket_weight = nn.Parameter(torch.ones(buckets, 1))
-        widen, narrow = nn.Linear(dim, hidden_dim), nn.Linear(hidden_dim, dim)
-        nn.init.zeros_(narrow.weight)
-        nn.init.zeros_(narrow.bias)
-        self.mlp = nn.Sequential(widen, nn.GELU(), narrow)
+        if dim:
+            widen, narrow = nn.Linear(dim, hidden_dim), nn.Linear(hidden_dim, dim)
+            nn.init.zeros_(narrow.weight)
+            nn.init.zeros_(narrow.bias)
+            self.mlp = nn.Sequential(widen, nn.GELU(), narrow)
+        if sketch_dim:
+            hashes = _finalise(np.arange(buckets, dtype=np.uint64) ^ _SKETCH_SALT)
+            place = ((hashes >> np.uint64(1)) % np.uint64(sketch_dim)).astype(np.int64)
+            sign = 1 - 2 * (hashes & np.uint64(1)).astype(np.float32)
+            self.register_buffer("place", torch.from_numpy(place), persistent=False)
+            self.register_buffer("sign", torch.from_numpy(sign), persistent=False)
+        if dim and sketch_dim:
+            self.gate = nn.Parameter(torch.tensor([GATE]))
 
     def token_settings(self) -> dict[str, Any]:
         return {"kind": "ngrams", "hash": HASH_VERSION, "buckets": self.buckets, "ngrams": NGRAMS}
@@ -243,41 +273,72 @@ class NgramEncoder(Encoder):
         return NgramCollate(self.buckets)
 
     def adapt(self, *texts: TokenizedTexts) -> None:
-        """Set every bucket's weight to its inverse document frequency in ``texts``, mean 1."""
+        """Set every bucket's weight to its inverse document frequency in ``texts``, mean 1.
+
+        To its square where there is a sketch: without training that ranks as well and separates
+        right from wrong better.
+        """
         count = 0
         frequency = np.zeros(self.buckets, np.int64)
         for part in texts:
             count += len(part)
             frequency += document_frequencies(part, self.buckets)
         inverse = np.log((1 + count) / (1 + frequency)) + 1
+        if self.sketch_dim:
+            inverse = inverse**2
         with torch.no_grad():
             self.bucket_weight[:, 0] = torch.from_numpy(inverse / inverse.mean())
 
     def table_parameters(self) -> list[nn.Parameter]:
-        return [self.table, self.bucket_weight]
+        return [self.table, self.bucket_weight] if self.table_dim else [self.bucket_weight]
 
     def forward(self, batch: NgramBatch) -> Tensor:
-        buckets, places, offsets = batch.to(self.table.device)
-        weight = F.embedding(buckets, self.bucket_weight, sparse=True)  # (U, 1)
-        rows = F.embedding(buckets, self.table, sparse=True) * weight  # (U, d)
+        batch = batch.to(self.bucket_weight.device)
+        weight = F.embedding(batch.buckets, self.bucket_weight, sparse=True)  # (U, 1)
         keep = None
         if self.training and self.dropout > 0:
-            keep = (torch.rand(len(places), device=rows.device) >= self.dropout).to(rows.dtype)
+            chance = torch.rand(len(batch.places), device=weight.device)
+            keep = (chance >= self.dropout).to(weight.dtype)
+        if not self.sketch_dim:
+            return self._table(batch, weight, keep)
+        sketch = self._sketch(batch, weight[:, 0], keep)
+        if not self.table_dim:
+            return sketch
+        both = torch.cat([sketch, self.gate * self._table(batch, weight, keep)], dim=1)
+        return F.normalize(both, dim=1)
+
+    def _sketch(self, batch: NgramBatch, weight: Tensor, keep: Tensor | None) -> Tensor:
+        """(n, sketch_dim) unit vectors from the weights (U,) of the batch's buckets."""
+        buckets, places, offsets = batch
+        count = len(offsets) - 1
+        owner = torch.arange(count, device=places.device).repeat_interleave(offsets.diff())
+        at = owner * self.sketch_dim + self.place[buckets][places]
+        value = (weight * self.sign[buckets])[places]
+        if keep is not None:
+            value = value * keep
+        made = value.new_zeros(count * self.sketch_dim).index_add(0, at, value)
+        return F.normalize(made.view(count, self.sketch_dim), dim=1)
+
+    def _table(self, batch: NgramBatch, weight: Tensor, keep: Tensor | None) -> Tensor:
+        """(n, table_dim) unit vectors from the weights (U, 1) of the batch's buckets."""
+        buckets, places, offsets = batch
+        rows = F.embedding(buckets, self.table, sparse=True) * weight  # (U, d)
         x = F.embedding_bag(
             places, rows, offsets, mode="sum", include_last_offset=True, per_sample_weights=keep
         )  # (n, d)
         x = F.normalize(x, dim=1)
         # The MLP sees entries of size 1; a text without features stays the zero vector.
         present = (offsets[1:] > offsets[:-1]).to(x.dtype)[:, None]
-        scaled = x * self.dim**0.5
+        scaled = x * self.table_dim**0.5
         return F.normalize((scaled + self.mlp(scaled)) * present, dim=1)
 
     def config(self) -> dict[str, Any]:
         return {
-            "dim": self.dim,
+            "dim": self.table_dim,
             "buckets": self.buckets,
             "hidden_dim": self.hidden_dim,
             "dropout": self.dropout,
+            "sketch_dim": self.sketch_dim,
         }
 
     @classmethod

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +48,7 @@ from alc_kernels.trainer.training.run_folder import (
     check_same_checkpoint,
     check_same_settings,
 )
-from alc_kernels.trainer.training.sampler import Batch, Sampler
+from alc_kernels.trainer.training.sampler import Batch, Sampler, grouped
 from alc_kernels.trainer.training.state import Part, Position, RandomState
 from alc_kernels.trainer.training.training_set import LabelCache, TrainingSet
 
@@ -69,7 +68,8 @@ class TrainedRun:
             epoch's steps), ``learning_rate``, ``seconds`` (of training since the start), and what
             ``evaluate`` returned, its keys prefixed with ``validation_``.
         output: the run folder, with ``config.toml`` and ``checkpoint/``.
-        best_epoch: the epoch whose weights the model has, where ``early_stopping`` chose it.
+        best_epoch: the epoch whose weights the model has, where ``early_stopping`` chose it; 0 for
+            what training started from.
     """
 
     model: Model
@@ -255,13 +255,16 @@ class _Trainer:
             epochs=config.epochs, steps_per_epoch=self.steps_per_epoch, first_step=at.step
         )
         board.start(at.step)
+        if evaluate is not None and config.early_stopping and self.stopping.best is None:
+            # What training starts from may be better than all that it leads to.
+            self._save(best=self.stopping.update(0, self._validate(evaluate)[MEASURE]))
         while not self.complete:
             if at.step_in_epoch == 0:
                 self._refresh()
             # Batches depend on seed, epoch and the sampler's saved state only: a resumed epoch
             # goes on with those that are left.
             batches = self.sampler.batches(at.epoch, first=at.step_in_epoch * config.accumulate)
-            for group in _groups(batches, config.accumulate):
+            for group in grouped(batches, config.accumulate):
                 self._step(group)
                 if self.processes.any(self.interrupt.requested):
                     self._stop()
@@ -331,8 +334,8 @@ class _Trainer:
         self.board.step(at.step, {**named, "learning_rate": config.learning_rate * factor})
 
     def _rate_factor(self, step: int) -> float:
-        config = self.config
-        return learning_rate_factor(step, self.total_steps, config.warmup, config.schedule)
+        course = self.config.warmup, self.config.schedule
+        return learning_rate_factor(step, self.total_steps, *course)
 
     def _end_epoch(self, evaluate: Evaluate | None) -> None:
         at, config = self.position, self.config
@@ -343,14 +346,9 @@ class _Trainer:
         record |= {"learning_rate": config.learning_rate * factor, "seconds": at.seconds}
         best = False
         if evaluate is not None and self._evaluates(at.epoch):
-            self.model.eval()
-            averaged = self.average.applied() if self.average is not None else nullcontext()
-            with averaged, self.layout.independent():
-                found = self.processes.from_main(evaluate(self.model))
+            found = self._validate(evaluate)
             record |= {f"validation_{name}": value for name, value in found.items()}
             if config.early_stopping:
-                if MEASURE not in found:
-                    raise ConfigError(f"early_stopping: expected evaluate to return {MEASURE!r}")
                 best = self.stopping.update(at.epoch, found[MEASURE])
         at.history.append(record)
         at.step_in_epoch, at.sums = 0, {}
@@ -358,24 +356,35 @@ class _Trainer:
         self.progress.epoch(record)
         self.board.epoch(record)
 
+    def _validate(self, evaluate: Evaluate) -> dict[str, float]:
+        """What validation says of the weights to use."""
+        self.model.eval()
+        averaged = self.average.applied() if self.average is not None else nullcontext()
+        with averaged, self.layout.independent():
+            found = self.processes.from_main(evaluate(self.model))
+        if self.config.early_stopping and MEASURE not in found:
+            raise ConfigError(f"early_stopping: expected evaluate to return {MEASURE!r}")
+        return found
+
     def _evaluates(self, epoch: int) -> bool:
         return epoch % self.config.evaluate_every == 0 or epoch == self.config.epochs
 
     def _checkpoint_due(self) -> bool:
-        at, every = self.position, self.config.checkpoint_every
-        # At the end of an epoch one is written anyway.
+        at, every = self.position, self.config.checkpoint_every  # one at an epoch's end anyway
         return every > 0 and at.step % every == 0 and at.step_in_epoch < self.steps_per_epoch
 
     def _save(self, best: bool = False) -> None:
         """Write a checkpoint; ``best``: the weights of now are the best so far."""
-        earlier_did_best = self.stopping.best_epoch is not None and not best
-        self.folder.save(self.position, self.optimizers.parameters, keep_weights=earlier_did_best)
+        keep = self.stopping.best_epoch is not None and not best  # an earlier epoch did best
+        self.folder.save(self.position, self.optimizers.parameters, keep_weights=keep)
 
     def _stop(self) -> None:
-        if self.folder.saved_step != self.position.step:
+        step = self.position.step
+        if self.folder.saved_step != step:
             self._save()
-        what = f"interrupted at step {self.position.step} of {self.total_steps}"
-        raise Interrupted(self.folder.saved_text(what))
+        raise Interrupted(
+            self.folder.saved_text(f"interrupted at step {step} of {self.total_steps}")
+        )
 
     def trained_model(self) -> Model:
         """The model with the weights to use, whole, in evaluation mode."""
@@ -385,9 +394,3 @@ class _Trainer:
             model = load_checkpoint(checkpoint_folder(self.folder.path)).model
             model.to(self.precision.device)
         return model.eval()
-
-
-def _groups(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
-    """``size`` batches at a time; the last group may be smaller."""
-    while group := list(islice(batches, size)):
-        yield group

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -76,6 +77,12 @@ class Batch:
         if self.excluded_crow is not None and self.excluded_col is not None:
             left_out = _rows(self.excluded_crow, self.excluded_col, queries)
         return Batch(self.queries[queries], self.labels[labels], *known, *left_out, self.labels)
+
+
+def grouped(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
+    """``size`` batches at a time; the last group may be smaller."""
+    while group := list(islice(batches, size)):
+        yield group
 
 
 def num_batches(num_queries: int, batch_size: int) -> int:
