@@ -120,7 +120,8 @@ def offer_title(product: Product, dice: Dice) -> str:
         parts.append(f"{dice.below(900000) + 100000}")  # the merchant's own number
     if dice.chance(0.06):
         parts.append(_other_size(product, dice))  # an accessory's or a bundle's size
-    words = " ".join(part for part in parts if part).split()
+    # Who left everything out writes the name.
+    words = " ".join(part for part in parts if part).split() or product.name.split()
     if dice.chance(0.12):
         at = dice.below(len(words))
         words[at] = _misspelt(words[at], dice)
