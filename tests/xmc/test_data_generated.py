@@ -14,14 +14,17 @@ T = TypeVar("T")
 
 
 class Forgetful(Dice):
-    """Leaves out all that a merchant may leave out; misspells if ``misspelt``."""
+    """Leaves out brand, series and all details, once each; misspells if ``misspelt``."""
 
     def __init__(self, misspelt: bool) -> None:
         super().__init__(0)
-        self.happens = {0.07, 0.06, 0.14} | ({0.12} if misspelt else set())
+        self.left = [0.07, 0.06, 0.14] + ([0.12, 0.12] if misspelt else [])
 
     def chance(self, probability: float) -> bool:
-        return probability in self.happens
+        if probability not in self.left:
+            return False
+        self.left.remove(probability)
+        return True
 
     def below(self, count: int) -> int:
         return 0
