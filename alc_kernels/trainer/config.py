@@ -24,8 +24,8 @@ METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
 # of a table, against the hardest labels of the whole catalogue (experiments/small.txt).
 FEW_TITLES = 10_000
 FEW_TITLES_DEFAULTS: dict[str, Any] = {
-    "loss": "base", "embedding_dim": 0, "sketch_dim": 2048, "embedding_learning_rate": 0.03,
-    "batch_size": 128, "hard_negatives": 4, "hard_negative_pool": 20,
+    "loss": "base", "embedding_dim": 0, "sketch_dim": 2048, "embedding_learning_rate": 0.05,
+    "epochs": 5, "batch_size": 128, "hard_negatives": 4, "hard_negative_pool": 20,
 }  # fmt: skip
 ACCEPTANCE_KINDS = ("auto", "none", "logistic", "boosting")
 # What runs did before there were these settings.
