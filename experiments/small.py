@@ -74,7 +74,7 @@ def picture(curves: dict[str, dict[int, list[float]]], path: Path) -> None:
         panel.minorticks_off()
         panel.set_title(f"{title}, test, %")
         panel.set_xlabel("titles to train on")
-    panels[0].legend()
+    panels[0].legend(fontsize="small", loc="center left", bbox_to_anchor=(0.0, 0.62))
     figure.savefig(path, dpi=110)
 
 

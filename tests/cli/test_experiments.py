@@ -11,7 +11,7 @@ import torch
 
 from alc_kernels import ALCLoss, Positives, ThresholdMargin
 from alc_kernels.cli import main
-from alc_kernels.trainer.config import TrainConfig, without_effect
+from alc_kernels.trainer.config import FEW_TITLES_DEFAULTS, TrainConfig, without_effect
 from alc_kernels.trainer.data import load_dataset
 from alc_kernels.trainer.training.checkpoint import checkpoint_folder, load_checkpoint
 from alc_kernels.trainer.training.sampler import Sampler
@@ -143,3 +143,48 @@ def test_pricerunner_by_product(tmp_path, capsys):
     data = load_dataset(tmp_path / "out" / "300")
     assert len(data.test) == sum(split == "test" for *_, split in parts[300])
     assert data.held_out.any() and "split by" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.py")), ids=lambda path: path.stem)
+def test_every_script_imports_what_there_is(path, monkeypatch):
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    assert callable(script(path.stem).main)
+
+
+def test_the_small_study_has_the_defaults_of_few_titles():
+    study = script("study")
+    runs = dict(study.combinations(study.read_toml(EXPERIMENTS / "small.toml")))
+    named = {"method": "ngame", "encoder": "ngrams", "seed": runs["few-titles"]["seed"]}
+    assert runs["few-titles"] == {**FEW_TITLES_DEFAULTS, **named}
+    assert TrainConfig.resolve({"seed": named["seed"]}, titles=500) == TrainConfig.resolve(
+        runs["few-titles"]
+    )
+
+
+def test_the_small_study_s_page(data, tmp_path, capsys):
+    small, folder = script("small"), tmp_path / "runs" / "400"
+    for name in ("few-titles_0", "start_0"):
+        rate = ["--embedding-learning-rate", "0"] if name == "start_0" else []
+        words = ["train", "--data", str(data), "--output", str(folder / name), "--sketch-dim", "64"]
+        words += [
+            "--embedding-dim",
+            "0",
+            "--loss",
+            "base",
+            "--epochs",
+            "1",
+            "--evaluate-every",
+            "0",
+        ]
+        assert main([*words, "--acceptance", "none", *rate]) == 0
+    capsys.readouterr()
+    groups = small.groups_of(folder)
+    assert list(groups) == ["TF-IDF", "few-titles", "start"]
+    page = "\n".join(small.table(groups))
+    for row in ("minus TF-IDF", "minus start"):
+        assert row in page
+    figures = groups["few-titles"].figures()["open"]
+    assert f"{100 * figures['p1'].value:8.1f}" in page
+    curves = {name: {400: [1.0, 2.0, 3.0]} for name in groups}
+    small.picture(curves, tmp_path / "small.png")
+    assert (tmp_path / "small.png").read_bytes().startswith(b"\x89PNG")
