@@ -50,6 +50,7 @@ def evaluate(part: Part, objective: Objective, given: Given, wants: Wants) -> Ev
     base, threshold, scalars = objective.base, objective.threshold, given.scalars
     want_gradient = wants.queries or wants.labels or wants.scalars
     head, weight = given.head, objective.base_weight * objective.share
+    chosen = objective.gathered(part.problem.queries)
     grads = Gradients.zeros(
         part, wants[:2], 0 if head is None else head.weight.numel(), objective.deterministic
     )
@@ -106,9 +107,6 @@ def evaluate(part: Part, objective: Objective, given: Given, wants: Wants) -> Ev
         if want_gradient:
             plans = _plans(forward, columns, weight, terms, wants.scalars)
         grads.add(*plans, pairs)
-    chosen = pair_index.new_empty(0)
-    if objective.gather_rows is not None:
-        chosen = objective.gathered(part.problem.queries)
     rows, gathered = gather_pairs(part, mined if objective.gather else None, chosen)
     by_scalars = [
         made
