@@ -16,6 +16,7 @@ PAGES = {
     "examples/README.md": "examples.md",
     "experiments/README.md": "experiments.md",
     "experiments/score_distributions.png": "score_distributions.png",
+    "experiments/small.png": "small.png",
 }
 ROLE = re.compile(r":(?:class|func|meth|mod|attr):(?=`|<code>)")
 LINK = re.compile(r"\]\(\.\./([^)#]+)((?:#[^)]*)?)\)")
