@@ -21,6 +21,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 ALONE = Processes()
 # Sums of float32 in another order, and of bfloat16 vectors; relative for weights of size 1.
 TOLERANCE = {"bf16": 1e-3}
+# Where a gradient is within bfloat16's rounding of 0, it may have either sign, and a step of AdamW
+# is as long as the rate (1e-3) however small the gradient: two runs are then two rates apart.
+WEIGHTS_APART = {1e-3: 2e-3}
 
 
 def assert_close(found: Any, expected: dict[str, Any], tolerance: float = 1e-5) -> None:
@@ -32,8 +35,9 @@ def assert_close(found: Any, expected: dict[str, Any], tolerance: float = 1e-5) 
         for key, value in one.items():
             assert value == pytest.approx(other[key], abs=tolerance), key
     assert found["weights"].keys() == expected["weights"].keys()
+    apart = WEIGHTS_APART.get(tolerance, tolerance)
     for name, weight in expected["weights"].items():
-        torch.testing.assert_close(found["weights"][name], weight, rtol=0, atol=tolerance)
+        torch.testing.assert_close(found["weights"][name], weight, rtol=0, atol=apart)
 
 
 def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
