@@ -11,26 +11,27 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from study import grouped
+
 from alc_kernels.trainer.evaluation import Group, load_scored
 from alc_kernels.trainer.evaluation.comparison import decision_rules
-from alc_kernels.trainer.evaluation.results import load_baseline
+from alc_kernels.trainer.evaluation.results import BASELINE_NAME, WITH_ACCEPTANCE, load_baseline
 from alc_kernels.trainer.report.summary import difference_cell
 
 KEYS = {"p1": "P@1", "coverage_90": "C@.9", "coverage_95": "C@.95"}
-SHOWN = ("TF-IDF", "start", "few-titles", "few-titles + acceptance")
 START = "start"
+SHOWN = (BASELINE_NAME, START, "few-titles", f"few-titles{WITH_ACCEPTANCE}")
 
 
 def groups_of(folder: Path) -> dict[str, Group]:
     """TF-IDF, then the runs of one folder by their names without the seed, each by both rules."""
-    runs = sorted(path.parent for path in folder.glob("*_*/metrics.json"))
-    scored = {path.name: load_scored(path) for path in runs}
-    baseline = load_baseline(runs[0], scored[runs[0].name])
-    made = [] if baseline is None else [Group(baseline.name, [baseline], reference=True)]
-    names = dict.fromkeys(path.name.rpartition("_")[0] for path in runs)
-    for name in names:
-        own = [run for key, run in scored.items() if key.rpartition("_")[0] == name]
-        made.append(Group(name, own))
+    runs = grouped(sorted(path.parent for path in folder.glob("*_*/metrics.json")))
+    made = [Group(name, [load_scored(path) for path in paths]) for name, paths in runs.items()]
+    first = made[0].runs[0]
+    assert first.folder is not None
+    baseline = load_baseline(first.folder, first)
+    if baseline is not None:
+        made.insert(0, Group(baseline.name, [baseline], reference=True))
     return {group.name: group for group in decision_rules(made)}
 
 
@@ -42,14 +43,14 @@ def table(groups: dict[str, Group]) -> list[str]:
         figures = group.figures()[leading]
         cells = "".join(f"{100 * figures[key].value:8.1f}" for key in KEYS)
         lines.append(f"{name:32}{cells}  {len(group.runs)} seed{'s'[: len(group.runs) > 1]}")
-    for untrained in ("TF-IDF", START):
-        for suffix in ("", " + acceptance"):
+    for untrained in (BASELINE_NAME, START):
+        for suffix in ("", WITH_ACCEPTANCE):
             rival = groups.get(untrained + suffix)
             if rival is None:
                 continue
             lines += ["", f"minus {rival.name}"]
             for name, group in groups.items():
-                if group is rival or name.endswith(" + acceptance") != bool(suffix):
+                if group is rival or name.endswith(WITH_ACCEPTANCE) != bool(suffix):
                     continue
                 ahead = group.difference(rival)[leading]
                 found = [difference_cell(ahead[key]) for key in KEYS]

@@ -128,40 +128,40 @@ def table(groups: dict[str, list[Path]]) -> str:
     return "\n".join(lines + [row for _, row in sorted(rows)])
 
 
-def differences(groups: dict[str, list[Path]], reference: str, accepted: bool = False) -> str:
-    """Coverage of every group minus the reference's, in percentage points.
+def differences(groups: dict[str, list[Path]], reference: str) -> list[str]:
+    """Coverage of every group minus the reference's, in percentage points: tables.
 
-    Over the seeds that both have; ``accepted``: by the acceptance models of those that have one.
+    By the score, then by the acceptance models of the runs that have one.
     """
-    keys, title = SHOWN[1:], f"minus {reference}" + ", acceptance" * accepted
-    width = max(len(title), *(len(name) for name in groups))
-    lines = [f"{title:{width}}  seeds  " + "  ".join(f"{key:>24}" for key in keys)]
     runs = {
-        name: {
-            folder.name.rpartition("_")[2]: run
-            for folder in folders
-            if (run := scored_by(folder, accepted)) is not None
-        }
+        name: {folder.name.rpartition("_")[2]: load_scored(folder) for folder in folders}
         for name, folders in groups.items()
     }
+    accepted = {
+        name: {seed: made for seed, run in own.items() if (made := run.by_acceptance())}
+        for name, own in runs.items()
+    }
+    title = f"minus {reference}"
+    made = ahead(runs, reference, title), ahead(accepted, reference, f"{title}, acceptance")
+    return [table for table in made if table]
+
+
+def ahead(runs: dict[str, dict[str, Scored]], reference: str, title: str) -> str:
+    """A table over the seeds that a group and the reference both have; empty without any."""
+    keys, width = SHOWN[1:], max(len(title), *(len(name) for name in runs))
     rows = []
     for name, own in runs.items():
         seeds = [seed for seed in own if seed in runs[reference]]
         if name == reference or not seeds:
             continue
         group, other = (Group(name, [made[s] for s in seeds]) for made in (own, runs[reference]))
-        ahead = group.difference(other)[group.leading]
-        found = [ahead[f"validation_{key}"] for key in keys]
+        difference = group.difference(other)[group.leading]
+        found = [difference[f"validation_{key}"] for key in keys]
         cells = [difference_cell(one) for one in found]
         texts = "  ".join(f"{f'{cell.text} ({cell.small})':>24}" for cell in cells)
         rows.append((-found[0].value, f"{name:{width}}  {len(seeds):5}  {texts}"))
-    return "\n".join(lines + [row for _, row in sorted(rows)]) if rows else ""
-
-
-def scored_by(folder: Path, accepted: bool) -> Scored | None:
-    """A run's predictions by the score, or by its acceptance model."""
-    run = load_scored(folder)
-    return run.by_acceptance() if accepted else run
+    head = f"{title:{width}}  seeds  " + "  ".join(f"{key:>24}" for key in keys)
+    return "\n".join([head] + [row for _, row in sorted(rows)]) if rows else ""
 
 
 def show(folders: list[Path], arguments: argparse.Namespace) -> None:
@@ -171,9 +171,7 @@ def show(folders: list[Path], arguments: argparse.Namespace) -> None:
         return
     text = table(groups)
     if arguments.reference in groups and len(groups) > 1:
-        for accepted in (False, True):
-            made = differences(groups, arguments.reference, accepted)
-            text += f"\n\n{made}" if made else ""
+        text = "\n\n".join([text, *differences(groups, arguments.reference)])
     (arguments.output / f"{arguments.study.stem}.txt").write_text(text + "\n")
     print(text)
 

@@ -161,7 +161,8 @@ def test_the_small_study_has_the_defaults_of_few_titles():
     )
 
 
-def test_the_small_study_s_page(data, tmp_path, capsys):
+def test_the_small_study_s_page(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
     small, folder = script("small"), tmp_path / "runs" / "400"
     for name in ("few-titles_0", "start_0"):
         rate = ["--embedding-learning-rate", "0"] if name == "start_0" else []

@@ -334,8 +334,8 @@ class _Trainer:
         self.board.step(at.step, {**named, "learning_rate": config.learning_rate * factor})
 
     def _rate_factor(self, step: int) -> float:
-        course = self.config.warmup, self.config.schedule
-        return learning_rate_factor(step, self.total_steps, *course)
+        config = self.config
+        return learning_rate_factor(step, self.total_steps, config.warmup, config.schedule)
 
     def _end_epoch(self, evaluate: Evaluate | None) -> None:
         at, config = self.position, self.config
@@ -370,21 +370,20 @@ class _Trainer:
         return epoch % self.config.evaluate_every == 0 or epoch == self.config.epochs
 
     def _checkpoint_due(self) -> bool:
-        at, every = self.position, self.config.checkpoint_every  # one at an epoch's end anyway
+        at, every = self.position, self.config.checkpoint_every
+        # At the end of an epoch one is written anyway.
         return every > 0 and at.step % every == 0 and at.step_in_epoch < self.steps_per_epoch
 
     def _save(self, best: bool = False) -> None:
         """Write a checkpoint; ``best``: the weights of now are the best so far."""
-        keep = self.stopping.best_epoch is not None and not best  # an earlier epoch did best
-        self.folder.save(self.position, self.optimizers.parameters, keep_weights=keep)
+        earlier_did_best = self.stopping.best_epoch is not None and not best
+        self.folder.save(self.position, self.optimizers.parameters, keep_weights=earlier_did_best)
 
     def _stop(self) -> None:
-        step = self.position.step
-        if self.folder.saved_step != step:
+        if self.folder.saved_step != self.position.step:
             self._save()
-        raise Interrupted(
-            self.folder.saved_text(f"interrupted at step {step} of {self.total_steps}")
-        )
+        what = f"interrupted at step {self.position.step} of {self.total_steps}"
+        raise Interrupted(self.folder.saved_text(what))
 
     def trained_model(self) -> Model:
         """The model with the weights to use, whole, in evaluation mode."""
